@@ -1,0 +1,90 @@
+"""The tables of `.own/own.db`, as numbered steps; the database applies those it lacks, in order.
+
+A step that has been released is never changed: what is wrong in it is mended by a new one at the
+end. Every package's tables stand here, so that one file shows the whole schema.
+
+    record   one request with its answer, as it passed (body: segment, offset, item in `bodies/`)
+    segment  the body files, one writer process each
+    part     system prompts and tool schemas, stored once by hash
+    attempt  the error budget: attempt k on a workload and the delta it may spend
+    event    what happened, append-only
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered step: SQL statements that run in one transaction."""
+
+    number: int
+    name: str
+    sql: str
+
+
+_FIRST_TABLES = """
+CREATE TABLE segment (
+  id        INTEGER PRIMARY KEY,
+  name      TEXT NOT NULL UNIQUE,
+  opened_at REAL NOT NULL
+);
+CREATE TABLE part (
+  hash      TEXT PRIMARY KEY,
+  segment   INTEGER NOT NULL REFERENCES segment (id),
+  offset_bytes INTEGER NOT NULL,
+  item      INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE record (
+  seq           INTEGER PRIMARY KEY,
+  id            TEXT NOT NULL UNIQUE,
+  at            REAL NOT NULL,
+  workload      TEXT NOT NULL,
+  session       TEXT,
+  source_id     TEXT,
+  origin        TEXT NOT NULL,
+  prompt_hash   TEXT NOT NULL,
+  role          TEXT NOT NULL CHECK (role IN ('teacher', 'student', 'imported')),
+  status        TEXT NOT NULL CHECK (status IN ('ok', 'partial', 'error')),
+  model         TEXT NOT NULL,
+  finish_reason TEXT,
+  metadata      TEXT NOT NULL,
+  content_hash  TEXT NOT NULL,
+  body_bytes    INTEGER NOT NULL,
+  segment       INTEGER NOT NULL REFERENCES segment (id),
+  offset_bytes  INTEGER NOT NULL,
+  item          INTEGER NOT NULL,
+  UNIQUE (workload, origin)
+);
+CREATE INDEX record_by_workload ON record (workload, seq);
+CREATE INDEX record_by_session ON record (session) WHERE session IS NOT NULL;
+CREATE TABLE attempt (
+  workload   TEXT NOT NULL,
+  k          INTEGER NOT NULL CHECK (k >= 1),
+  delta      REAL NOT NULL CHECK (delta > 0 AND delta < 1),
+  claim      TEXT NOT NULL,
+  at         REAL NOT NULL,
+  data_hash  TEXT NOT NULL,
+  verdict_id TEXT,
+  PRIMARY KEY (workload, k)
+) WITHOUT ROWID;
+CREATE TABLE event (
+  id     INTEGER PRIMARY KEY,
+  at     REAL NOT NULL,
+  kind   TEXT NOT NULL,
+  ref    TEXT NOT NULL,
+  detail TEXT NOT NULL
+);
+CREATE INDEX event_by_ref ON event (ref, id);
+CREATE TRIGGER event_is_never_changed BEFORE UPDATE ON event
+BEGIN
+  SELECT RAISE (ABORT, 'the event log is append-only');
+END;
+CREATE TRIGGER event_is_never_removed BEFORE DELETE ON event
+BEGIN
+  SELECT RAISE (ABORT, 'the event log is append-only');
+END;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first tables", _FIRST_TABLES),)
