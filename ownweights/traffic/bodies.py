@@ -1,0 +1,247 @@
+"""Where bodies lie: append-only segment files of zstd blocks, apart from the index in the database.
+
+    <bodies>/<pid>-<random>.seg
+    ┌──────────┬───────────────────────────────┬───────────────────────────────┬── ─ ─
+    │ OWNSEG1\\n│ BLK1 sizes crc │ zstd frame    │ BLK1 sizes crc │ zstd frame    │ torn tail?
+    └──────────┴───────────────────────────────┴───────────────────────────────┴── ─ ─
+                                 frame = count, item lengths, items
+
+A segment has one writer process and is never written again once that process is gone. An item is
+addressed by segment, offset of its block, and number in the block, and only blocks that were
+written whole are ever addressed, so a tail torn by a crash is never read
+(test_segment_with_torn_tail_keeps_whole_blocks). Every block carries a checksum: damage is found,
+not returned (test_read_block_finds_a_flipped_byte).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from ownweights.core.errors import StoreError
+
+SEGMENT_MAGIC = b"OWNSEG1\n"
+BLOCK_MAGIC = b"BLK1"
+MAX_SEGMENT_BYTES = 64 * 2**20
+BLOCK_BYTES = 256 * 2**10  # of items, before compression: what one read has to unpack
+ZSTD_LEVEL = 3
+_HEADER = struct.Struct("<4sIII")  # magic, compressed bytes, raw bytes, crc32 of the frame
+_CACHED_BLOCKS = 8
+_CACHED_FILES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one item lies."""
+
+    segment: str
+    offset_bytes: int
+    item: int
+
+
+class SegmentWriter:
+    """Appends blocks to a segment of its own; a new one begins when it is full or after a fork."""
+
+    def __init__(self, bodies_dir: Path, *, max_segment_bytes: int = MAX_SEGMENT_BYTES) -> None:
+        self._bodies_dir = bodies_dir
+        self._max_segment_bytes = max_segment_bytes
+        self._file: int | None = None
+        self._pid = 0
+        self._end_bytes = 0
+        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self.segment = ""
+
+    def append(self, items: Sequence[bytes]) -> list[Place]:
+        """Write the items; where each one lies. A failed write leaves no trace that is addressed.
+
+        Raises: StoreError when the disk is full or cannot be written
+        """
+        places: list[Place] = []
+        for block in _blocks_of(items):
+            offset_bytes = self._append_block(block)
+            places += [Place(self.segment, offset_bytes, item) for item in range(len(block))]
+        return places
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk, so that a power cut cannot lose it."""
+        if self._file is not None:
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        """Let go of the segment; the next append begins a new one."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _append_block(self, items: Sequence[bytes]) -> int:
+        raw = _pack(items)
+        frame = self._compressor.compress(raw)
+        data = _HEADER.pack(BLOCK_MAGIC, len(frame), len(raw), zlib.crc32(frame)) + frame
+        try:
+            file = self._writable_file()
+            offset_bytes = self._end_bytes
+            _write_all(file, data)
+        except OSError as error:
+            self._drop_torn_tail()
+            raise StoreError(
+                f"cannot write bodies in {self._bodies_dir}: {error.strerror}",
+                hint="free some disk space or mend the permissions; nothing stored so far is lost",
+            ) from error
+        self._end_bytes += len(data)
+        return offset_bytes
+
+    def _writable_file(self) -> int:
+        if self._file is not None and self._pid != os.getpid():
+            self._file = None  # the parent's file: only the parent may write to it
+        if self._file is not None and self._end_bytes >= self._max_segment_bytes:
+            self.close()
+        if self._file is None:
+            self._pid = os.getpid()
+            name = f"{self._pid}-{secrets.token_hex(6)}"
+            self._bodies_dir.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            self._file = os.open(segment_path(self._bodies_dir, name), flags, 0o600)
+            self.segment, self._end_bytes = name, 0
+            _write_all(self._file, SEGMENT_MAGIC)
+            self._end_bytes = len(SEGMENT_MAGIC)
+        return self._file
+
+    def _drop_torn_tail(self) -> None:
+        # begin a new segment next time: what this one ends with is not known
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end_bytes)
+        self.close()
+
+
+class SegmentReader:
+    """Reads items back; keeps the last few blocks and files at hand. For one thread."""
+
+    def __init__(self, bodies_dir: Path) -> None:
+        self._bodies_dir = bodies_dir
+        self._blocks: OrderedDict[tuple[str, int], list[bytes]] = OrderedDict()
+        self._files: OrderedDict[str, int] = OrderedDict()
+
+    def read(self, place: Place) -> bytes:
+        """The bytes of one item.
+
+        Raises: StoreError when its block is missing or damaged
+        """
+        key = (place.segment, place.offset_bytes)
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._blocks[key] = self._read_block(*key)
+            if len(self._blocks) > _CACHED_BLOCKS:
+                self._blocks.popitem(last=False)
+        else:
+            self._blocks.move_to_end(key)
+        if place.item >= len(block):
+            raise _damaged(*key, f"it has {len(block)} items, number {place.item} was asked for")
+        return block[place.item]
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()
+        self._blocks.clear()
+
+    def _read_block(self, segment: str, offset_bytes: int) -> list[bytes]:
+        file = self._open(segment)
+        header = os.pread(file, _HEADER.size, offset_bytes)
+        if len(header) < _HEADER.size:
+            raise _damaged(segment, offset_bytes, "the file ends before it")
+        magic, frame_bytes, raw_bytes, checksum = _HEADER.unpack(header)
+        if magic != BLOCK_MAGIC:
+            raise _damaged(segment, offset_bytes, "there is no block")
+        frame = os.pread(file, frame_bytes, offset_bytes + _HEADER.size)
+        if zlib.crc32(frame) != checksum:
+            raise _damaged(segment, offset_bytes, "its checksum does not match")
+        try:
+            return _unpack(zstandard.ZstdDecompressor().decompress(frame, raw_bytes))
+        except (zstandard.ZstdError, struct.error, ValueError) as error:
+            raise _damaged(segment, offset_bytes, str(error)) from None
+
+    def _open(self, segment: str) -> int:
+        if segment not in self._files:
+            try:
+                path = segment_path(self._bodies_dir, segment)
+                self._files[segment] = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise StoreError(
+                    f"body segment {segment} cannot be read: {error.strerror}",
+                    hint="own traffic verify lists what is affected",
+                ) from None
+            if len(self._files) > _CACHED_FILES:
+                os.close(self._files.popitem(last=False)[1])
+        return self._files[segment]
+
+
+def segment_path(bodies_dir: Path, segment: str) -> Path:
+    """The file of a segment."""
+    return bodies_dir / f"{segment}.seg"
+
+
+def torn_tail_bytes(path: Path) -> int:
+    """How many bytes at the end of a segment belong to no whole block (a crash leaves them)."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        end = len(SEGMENT_MAGIC)
+        while end + _HEADER.size <= size_bytes:
+            file.seek(end)
+            magic, frame_bytes, _, _ = _HEADER.unpack(file.read(_HEADER.size))
+            if magic != BLOCK_MAGIC or end + _HEADER.size + frame_bytes > size_bytes:
+                break
+            end += _HEADER.size + frame_bytes
+    return max(0, size_bytes - end)
+
+
+def _blocks_of(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    start, block_bytes = 0, 0
+    for index, item in enumerate(items):
+        if index > start and block_bytes + len(item) > BLOCK_BYTES:
+            yield items[start:index]
+            start, block_bytes = index, 0
+        block_bytes += len(item)
+    if start < len(items):
+        yield items[start:]
+
+
+def _pack(items: Sequence[bytes]) -> bytes:
+    lengths = struct.pack(f"<{len(items) + 1}I", len(items), *map(len, items))
+    return lengths + b"".join(items)
+
+
+def _unpack(raw: bytes) -> list[bytes]:
+    (count,) = struct.unpack_from("<I", raw)
+    lengths = struct.unpack_from(f"<{count}I", raw, 4)
+    start = 4 + 4 * count
+    if start + sum(lengths) != len(raw):
+        raise ValueError("the lengths of its items do not add up")
+    items: list[bytes] = []
+    for length in lengths:
+        items.append(raw[start : start + length])
+        start += length
+    return items
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _damaged(segment: str, offset_bytes: int, what: str) -> StoreError:
+    return StoreError(
+        f"body segment {segment} is damaged at byte {offset_bytes}: {what}",
+        hint="own traffic verify lists what is affected",
+    )

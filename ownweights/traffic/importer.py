@@ -1,0 +1,282 @@
+"""Traffic from files: what a line must be, and what becomes of a line that is not.
+
+In: JSON lines, plain or gzip, in our chat format `{id, request, response, metadata}` or OpenAI's
+fine-tuning format `{messages: [..., assistant], tools}`. Out: Records in the store and an
+ImportReport. A bad line is skipped and counted by reason, never a reason to stop; a file without a
+single chat is refused. Importing again adds nothing, and an import that was cut off is completed by
+running it again (test_import_again_adds_nothing).
+
+Reasons to skip: broken_json, undecodable, not_object, broken_gzip, oversize (a line over
+MAX_LINE_BYTES), not_chat, wrong_roles, bad_messages, no_answer, empty_answer, bad_workload,
+conflict (an id that is stored with another body). Kept and noted: partial (the answer was cut off,
+never learned from), mojibake (text that was decoded wrongly once).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from ownweights.core.chat import ROLES
+from ownweights.core.errors import InputError
+from ownweights.core.jsonl import Line, read_jsonl
+from ownweights.traffic.encode import content_hash
+from ownweights.traffic.record import Record, make_record
+from ownweights.traffic.store import BATCH_ROWS, TrafficStore
+from ownweights.traffic.workload import check_workload_name, default_workload, user_text
+
+MAX_LINE_BYTES = 32 * 2**20
+_MAX_ERRORS = 5
+_NOT_CHAT_PATIENCE = 20  # lines without one chat after which a file is refused
+_BATCH_BYTES = 8 * 2**20
+_ANSWER_FIELDS = ("tool_calls", "function_call", "refusal", "audio")
+_MOJIBAKE = re.compile("[\u0080-\u009f\ufffd]|[\u00c2\u00c3][\u00a0-\u00bf]|\u00e2\u20ac")
+
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of a file's lines: read = added + duplicates + everything skipped."""
+
+    read: int = 0
+    added: int = 0
+    duplicates: int = 0
+    skipped: Counter[str] = field(default_factory=Counter[str])
+    noted: Counter[str] = field(default_factory=Counter[str])
+    first_errors: list[str] = field(default_factory=list[str])
+
+    def skip(self, reason: str, what: str) -> None:
+        """Count a line that is not stored."""
+        self.skipped[reason] += 1
+        if len(self.first_errors) < _MAX_ERRORS:
+            self.first_errors.append(what)
+
+
+class _Skip(Exception):
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+
+
+def import_file(
+    path: Path,
+    store: TrafficStore,
+    *,
+    workload: str | None = None,
+    on_progress: Progress | None = None,
+) -> ImportReport:
+    """Store every chat in a file, under `workload` or the one each line names.
+
+    `on_progress` is called with the number of lines read so far.
+    Raises: InputError when the file cannot be read or holds no chat at all, StoreError
+    """
+    if workload is not None:
+        check_workload_name(workload)
+    return _Import(path, store, workload).run(on_progress)
+
+
+class _Import:
+    """One file on its way into the store."""
+
+    def __init__(self, path: Path, store: TrafficStore, workload: str | None) -> None:
+        self._path = path
+        self._store = store
+        self._workload = workload
+        self._report = ImportReport()
+        self._batch: list[Record] = []
+        self._batch_bytes = 0
+        self._seen: Counter[str] = Counter()
+        self._now = time.time()
+
+    def run(self, on_progress: Progress | None) -> ImportReport:
+        report = self._report
+        for line in read_jsonl(self._path, max_line_bytes=MAX_LINE_BYTES):
+            report.read += 1
+            self._take(line)
+            if len(self._batch) >= BATCH_ROWS or self._batch_bytes >= _BATCH_BYTES:
+                self._flush()
+                if on_progress is not None:
+                    on_progress(report.read)
+            elif report.read == _NOT_CHAT_PATIENCE:
+                self._refuse_unless_chat()
+        self._refuse_unless_chat()
+        self._flush()
+        if on_progress is not None:
+            on_progress(report.read)
+        return report
+
+    def _take(self, line: Line) -> None:
+        try:
+            if line.value is None:
+                reason = "oversize" if line.fault == "too_long" else str(line.fault)
+                raise _Skip(reason, line.what)
+            record = self._record(line.value)
+        except _Skip as skip:
+            self._report.skip(skip.reason, f"line {line.number}: {skip}")
+            return
+        self._note(record)
+        self._batch.append(record)
+        self._batch_bytes += line.size_bytes
+
+    def _flush(self) -> None:
+        result = self._store.add_batch(self._batch)
+        self._report.added += result.added
+        self._report.duplicates += result.duplicates
+        for origin in result.conflicts:
+            self._report.skip("conflict", f"id {origin!r} is stored already with another body")
+        for what in result.refused:
+            self._report.skip("oversize", what)
+        self._batch, self._batch_bytes = [], 0
+
+    def _refuse_unless_chat(self) -> None:
+        """Raise InputError when nothing read so far is a chat."""
+        report = self._report
+        if self._batch or report.added or report.duplicates:
+            return
+        hopeless = ("not_chat", "not_object", "broken_json", "undecodable", "broken_gzip")
+        if report.read and report.read > sum(report.skipped[reason] for reason in hopeless):
+            return
+        first = report.first_errors[0] if report.first_errors else "it is empty"
+        raise InputError(
+            f"this is not chat traffic: {first}",
+            where=str(self._path),
+            hint="a line is {id, request, response, metadata} or {messages: [..., assistant]}",
+        )
+
+    def _record(self, value: dict[str, Any]) -> Record:
+        request, response = _read_chat(value)
+        given = value.get("metadata")
+        metadata = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+        at = _moment(value.get("at")) or _moment(response.get("created"))
+        try:
+            name = self._workload or metadata.get("workload")
+            workload = None if name is None else check_workload_name(name)
+        except InputError as error:
+            raise _Skip("bad_workload", error.what) from None
+        record = make_record(
+            request,
+            response,
+            role="imported",
+            workload=workload,
+            session=_name(metadata.get("session")),
+            metadata=metadata,
+            at=at or self._now,
+        )
+        source_id = _name(value.get("id"))
+        return _with_origin(record, source_id or self._content_id(request, response), at or 0.0)
+
+    def _content_id(self, request: dict[str, Any], response: dict[str, Any]) -> str:
+        """An id for a line without one: its content, and how often that came before in the file."""
+        digest = content_hash(request, response)
+        self._seen[digest] += 1
+        return f"{digest}-{self._seen[digest]}"
+
+    def _note(self, record: Record) -> None:
+        if record.status == "partial":
+            self._report.noted["partial"] += 1
+        text = user_text(record.request) + (record.answer_text or "")
+        if not text.isascii() and _MOJIBAKE.search(text):
+            self._report.noted["mojibake"] += 1
+
+
+def _with_origin(record: Record, source_id: str, at: float) -> Record:
+    """The record with an id that depends on workload and source id, so that every import of a
+    file, anywhere, gives the same ids (a version-7 UUID; its time is 0 where none is known)."""
+    digest = hashlib.sha256(f"{record.workload}\x1f{source_id}".encode("utf-8", "surrogatepass"))
+    value = int(at * 1000) << 80 | int.from_bytes(digest.digest()[:10], "big")
+    value = value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
+    return replace(record, id=str(uuid.UUID(int=value)), source_id=source_id)
+
+
+def _read_chat(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request and response of a line in either format, checked."""
+    if "request" in value:
+        request, response = value["request"], value.get("response")
+    elif "messages" in value:
+        request, response = _read_fine_tuning(value)
+    else:
+        keys = ", ".join(sorted(map(repr, value))[:6])
+        raise _Skip("not_chat", f"has neither 'request' nor 'messages' among its keys {keys}")
+    if not isinstance(request, dict):
+        raise _Skip("not_chat", f"'request' is a {type(request).__name__}, not an object")
+    _check_messages(cast("dict[str, Any]", request).get("messages"))
+    _check_answer(response)
+    return cast("dict[str, Any]", request), response
+
+
+def _read_fine_tuning(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """OpenAI's fine-tuning format: the last message is the answer to those before it."""
+    messages = value["messages"]
+    _check_messages(messages)
+    *asked, answer = messages
+    if answer["role"] != "assistant" or not asked:
+        raise _Skip("wrong_roles", "the last of 'messages' must be the assistant's answer")
+    if answer.get("weight") == 0:
+        raise _Skip("wrong_roles", "the last answer has weight 0: nothing is to be learned from it")
+    model = value.get("model") if isinstance(value.get("model"), str) else ""
+    fields = {k: v for k, v in value.items() if k not in ("messages", "metadata", "id", "model")}
+    ended = "tool_calls" if answer.get("tool_calls") else "stop"
+    choice = {"index": 0, "message": answer, "finish_reason": ended}
+    request = {"model": model, "messages": asked, **fields}
+    return request, {"model": model, "choices": [choice]}
+
+
+def _check_messages(messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise _Skip("bad_messages", "'messages' must be a non-empty list")
+    for index, message in enumerate(cast("list[Any]", messages)):
+        if not isinstance(message, Mapping):
+            raise _Skip("bad_messages", f"messages[{index}] is not an object")
+        role = cast("Mapping[str, Any]", message).get("role")
+        if role not in ROLES:
+            allowed = ", ".join(ROLES)
+            raise _Skip("wrong_roles", f"messages[{index}] has role {role!r}, not one of {allowed}")
+        content = cast("Mapping[str, Any]", message).get("content")
+        if not (content is None or isinstance(content, str) or _is_parts(content)):
+            raise _Skip("bad_messages", f"messages[{index}] has content that is neither text nor parts")
+    if not any(message["role"] in ("user", "tool", "function") for message in messages):
+        raise _Skip("wrong_roles", "nobody asks: there is no user message")
+
+
+def _check_answer(response: Any) -> None:
+    choices = response.get("choices") if isinstance(response, Mapping) else None
+    first = choices[0] if isinstance(choices, Sequence) and choices else None
+    message = first.get("message") if isinstance(first, Mapping) else None
+    if not isinstance(message, Mapping):
+        raise _Skip("no_answer", "'response' has no choices[0].message")
+    answer = cast("Mapping[str, Any]", message)
+    if answer.get("role", "assistant") != "assistant":
+        raise _Skip("wrong_roles", f"the answer has role {answer.get('role')!r}, not 'assistant'")
+    content = answer.get("content")
+    if not (content is None or isinstance(content, str) or _is_parts(content)):
+        raise _Skip("bad_messages", "the answer's content is neither text nor parts")
+    is_empty = not (content.strip() if isinstance(content, str) else content)
+    if is_empty and not any(answer.get(name) for name in _ANSWER_FIELDS):
+        raise _Skip("empty_answer", "the answer is empty")
+
+
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, list) and all(
+        isinstance(part, Mapping) for part in cast("list[Any]", content)
+    )
+
+
+def _moment(value: Any) -> float | None:
+    """A time in unix seconds, if it is one that a UUID can hold."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < 2**38 else None
+
+
+def _name(value: Any) -> str | None:
+    """A session or id as text; numbers count as names."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,115 @@
+"""One request with its answer, as it passed the gateway or came from a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from ownweights.core.ids import new_id
+from ownweights.traffic.workload import content_text, default_workload, workload_hash
+
+Status = Literal["ok", "partial", "error"]
+Role = Literal["teacher", "student", "imported"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A request (OpenAI chat body) and its response (OpenAI chat completion), kept whole.
+
+    `status` is partial when the answer was cut off, error when there is none; only ok records are
+    learned from. `role` says who answered, `model` as the response names it. `source_id` is the id
+    that a file gave; `at` is when it passed, in unix seconds (for a file that does not say: when it
+    was imported).
+    """
+
+    id: str
+    at: float
+    workload: str
+    session: str | None
+    metadata: dict[str, Any]
+    request: dict[str, Any]
+    response: dict[str, Any] | None
+    status: Status
+    role: Role
+    model: str
+    source_id: str | None
+    prompt_hash: str
+
+    @property
+    def message(self) -> Mapping[str, Any]:
+        """The answer's message; empty when there is no answer."""
+        return cast("Mapping[str, Any]", _first_choice(self.response).get("message") or {})
+
+    @property
+    def answer_text(self) -> str | None:
+        """The answer's text; None when it has none (a tool call, an error)."""
+        content = self.message.get("content")
+        return None if content is None else content_text(content)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended, as the response says."""
+        reason = _first_choice(self.response).get("finish_reason")
+        return reason if isinstance(reason, str) else None
+
+    @property
+    def answered_at(self) -> float | None:
+        """When the model answered, in unix seconds; None where nobody knows (most imports)."""
+        created = self.response.get("created") if self.response else None
+        if isinstance(created, int | float) and created > 0:
+            return float(created)
+        return None if self.role == "imported" else self.at
+
+
+def make_record(
+    request: dict[str, Any],
+    response: dict[str, Any] | None,
+    *,
+    role: Role,
+    workload: str | None = None,
+    session: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    status: Status | None = None,
+    at: float | None = None,
+) -> Record:
+    """A Record with what can be derived filled in: id, hash, workload, status and model."""
+    prompt_hash = workload_hash(request)
+    moment = time.time() if at is None else at
+    return Record(
+        id=new_id(moment),
+        at=moment,
+        workload=workload or default_workload(prompt_hash),
+        session=session,
+        metadata=metadata or {},
+        request=request,
+        response=response,
+        status=status or status_of(response),
+        role=role,
+        model=model_of(response) or model_of(request),
+        source_id=None,
+        prompt_hash=prompt_hash,
+    )
+
+
+def status_of(response: Mapping[str, Any] | None) -> Status:
+    """ok for a whole answer, partial for one that was cut off, error when there is none."""
+    choice = _first_choice(response)
+    if not choice:
+        return "error"
+    return "partial" if choice.get("finish_reason") in ("length", "content_filter") else "ok"
+
+
+def model_of(body: Mapping[str, Any] | None) -> str:
+    """The model a body names; empty when it names none."""
+    model = body.get("model") if body else None
+    return model if isinstance(model, str) else ""
+
+
+def _first_choice(response: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    choices = response.get("choices") if response else None
+    if not isinstance(choices, Sequence) or not choices:
+        return {}
+    first = cast("Sequence[Any]", choices)[0]
+    return cast("Mapping[str, Any]", first) if isinstance(first, Mapping) else {}

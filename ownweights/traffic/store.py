@@ -1,0 +1,386 @@
+"""The traffic store: rows in `own.db`, bodies in segments, several processes at once.
+
+In: Records. Out: the same Records, in the order they were added. A body is on disk before its row
+is committed, so a crash at any point leaves a store that reads whole
+(test_import_killed_half_way_leaves_a_sound_store). Where a record came from (its `source_id`, else
+its id) is unique within a workload, so adding it again adds nothing
+(test_add_again_adds_nothing). What was committed survives a killed process; with
+`is_power_safe` a power cut too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ownweights.core.database import BUSY_TIMEOUT_S, Database, open_database
+from ownweights.core.errors import InputError, StoreError
+from ownweights.core.jsonl import encode_json
+from ownweights.core.project import Project
+from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
+from ownweights.traffic.encode import (
+    EncodedBodies,
+    decode_bodies,
+    decode_stored,
+    encode_bodies,
+)
+from ownweights.traffic.record import Record, Role, Status
+from ownweights.traffic.verify import VerifyReport, verify_store
+
+MAX_BODY_BYTES = 64 * 2**20
+BATCH_ROWS = 256
+_PAGE_ROWS = 512
+_CACHED_PARTS = 4096
+
+_COLUMNS = (
+    "record.id, at, workload, session, metadata, status, role, model, source_id, prompt_hash,"
+    " segment.name, offset_bytes, item, seq"
+)
+_INSERT_RECORD = (
+    "INSERT INTO record (id, at, workload, origin, session, source_id, prompt_hash, role, status,"
+    " model, finish_reason, metadata, content_hash, body_bytes, segment, offset_bytes, item)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+    " (SELECT id FROM segment WHERE name = ?), ?, ?)"
+)
+_FROM = "FROM record JOIN segment ON segment.id = record.segment"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of a batch: rows added, rows already there, ids already there with another body
+    (`conflicts`; the stored one stays), and why others cannot be stored at all (`refused`)."""
+
+    added: int
+    duplicates: int
+    conflicts: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadStats:
+    """One workload in numbers."""
+
+    workload: str
+    records: int
+    ok: int
+    partial: int
+    error: int
+    prompts: int
+    sessions: int
+    body_bytes: int
+    first_at: float
+    last_at: float
+    models: tuple[str, ...]
+
+
+class TrafficStore:
+    """An open store, for one thread. Use `with TrafficStore.open(project) as store:`."""
+
+    def __init__(self, project: Project, database: Database, *, is_power_safe: bool) -> None:
+        self.project = project
+        self.database = database
+        self._is_power_safe = is_power_safe
+        self._writer = SegmentWriter(project.bodies_dir)
+        self._reader = SegmentReader(project.bodies_dir)
+        self._stored_parts: dict[str, Place] = {}
+
+    @classmethod
+    def open(
+        cls,
+        project: Project,
+        *,
+        create: bool = True,
+        is_power_safe: bool = False,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> TrafficStore:
+        """Open the project's store; an empty one is made unless `create` is false.
+
+        Raises: StoreError when it cannot be opened, or is not there and may not be made
+        """
+        if not create and not project.database_path.exists():
+            raise StoreError(
+                f"there is no traffic in {project.root}",
+                hint="own traffic import FILE, or record some through own serve",
+            )
+        database = open_database(
+            project.database_path, busy_timeout_s=busy_timeout_s, is_power_safe=is_power_safe
+        )
+        return cls(project, database, is_power_safe=is_power_safe)
+
+    def add(self, records: Iterable[Record]) -> tuple[int, int]:
+        """Store records, a batch at a time; how many were added, and how many were there already.
+
+        Raises: StoreError as `add_batch`; InputError, after the rest of its batch is stored, for a
+        record that cannot be stored
+        """
+        added = duplicates = 0
+        for batch in _batches(records):
+            result = self.add_batch(batch)
+            added += result.added
+            duplicates += result.duplicates + len(result.conflicts)
+            if result.refused:
+                raise InputError(result.refused[0])
+        return added, duplicates
+
+    def add_batch(self, records: Sequence[Record]) -> BatchResult:
+        """Store records in one transaction: all of them or, on an error, none.
+
+        Raises: StoreError when they cannot be written
+        """
+        encoded, refused = _encode_all(records)
+        result = _Sorted(self._known([record for record, _ in encoded]))
+        fresh = [pair for pair in encoded if result.is_fresh(*pair)]
+        places, parts = self._write_bodies([bodies for _, bodies in fresh])
+        if self._is_power_safe:
+            self._writer.sync()
+        with self.database.transaction():
+            # another process may have added some of them while their bodies were written
+            raced = _Sorted(self._known([record for record, _ in fresh]) if fresh else {})
+            rows = [
+                self._row(record, bodies, place)
+                for (record, bodies), place in zip(fresh, places, strict=True)
+                if raced.is_fresh(record, bodies)
+            ]
+            self._insert(rows, parts)
+        self._stored_parts.update(parts)
+        return BatchResult(
+            len(rows),
+            result.duplicates + raced.duplicates,
+            (*result.conflicts, *raced.conflicts),
+            tuple(refused),
+        )
+
+    def records(
+        self,
+        workload: str | None = None,
+        *,
+        status: Status | None = None,
+        role: Role | None = None,
+        session: str | None = None,
+        limit: int | None = None,
+        is_newest_first: bool = False,
+    ) -> Iterator[Record]:
+        """The records that match, in the order they were added; read page by page.
+
+        Raises: StoreError for a record whose body is missing or damaged
+        """
+        where, params = _where(workload, status, role, session)
+        edge, order = ("seq < ?", "DESC") if is_newest_first else ("seq > ?", "ASC")
+        last = 2**62 if is_newest_first else 0
+        left = 2**62 if limit is None else limit
+        while left > 0:
+            rows = self.database.query(
+                f"SELECT {_COLUMNS} {_FROM} WHERE {where} AND {edge} ORDER BY seq {order} LIMIT ?",
+                (*params, last, min(left, _PAGE_ROWS)),
+            )
+            yield from map(self._record, rows)
+            if len(rows) < _PAGE_ROWS:
+                return
+            last, left = rows[-1][-1], left - len(rows)
+
+    def count(
+        self,
+        workload: str | None = None,
+        *,
+        status: Status | None = None,
+        role: Role | None = None,
+        session: str | None = None,
+    ) -> int:
+        """How many records match."""
+        where, params = _where(workload, status, role, session)
+        return int(self.database.query(f"SELECT count(*) FROM record WHERE {where}", params)[0][0])
+
+    def get(self, record_id: str) -> Record | None:
+        """The record with this id; None when there is none."""
+        rows = self.database.query(f"SELECT {_COLUMNS} {_FROM} WHERE record.id = ?", (record_id,))
+        return self._record(rows[0]) if rows else None
+
+    def find_ids(self, text: str, *, limit: int = 10) -> list[str]:
+        """The ids of records whose id begins with `text` or that a file named so."""
+        rows = self.database.query(
+            "SELECT id FROM record WHERE source_id = ?1 OR id BETWEEN ?1 AND ?1 || 'g'"
+            " ORDER BY seq LIMIT ?2",
+            (text, limit),
+        )
+        return [row[0] for row in rows]
+
+    def workloads(self) -> list[WorkloadStats]:
+        """Every workload in numbers, the largest first."""
+        rows = self.database.query(
+            "SELECT workload, count(*), sum(status = 'ok'), sum(status = 'partial'),"
+            " sum(status = 'error'), count(DISTINCT prompt_hash), count(DISTINCT session),"
+            " sum(body_bytes), min(at), max(at), group_concat(DISTINCT model)"
+            " FROM record GROUP BY workload ORDER BY count(*) DESC, workload"
+        )
+        return [WorkloadStats(*row[:-1], tuple(sorted(row[-1].split(",")))) for row in rows]
+
+    def verify(self, *, repair: bool = False) -> VerifyReport:
+        """Check every row, body and segment; `repair` takes out rows whose body is lost."""
+        return verify_store(self.database, self.project.bodies_dir, repair=repair)
+
+    def close(self) -> None:
+        """Let go of all files; may be called twice."""
+        self._writer.close()
+        self._reader.close()
+        self.database.close()
+
+    def __enter__(self) -> TrafficStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _known(self, records: Sequence[Record]) -> dict[tuple[str, str], str]:
+        """(workload, origin) → content hash, of those among `records` that are stored."""
+        known: dict[tuple[str, str], str] = {}
+        for start in range(0, len(records), _PAGE_ROWS):
+            keys = [key for r in records[start : start + _PAGE_ROWS] for key in _origin(r)]
+            marks = ",".join(["(?,?)"] * (len(keys) // 2))
+            rows = self.database.query(
+                "SELECT workload, origin, content_hash FROM record"
+                f" WHERE (workload, origin) IN (VALUES {marks})",
+                keys,
+            )
+            known.update(((workload, origin), digest) for workload, origin, digest in rows)
+        return known
+
+    def _write_bodies(
+        self, bodies: Sequence[EncodedBodies]
+    ) -> tuple[list[Place], dict[str, Place]]:
+        """Append items, and those shared parts that are not stored yet, to the segment."""
+        wanted = {d: raw for b in bodies for d, raw in b.parts.items()}
+        new = {d: raw for d, raw in wanted.items() if self._part_place(d) is None}
+        places = self._writer.append([*new.values(), *(b.item for b in bodies)])
+        return places[len(new) :], dict(zip(new, places, strict=False))
+
+    def _row(self, record: Record, bodies: EncodedBodies, place: Place) -> tuple[Any, ...]:
+        return (
+            record.id,
+            record.at,
+            *_origin(record),
+            _text(record.session),
+            _text(record.source_id),
+            record.prompt_hash,
+            record.role,
+            record.status,
+            _text(record.model),
+            _text(record.finish_reason),
+            encode_json(record.metadata).decode(),
+            bodies.content_hash,
+            len(bodies.item),
+            place.segment,
+            place.offset_bytes,
+            place.item,
+        )
+
+    def _insert(self, rows: Sequence[tuple[Any, ...]], parts: Mapping[str, Place]) -> None:
+        segments = {row[-3] for row in rows} | {place.segment for place in parts.values()}
+        self.database.execute_many(
+            "INSERT INTO segment (name, opened_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            [(name, time.time()) for name in sorted(segments)],
+        )
+        self.database.execute_many(
+            "INSERT INTO part (hash, segment, offset_bytes, item)"
+            " VALUES (?, (SELECT id FROM segment WHERE name = ?), ?, ?) ON CONFLICT DO NOTHING",
+            [(d, p.segment, p.offset_bytes, p.item) for d, p in parts.items()],
+        )
+        self.database.execute_many(_INSERT_RECORD, rows)
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        item = self._reader.read(Place(*row[10:13]))
+        request, response = decode_bodies(item, self._part)
+        metadata = decode_stored(row[4].encode())
+        return Record(*row[:4], metadata, request, response, *row[5:10])
+
+    def _part(self, digest: str) -> bytes:
+        place = self._part_place(digest)
+        if place is None:
+            raise StoreError(
+                f"the shared text {digest} is missing", hint="own traffic verify lists what needs it"
+            )
+        return self._reader.read(place)
+
+    def _part_place(self, digest: str) -> Place | None:
+        if digest not in self._stored_parts:
+            rows = self.database.query(
+                "SELECT name, offset_bytes, item FROM part JOIN segment ON segment.id = segment"
+                " WHERE hash = ?",
+                (digest,),
+            )
+            if not rows:
+                return None
+            if len(self._stored_parts) >= _CACHED_PARTS:
+                self._stored_parts.clear()
+            self._stored_parts[digest] = Place(*rows[0])
+        return self._stored_parts[digest]
+
+
+class _Sorted:
+    """Sorts records into fresh, duplicate and conflicting, given what is `known` already."""
+
+    def __init__(self, known: dict[tuple[str, str], str]) -> None:
+        self._known = known
+        self.duplicates = 0
+        self.conflicts: list[str] = []
+
+    def is_fresh(self, record: Record, bodies: EncodedBodies) -> bool:
+        """Whether nothing of its origin is known; from now on it is."""
+        origin = _origin(record)
+        if origin not in self._known:
+            self._known[origin] = bodies.content_hash
+            return True
+        if self._known[origin] == bodies.content_hash:
+            self.duplicates += 1
+        else:
+            self.conflicts.append(origin[1])
+        return False
+
+
+def _origin(record: Record) -> tuple[str, str]:
+    return record.workload, _text(record.source_id) or record.id
+
+
+def _encode_all(
+    records: Sequence[Record],
+) -> tuple[list[tuple[Record, EncodedBodies]], list[str]]:
+    """Each record with its encoded bodies, and why others have none."""
+    encoded: list[tuple[Record, EncodedBodies]] = []
+    refused: list[str] = []
+    for record in records:
+        name = f"record {record.source_id or record.id}"
+        try:
+            bodies = encode_bodies(record.request, record.response)
+        except (TypeError, ValueError, RecursionError) as error:
+            refused.append(f"{name} is not JSON: {error}")
+            continue
+        if len(bodies.item) > MAX_BODY_BYTES:
+            refused.append(f"{name} has {len(bodies.item):,} bytes, the limit is {MAX_BODY_BYTES:,}")
+        else:
+            encoded.append((record, bodies))
+    return encoded, refused
+
+
+def _text(text: str | None) -> Any:
+    """Text as SQLite takes it: half characters (lone surrogates) spelled out."""
+    return text if text is None else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _where(
+    workload: str | None, status: str | None, role: str | None, session: str | None
+) -> tuple[str, list[str]]:
+    asked = {"workload": workload, "status": status, "role": role, "session": session}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return " AND ".join(["1", *(f"{name} = ?" for name in given)]), list(given.values())
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    batch: list[Record] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) >= BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,72 @@
+"""Which kind of request this is: the workload its caller named, else a hash of its fixed part.
+
+The fixed part is what an application repeats with every request: the system and developer messages
+before the conversation starts, the tools, and the response format. Requests that share it are one
+workload whatever the user says (test_workload_hash_ignores_the_conversation).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from ownweights.core.artefact import canonical_json
+from ownweights.core.errors import InputError
+
+HASH_CHARS = 16
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FIXED_FIELDS = ("tools", "functions", "response_format")
+
+
+def workload_hash(request: Mapping[str, Any]) -> str:
+    """A short stable hash of a request's fixed part; also called its prompt hash."""
+    fixed: dict[str, Any] = {name: request[name] for name in _FIXED_FIELDS if request.get(name)}
+    fixed["system"] = system_texts(request)
+    return hashlib.sha256(canonical_json(fixed)).hexdigest()[:HASH_CHARS]
+
+
+def system_texts(request: Mapping[str, Any]) -> list[str]:
+    """The texts of the system and developer messages before the first other message."""
+    texts: list[str] = []
+    for message in request.get("messages") or ():
+        if message.get("role") not in ("system", "developer"):
+            break
+        texts.append(content_text(message.get("content")))
+    return texts
+
+
+def user_text(request: Mapping[str, Any]) -> str:
+    """The text of the last user message; empty when nobody asks."""
+    for message in reversed(request.get("messages") or ()):
+        if message.get("role") == "user":
+            return content_text(message.get("content"))
+    return ""
+
+
+def content_text(content: Any) -> str:
+    """The text of a message's content, whether a string, null, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        return ""
+    parts = cast("Sequence[Any]", content)
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def default_workload(prompt_hash: str) -> str:
+    """The name of a workload that nobody named."""
+    return f"auto-{prompt_hash[:8]}"
+
+
+def check_workload_name(name: Any, *, where: str = "workload") -> str:
+    """The name, if it can be a table in own.toml, a file name and a URL part; else InputError."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    raise InputError(
+        f"{name!r} cannot name a workload",
+        where=where,
+        hint="use up to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
+    )
