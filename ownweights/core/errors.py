@@ -45,7 +45,8 @@ class OwnError(Exception):
 
 
 def _rebuild(kind: type[OwnError], args: tuple[object, ...], data: dict[str, object]) -> OwnError:
-    error = kind.__new__(kind)
+    builtin = OSError if issubclass(kind, OSError) else Exception  # each has a layout of its own
+    error = builtin.__new__(kind)
     error.args = args
     error.__dict__.update(data)
     return error
