@@ -4,7 +4,7 @@
     ├── UsageError (ValueError)         the call itself is wrong: flags, arguments
     ├── SettingsError (ValueError)      own.toml or OWN_* says something that cannot be
     ├── InputError (ValueError)         a file or a message that is not what its format promises
-    ├── ArtefactError (ValueError)      a dataset, student, base ... that is missing parts or changed
+    ├── ArtefactError (ValueError)      a dataset, student, base ... that lacks parts or was changed
     │   └── ArtefactMissing (FileNotFoundError)
     ├── StoreError (RuntimeError)       the traffic store cannot be read or written
     ├── TermsRefused (PermissionError)  a teacher's terms deny training on its answers
