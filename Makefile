@@ -1,0 +1,73 @@
+# What people run is what CI runs: these recipes and nothing else.
+#   make demo    from nothing to a routed answer     make lint    format, lint, types, import rule
+#   make test    everything, the built wheel too     make bench NAME=x   one bench
+
+PYTHON    ?= python3
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+PIP       := -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
+VENV      := .venv
+WHEEL_VENV := .venv-wheel
+BIN       := $(VENV)/bin
+PINS      := pyproject.toml constraints.txt
+
+# The public data that some tests read lie beside the project, where there are any.
+ifneq ($(wildcard ../shared/data),)
+export OWN_TEST_DATA ?= $(abspath ../shared/data)
+endif
+export PYTHONDONTWRITEBYTECODE = 1
+export PYTHONHASHSEED = 0
+
+.PHONY: demo test lint bench wheel-test clean
+
+demo: $(VENV)/.demo-ready
+	@$(BIN)/own demo $(DEMO_ARGS)
+
+lint: $(VENV)/.dev-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+test: lint
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m oracle
+	$(MAKE) --no-print-directory wheel-test
+
+# The suite again, from the wheel in a clean environment: run where the tree cannot be imported.
+wheel-test: $(VENV)/.dev-ready $(WHEEL_VENV)/.ready
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --quiet --wheel --outdir build/wheel .
+	$(WHEEL_VENV)/bin/python $(PIP) --no-deps --force-reinstall build/wheel/*.whl
+	cp -R tests pyproject.toml build/wheel
+	cd build/wheel && ../../$(WHEEL_VENV)/bin/python -m pytest -q --ignore=tests/meta
+
+bench: $(VENV)/.dev-ready
+	@test -n "$(NAME)" || { echo "say which one: make bench NAME=start" >&2; exit 2; }
+	@$(BIN)/python -m bench.run $(NAME) $(BENCH_ARGS)
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache
+
+# Environments; the stamps make repeated calls quick.
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo-ready: $(PINS) | $(BIN)/python
+	@echo "setting up $(VENV) (once)" >&2
+	@$(BIN)/python $(PIP) -e '.[train]' >&2
+	@touch $@
+
+$(VENV)/.dev-ready: $(PINS) | $(BIN)/python
+	$(BIN)/python $(PIP) -e '.[train,dev,oracle]'
+	@touch $(VENV)/.demo-ready $@
+
+$(WHEEL_VENV)/bin/python:
+	$(PYTHON) -m venv $(WHEEL_VENV)
+
+$(WHEEL_VENV)/.ready: $(PINS) | $(WHEEL_VENV)/bin/python
+	$(WHEEL_VENV)/bin/python $(PIP) torch safetensors tokenizers click h11 httptools httpx jinja2 \
+	  msgspec numpy rich scipy uvicorn zstandard hypothesis openai pytest pytest-randomly
+	@touch $@
