@@ -1,0 +1,231 @@
+"""Pre-training of a base: recipe and corpus in, a hub-shaped folder of open weights out.
+
+Everything is drawn by seed and sorted names, so the same recipe on the same text repeats; a killed run
+resumes from its checkpoint. The text stays in the work folder and is never part of the base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from ownweights.core.artefact import hash_json, write_atomic
+from ownweights.core.errors import ArtefactError, SettingsError, nearest
+from ownweights.model.config import ModelConfig
+from ownweights.model.transformer import Transformer, initialise
+from ownweights.student import corpus as text_of
+from ownweights.student.tokens import TokenFile, encode_documents, encode_drills
+from ownweights.student.trainer import Batch, Recipe, StepReport, Trainer, batch_loss
+from ownweights.student.vocabulary import BOS_ID, END_ID, PAD_ID, USER_ID, train_tokenizer
+
+TOKENS_NAME, TEXT_CARD, TOKENIZER_NAME = "tokens.u16", "text.json", "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecipe:
+    """What is read and how often."""
+
+    workloads: list[str]
+    held_out_from: list[str]
+    prompt_repeats: int = 1
+    num_drills: int = 0
+    tokenizer_every: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRecipe:
+    """How long, in what portions and at what rates."""
+
+    steps: int
+    rows: int
+    length: int
+    learning_rate: float
+    muon_learning_rate: float
+    weight_decay: float = 0.0
+    warmup_frac: float = 0.02
+    decay_frac: float = 0.3
+    long_frac: float = 0.0
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecipe:
+    """The whole recipe of a base."""
+
+    shape: ModelConfig
+    text: TextRecipe
+    train: TrainRecipe
+
+
+def read_recipe(path: Path) -> BaseRecipe:
+    """The recipe in a TOML file; unknown tables and keys are refused."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"there is no recipe {path}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    if set(raw) != {"shape", "text", "train"}:
+        raise SettingsError(f"{path}: expected the tables shape, text and train, got {sorted(raw)}")
+    shape = {**raw["shape"], "bos_token_id": BOS_ID, "pad_token_id": PAD_ID}
+    return BaseRecipe(
+        _table(ModelConfig, {**shape, "eos_token_ids": (END_ID,)}, path),
+        _table(TextRecipe, raw["text"], path),
+        _table(TrainRecipe, raw["train"], path),
+    )
+
+
+def _table(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in values:
+        if key not in known:
+            raise SettingsError(
+                f"{path}: unknown key {key!r}", hint=f"did you mean {nearest(key, known)!r}?"
+            )
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def prepare_text(recipe: BaseRecipe, corpus: Path, traffic: Path, work: Path) -> dict[str, Any]:
+    """Read, clean and tokenise the text into `work`, unless it is there already; its card."""
+    wanted = hash_json(
+        [dataclasses.asdict(recipe.text), recipe.shape.vocab_size, recipe.train.seed]
+    )
+    card_path = work / TEXT_CARD
+    if card_path.is_file():
+        card: dict[str, Any] = json.loads(card_path.read_text("utf-8"))
+        if card["recipe_hash"] == wanted:
+            return card
+        raise ArtefactError(f"{work} holds text of another recipe", hint="choose an empty folder")
+    work.mkdir(parents=True, exist_ok=True)
+    counts = text_of.Counts()
+    prompts, documents = _clean(recipe.text, corpus, traffic, counts)
+    tokenizer = train_tokenizer(
+        [*documents[:: recipe.text.tokenizer_every], *prompts], recipe.shape.vocab_size
+    )
+    tokenizer.save(str(work / TOKENIZER_NAME))
+    num_tokens = _write_tokens(recipe, tokenizer, documents, prompts, work / TOKENS_NAME)
+    card = {
+        "recipe_hash": wanted,
+        "num_tokens": num_tokens,
+        "num_documents": len(documents),
+        "num_characters": sum(map(len, documents)),
+        "removed_sentences": counts.removed_sentences,
+        "prompts": counts.prompts,
+        "removed_prompts": counts.removed_prompts,
+    }
+    write_atomic(card_path, json.dumps(card, indent=1).encode())
+    return card
+
+
+def _clean(
+    recipe: TextRecipe, corpus: Path, traffic: Path, counts: text_of.Counts
+) -> tuple[list[str], list[str]]:
+    forbidden = text_of.read_prompts(traffic / f"{name}.jsonl.gz" for name in recipe.held_out_from)
+    allowed = text_of.read_prompts(traffic / f"{name}.jsonl.gz" for name in recipe.workloads)
+    held_out = text_of.HeldOutText(forbidden.held_out)
+    prompts = text_of.clean_prompts(allowed, held_out, counts)
+    sources = [*text_of.read_books(corpus, held_out=False), *text_of.read_handbooks(corpus)]
+    return prompts, [text_of.clean_text(source, held_out, counts) for source in sources]
+
+
+def _write_tokens(
+    recipe: BaseRecipe, tokenizer: Tokenizer, documents: list[str], prompts: list[str], path: Path
+) -> int:
+    generator = np.random.default_rng(recipe.train.seed)
+    pieces = list(encode_documents(tokenizer, documents))
+    asked = [
+        np.array([BOS_ID, USER_ID, *tokenizer.encode(text).ids, END_ID], np.uint16)
+        for text in prompts
+    ]
+    for _ in range(recipe.text.prompt_repeats):
+        pieces += asked
+    sentences = [s for text in documents for s in text_of.sentences_of(text)]
+    chosen = generator.choice(len(sentences), min(recipe.text.num_drills, len(sentences)), False)
+    drills = encode_drills(tokenizer, [sentences[i] for i in chosen], recipe.train.seed)
+    pieces += list(drills)
+    # whole documents are shuffled here, windows once more when they are read
+    order = generator.permutation(len(pieces))
+    ids = np.concatenate([pieces[i] for i in order])
+    ids.tofile(path)
+    return len(ids)
+
+
+class WindowPlan:
+    """Pre-training batches: windows of the token file, the last steps at full context."""
+
+    def __init__(self, tokens: TokenFile, recipe: BaseRecipe) -> None:
+        self.tokens, self.recipe = tokens, recipe
+
+    @property
+    def num_steps(self) -> int:
+        return self.recipe.train.steps
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        train, longest = self.recipe.train, self.recipe.shape.max_position_embeddings
+        length, rows = train.length, train.rows
+        if step >= train.steps * (1 - train.long_frac):
+            length, rows = longest, max(1, train.rows * train.length // longest)
+        windows = torch.from_numpy(
+            self.tokens.windows(length, rows, step=step, seed=train.seed)
+        )  # (B, T)
+        return [next_token_batch(windows)]
+
+
+def next_token_batch(rows: torch.Tensor) -> Batch:
+    """Every position trains its successor. Shapes: rows (B, T + 1)"""
+    tokens, targets = rows[:, :-1], rows[:, 1:]
+    return Batch(tokens.contiguous(), torch.arange(tokens.numel()), targets.flatten())
+
+
+def pretrain(
+    recipe: BaseRecipe, work: Path, *, checkpoint_every: int = 100, branch_from: Path | None = None
+) -> Iterator[tuple[StepReport, Trainer]]:
+    """Train the base on prepared text, resuming from `work`'s checkpoint.
+
+    `branch_from` starts from another run's checkpoint (a plateau of the same recipe, longer).
+    """
+    torch.manual_seed(recipe.train.seed)
+    model = Transformer(recipe.shape)
+    initialise(model, recipe.train.seed)
+    train = recipe.train
+    rates = Recipe(
+        train.learning_rate, train.muon_learning_rate, train.weight_decay, train.warmup_frac,
+        train.decay_frac,
+    )  # fmt: skip
+    plan = WindowPlan(TokenFile.open(work / TOKENS_NAME), recipe)
+    trainer = Trainer(model, plan, rates, run_id=hash_json(dataclasses.asdict(recipe))[:12])
+    if not trainer.load_checkpoint(work) and branch_from is not None:
+        trainer.load_checkpoint(branch_from, other_plan=True)
+    plateau_end = int(train.steps * (1 - train.decay_frac))
+    for report in trainer:
+        if report.step % checkpoint_every == 0 or report.step == train.steps:
+            trainer.save_checkpoint(work)
+        if report.step == plateau_end:
+            trainer.save_checkpoint(work / "plateau")
+        yield report, trainer
+
+
+@torch.inference_mode()
+def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """How many bits a byte of `texts` costs under the model, windows of full context."""
+    nats, num_bytes, window = 0.0, 0, model.config.max_position_embeddings
+    for text in texts:
+        ids = [BOS_ID, *tokenizer.encode(text).ids]
+        num_bytes += len(text.encode("utf-8"))
+        for start in range(0, len(ids) - 1, window):
+            rows = torch.tensor([ids[start : start + window + 1]])
+            nats += float(batch_loss(model, next_token_batch(rows), 1.0))
+    return nats / math.log(2) / max(1, num_bytes)

@@ -1,0 +1,120 @@
+"""The text a base is pre-trained on: books, handbooks, the user side of training requests, drills.
+
+In: a corpus folder, recorded traffic files, and the rule that splits requests. Out: documents of
+plain text, of which none holds a develop, certify or test request, exact or near
+(test_pretraining_text_holds_no_held_out_request). Everything is drawn by seed and sorted names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ownweights.core.errors import InputError
+from ownweights.core.jsonl import read_jsonl
+from ownweights.dataset.normalise import normalise_prompt
+from ownweights.dataset.split import hash_fraction, split_of
+from ownweights.student.held_out import HeldOutText
+
+HELD_OUT_BOOK_FRAC = 0.03
+BOOK_SALT = "seedling-held-out-books-1"
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…”])\s+|\n+")
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The user side of recorded requests, by split: what may be read and what must not."""
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the cleaning removed."""
+
+    sentences: int = 0
+    removed_sentences: int = 0
+    prompts: int = 0
+    removed_prompts: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+def read_prompts(files: Iterable[Path]) -> Prompts:
+    """The first user message of every recorded request, split by the hash of its prompt."""
+    train: set[str] = set()
+    held_out: set[str] = set()
+    for path in files:
+        for line in read_jsonl(path):
+            text = _first_user_text(line.value)
+            if text:
+                unit = f"prompt:{normalise_prompt(text)}"
+                (train if split_of(unit) == "train" else held_out).add(text)
+    return Prompts(tuple(sorted(train)), tuple(sorted(held_out)))
+
+
+def _first_user_text(value: object) -> str:
+    messages = value.get("request", {}).get("messages", []) if isinstance(value, dict) else []
+    for message in messages:
+        if message.get("role") == "user" and isinstance(message.get("content"), str):
+            return message["content"]
+    return ""
+
+
+def is_held_out_book(path: Path) -> bool:
+    """Whether a book is kept for measuring bits per byte."""
+    return hash_fraction(BOOK_SALT, path.name) < HELD_OUT_BOOK_FRAC
+
+
+def read_books(folder: Path, *, held_out: bool) -> Iterator[str]:
+    """The books of a corpus folder, by name, those for training or those held out."""
+    paths = sorted((folder / "books").glob("*.txt.gz"))
+    if not paths:
+        raise InputError("holds no books/*.txt.gz", where=str(folder))
+    for path in paths:
+        if is_held_out_book(path) == held_out:
+            yield gzip.decompress(path.read_bytes()).decode("utf-8")
+
+
+def read_handbooks(folder: Path) -> Iterator[str]:
+    """The pages of every text_*/docs.jsonl, without front matter."""
+    for path in sorted(folder.glob("text_*/docs.jsonl")):
+        for line in read_jsonl(path):
+            if isinstance(line.value, dict):
+                yield _FRONT_MATTER.sub("", str(line.value["text"]))
+
+
+def clean_text(text: str, held_out: HeldOutText, counts: Counts) -> str:
+    """`text` without the sentences that hold a held-out request."""
+    kept = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        sentences = _SENTENCE_END.split(paragraph)
+        bad = {s for s in sentences if held_out.is_in(s)}
+        counts.sentences += len(sentences)
+        if not bad:
+            kept.append(paragraph.strip())
+            continue
+        counts.removed_sentences += len(bad)
+        counts.examples += sorted(bad)[:1]
+        kept.append(" ".join(s.strip() for s in sentences if s not in bad))
+    return "\n\n".join(paragraph for paragraph in kept if paragraph)
+
+
+def clean_prompts(prompts: Prompts, held_out: HeldOutText, counts: Counts) -> list[str]:
+    """The training prompts that are not near a held-out one."""
+    kept = [text for text in prompts.train if not held_out.is_in(text)]
+    counts.prompts += len(prompts.train)
+    counts.removed_prompts += len(prompts.train) - len(kept)
+    return kept
+
+
+def sentences_of(text: str, *, min_words: int = 4, max_words: int = 40) -> Iterator[str]:
+    """The sentences of a text that suit an exercise."""
+    for sentence in _SENTENCE_END.split(text):
+        if min_words <= len(sentence.split()) <= max_words:
+            yield sentence.strip()

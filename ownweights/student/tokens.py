@@ -1,0 +1,80 @@
+"""The pre-training text as token ids on disk, made once, read by position.
+
+In: documents. Out: `tokens.u16` (all documents, each `<|bos|> … <|end|>`, one after the other) and
+`tokens.json` (counts, hash of what it was made from). Windows are drawn by seed and step alone, so that
+a resumed run reads what an uninterrupted one would have read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ownweights.student.drills import make_drill
+from ownweights.student.vocabulary import ASSISTANT_ID, BOS_ID, END_ID, USER_ID
+
+MAX_DOCUMENT_CHARS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """Token ids of many documents in a row."""
+
+    ids: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> TokenFile:
+        """Map a file of 16-bit ids."""
+        return cls(np.memmap(path, dtype=np.uint16, mode="r"))
+
+    def windows(self, length: int, rows: int, *, step: int, seed: int) -> np.ndarray:
+        """The windows of one step. Shapes: → (rows, length) int64
+
+        Windows tile the file; each epoch visits all of them once, in an order drawn from the seed.
+        """
+        num_windows = len(self.ids) // length
+        out = np.empty((rows, length), np.int64)
+        for row in range(rows):
+            epoch, place = divmod(step * rows + row, num_windows)
+            order = _epoch_order(num_windows, seed, epoch)
+            start = int(order[place]) * length
+            out[row] = self.ids[start : start + length]
+        return out
+
+
+_ORDERS: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _epoch_order(num_windows: int, seed: int, epoch: int) -> np.ndarray:
+    key = (num_windows, seed, epoch)
+    if key not in _ORDERS:
+        _ORDERS.clear()
+        _ORDERS[key] = np.random.default_rng([seed, epoch]).permutation(num_windows)
+    return _ORDERS[key]
+
+
+def encode_documents(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator[np.ndarray]:
+    """Each document as ids, with its begin and end; very long ones in parts."""
+    for document in documents:
+        for at in range(0, len(document), MAX_DOCUMENT_CHARS):
+            ids = tokenizer.encode(document[at : at + MAX_DOCUMENT_CHARS]).ids
+            first = [BOS_ID] if at == 0 else []
+            last = [END_ID] if at + MAX_DOCUMENT_CHARS >= len(document) else []
+            yield np.array([*first, *ids, *last], np.uint16)
+
+
+def encode_drills(
+    tokenizer: Tokenizer, sentences: Iterable[str], seed: int
+) -> Iterator[np.ndarray]:
+    """A copying exercise from each sentence, in the chat format."""
+    rng = random.Random(seed)
+    for sentence in sentences:
+        question, answer = make_drill(sentence, rng)
+        asked, said = tokenizer.encode(question).ids, tokenizer.encode(answer).ids
+        ids = [BOS_ID, USER_ID, *asked, END_ID, ASSISTANT_ID, *said, END_ID]
+        yield np.array(ids, np.uint16)

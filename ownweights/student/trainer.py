@@ -1,0 +1,209 @@
+"""One trainer for every method: a step at a time, resumable to the bit.
+
+In: a model, a plan of batches addressed by step, a recipe. Out: after each step a `StepReport`; now and
+then a checkpoint. The trainer is an iterator, so that something else may take turns with it. Batches
+depend on (seed, step) alone and nothing draws random numbers while training, so a run killed at any
+step and resumed ends in the same bits (test_resume_equals_uninterrupted).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ownweights.core.artefact import write_atomic
+from ownweights.core.errors import ArtefactError
+from ownweights.model.transformer import Transformer
+from ownweights.student.loss import token_loss
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Token rows and the positions that are trained.
+
+    Shapes: tokens (B, T), where (N,) flat indices into (B·T), targets (N,)
+    """
+
+    tokens: Tensor
+    where: Tensor
+    targets: Tensor
+
+
+class Plan(Protocol):
+    """The batches of a run, each addressed by its step."""
+
+    @property
+    def num_steps(self) -> int: ...
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        """The parts whose gradients make up one step."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How parameters move. Matrices of a full run may use Muon, everything else AdamW."""
+
+    learning_rate: float
+    muon_learning_rate: float | None = None
+    weight_decay: float = 0.0
+    warmup_frac: float = 0.05
+    decay_frac: float = 1.0
+    max_grad_norm: float = 1.0
+    beta2: float = 0.99
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Share of the peak learning rate at a step: warm-up, plateau, straight line to zero."""
+        warm = min(1.0, (step + 1) / max(1.0, self.warmup_frac * num_steps))
+        left = (num_steps - step) / max(1.0, self.decay_frac * num_steps)
+        return min(warm, left, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did: mean loss in nats per trained token, tokens read and trained, time."""
+
+    step: int
+    num_steps: int
+    loss: float
+    num_tokens: int
+    num_trained: int
+    seconds: float
+
+
+class Trainer:
+    """Runs a plan's steps over the trainable parameters of a model."""
+
+    def __init__(self, model: Transformer, plan: Plan, recipe: Recipe, *, run_id: str) -> None:
+        self.model, self.plan, self.recipe, self.run_id = model, plan, recipe, run_id
+        self.step = 0
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._optimisers = _make_optimisers(self.parameters, recipe)
+        self._peaks = [group["lr"] for opt in self._optimisers for group in opt.param_groups]
+
+    def __iter__(self) -> Iterator[StepReport]:
+        while self.step < self.plan.num_steps:
+            yield self.train_step()
+
+    def train_step(self) -> StepReport:
+        """Take one optimiser step."""
+        began = time.perf_counter()
+        parts = self.plan.batches(self.step)
+        trained = sum(len(part.targets) for part in parts)
+        loss = sum(self._accumulate(part, trained) for part in parts)
+        nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
+        factor = self.recipe.factor(self.step, self.plan.num_steps)
+        groups = [group for opt in self._optimisers for group in opt.param_groups]
+        for group, peak in zip(groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+        for optimiser in self._optimisers:
+            if trained:
+                optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        return StepReport(
+            self.step, self.plan.num_steps, float(loss),
+            sum(part.tokens.numel() for part in parts), trained, time.perf_counter() - began,
+        )  # fmt: skip
+
+    def _accumulate(self, part: Batch, total: int) -> float:
+        loss = batch_loss(self.model, part, total)
+        loss.backward()
+        return float(loss.detach())
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write everything a resumed run needs, in one atomic replace."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "run_id": self.run_id,
+            "step": self.step,
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+        }
+        draft = folder / f".{CHECKPOINT_NAME}"
+        torch.save(state, draft)
+        draft.replace(folder / CHECKPOINT_NAME)
+        summary = {"run_id": self.run_id, "step": self.step, "num_steps": self.plan.num_steps}
+        write_atomic(folder / "progress.json", json.dumps(summary).encode())
+
+    def load_checkpoint(self, folder: Path, *, other_plan: bool = False) -> bool:
+        """Continue from a checkpoint; False where there is none.
+
+        `other_plan` accepts one of a run that differs in its plan (a longer pre-training).
+        Raises: ArtefactError when it is damaged or of another run
+        """
+        path = folder / CHECKPOINT_NAME
+        if not path.is_file():
+            return False
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+        except Exception as error:
+            raise ArtefactError(
+                f"{path} cannot be read: {type(error).__name__}",
+                hint="delete the folder to start the run again",
+            ) from error
+        if state["run_id"] != self.run_id and not other_plan:
+            raise ArtefactError(
+                f"{path} belongs to run {state['run_id']}, expected {self.run_id}",
+                hint="delete the folder to start the run again",
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][name])
+        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step = state["step"]
+        return True
+
+
+def batch_loss(model: Transformer, batch: Batch, total: float) -> Tensor:
+    """The loss of one batch, scored at its trained positions only."""
+    hidden = model(batch.tokens).flatten(0, 1)  # (B·T, E)
+    head = model.model.embed_tokens.weight if model.lm_head is None else None
+    if head is None:
+        assert model.lm_head is not None, "an untied model has a head"
+        head = model.lm_head.effective_weight()
+    return token_loss(hidden.index_select(0, batch.where), head, batch.targets, total)
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain JSON."""
+    return asdict(recipe)
+
+
+def _make_optimisers(
+    parameters: dict[str, nn.Parameter], recipe: Recipe
+) -> list[torch.optim.Optimizer]:
+    matrices = [
+        p
+        for name, p in parameters.items()
+        if recipe.muon_learning_rate is not None and p.ndim == 2 and "embed_tokens" not in name
+    ]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in parameters.values() if id(p) not in chosen]
+    optimisers: list[torch.optim.Optimizer] = []
+    if others:
+        optimisers.append(
+            torch.optim.AdamW(
+                others, lr=recipe.learning_rate, betas=(0.9, recipe.beta2),
+                weight_decay=recipe.weight_decay, eps=1e-8, fused=True,
+            )
+        )  # fmt: skip
+    if matrices:
+        assert recipe.muon_learning_rate is not None, "matrices are chosen only for Muon"
+        optimisers.append(
+            torch.optim.Muon(
+                matrices, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay,
+                momentum=0.95, adjust_lr_fn="match_rms_adamw",
+            )
+        )  # fmt: skip
+    return optimisers
