@@ -65,7 +65,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Take the write lock (waiting for it); commit at the end, or undo everything on an error."""
+        """Take the write lock, waiting for it; commit at the end, or on an error undo everything."""
         with explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -142,6 +142,11 @@ def explained(path: Path) -> Iterator[None]:
             if needle in text:
                 raise StoreError(f"{path} {what} ({text})", hint=hint) from error
         raise StoreError(f"{path}: {text}") from error
+
+
+def is_row_refused(error: BaseException) -> bool:
+    """Whether a StoreError is about the row (a constraint), not about the file."""
+    return isinstance(error.__cause__, sqlite3.IntegrityError)
 
 
 def _configure(

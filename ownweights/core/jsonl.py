@@ -116,7 +116,7 @@ def _open(path: Path) -> BufferedReader:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
 
-def _raw_lines(file: IO[bytes], max_line_bytes: int) -> Iterator[bytes | None | Exception]:
+def _raw_lines(file: IO[bytes], max_line_bytes: int) -> Iterator[bytes | Exception | None]:
     """The bytes between newlines; None for a line over the limit; at the end, what broke."""
     pending: list[bytes] = []
     pending_bytes = 0

@@ -64,4 +64,7 @@ def list_attempts(database: Database, workload: str) -> list[Attempt]:
         " WHERE workload = ? ORDER BY k",
         (workload,),
     )
-    return [Attempt(*row[:3], json.loads(row[3]), *row[4:]) for row in rows]
+    return [
+        Attempt(workload, k, delta, json.loads(claim), at, data_hash, verdict_id)
+        for workload, k, delta, claim, at, data_hash, verdict_id in rows
+    ]

@@ -55,7 +55,7 @@ CREATE TABLE record (
   segment       INTEGER NOT NULL REFERENCES segment (id),
   offset_bytes  INTEGER NOT NULL,
   item          INTEGER NOT NULL,
-  UNIQUE (workload, origin)
+  UNIQUE (origin, workload)
 );
 CREATE INDEX record_by_workload ON record (workload, seq);
 CREATE INDEX record_by_session ON record (session) WHERE session IS NOT NULL;

@@ -1,22 +1,34 @@
 """What was asked and answered: records, their bodies on disk, and ways in and out.
 
-    Recorder ─┐                       ┌─ rows in own.db
-              ├─ Record → TrafficStore┤
-    importer ─┘                       └─ bodies in zstd segments
+Recorder ─┐                       ┌─ rows in own.db
+          ├─ Record → TrafficStore┤
+importer ─┘                       └─ bodies in zstd segments
 """
 
 from ownweights.traffic.importer import ImportReport, import_file
 from ownweights.traffic.record import Record, make_record
+from ownweights.traffic.recorder import Recorder, RecorderCounts
 from ownweights.traffic.store import TrafficStore, WorkloadStats
-from ownweights.traffic.workload import user_text, workload_hash
+from ownweights.traffic.workload import (
+    check_workload_name,
+    content_text,
+    system_texts,
+    user_text,
+    workload_hash,
+)
 
 __all__ = [
     "ImportReport",
     "Record",
+    "Recorder",
+    "RecorderCounts",
     "TrafficStore",
     "WorkloadStats",
+    "check_workload_name",
+    "content_text",
     "import_file",
     "make_record",
+    "system_texts",
     "user_text",
     "workload_hash",
 ]

@@ -30,7 +30,7 @@ from ownweights.core.jsonl import Line, read_jsonl
 from ownweights.traffic.encode import content_hash
 from ownweights.traffic.record import Record, make_record
 from ownweights.traffic.store import BATCH_ROWS, TrafficStore
-from ownweights.traffic.workload import check_workload_name, default_workload, user_text
+from ownweights.traffic.workload import check_workload_name, user_text
 
 MAX_LINE_BYTES = 32 * 2**20
 _MAX_ERRORS = 5
@@ -208,8 +208,7 @@ def _read_chat(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     if not isinstance(request, dict):
         raise _Skip("not_chat", f"'request' is a {type(request).__name__}, not an object")
     _check_messages(cast("dict[str, Any]", request).get("messages"))
-    _check_answer(response)
-    return cast("dict[str, Any]", request), response
+    return cast("dict[str, Any]", request), _checked_answer(response)
 
 
 def _read_fine_tuning(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -241,12 +240,15 @@ def _check_messages(messages: Any) -> None:
             raise _Skip("wrong_roles", f"messages[{index}] has role {role!r}, not one of {allowed}")
         content = cast("Mapping[str, Any]", message).get("content")
         if not (content is None or isinstance(content, str) or _is_parts(content)):
-            raise _Skip("bad_messages", f"messages[{index}] has content that is neither text nor parts")
+            raise _Skip(
+                "bad_messages", f"messages[{index}] has content that is neither text nor parts"
+            )
     if not any(message["role"] in ("user", "tool", "function") for message in messages):
         raise _Skip("wrong_roles", "nobody asks: there is no user message")
 
 
-def _check_answer(response: Any) -> None:
+def _checked_answer(response: Any) -> dict[str, Any]:
+    """The response, if it is a chat completion that says something."""
     choices = response.get("choices") if isinstance(response, Mapping) else None
     first = choices[0] if isinstance(choices, Sequence) and choices else None
     message = first.get("message") if isinstance(first, Mapping) else None
@@ -261,6 +263,7 @@ def _check_answer(response: Any) -> None:
     is_empty = not (content.strip() if isinstance(content, str) else content)
     if is_empty and not any(answer.get(name) for name in _ANSWER_FIELDS):
         raise _Skip("empty_answer", "the answer is empty")
+    return cast("dict[str, Any]", response)
 
 
 def _is_parts(content: Any) -> bool:

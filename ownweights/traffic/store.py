@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ownweights.core.database import BUSY_TIMEOUT_S, Database, open_database
@@ -129,19 +129,19 @@ class TrafficStore:
 
         Raises: StoreError when they cannot be written
         """
-        encoded, refused = _encode_all(records)
-        result = _Sorted(self._known([record for record, _ in encoded]))
-        fresh = [pair for pair in encoded if result.is_fresh(*pair)]
-        places, parts = self._write_bodies([bodies for _, bodies in fresh])
+        drafts, refused = _encode_all(records)
+        result = _Sorted(self._known(drafts))
+        fresh = [draft for draft in drafts if result.is_fresh(draft)]
+        places, parts = self._write_bodies(fresh)
         if self._is_power_safe:
             self._writer.sync()
         with self.database.transaction():
             # another process may have added some of them while their bodies were written
-            raced = _Sorted(self._known([record for record, _ in fresh]) if fresh else {})
+            raced = _Sorted(self._known(fresh))
             rows = [
-                self._row(record, bodies, place)
-                for (record, bodies), place in zip(fresh, places, strict=True)
-                if raced.is_fresh(record, bodies)
+                draft.row(place)
+                for draft, place in zip(fresh, places, strict=True)
+                if raced.is_fresh(draft)
             ]
             self._insert(rows, parts)
         self._stored_parts.update(parts)
@@ -200,7 +200,7 @@ class TrafficStore:
     def find_ids(self, text: str, *, limit: int = 10) -> list[str]:
         """The ids of records whose id begins with `text` or that a file named so."""
         rows = self.database.query(
-            "SELECT id FROM record WHERE source_id = ?1 OR id BETWEEN ?1 AND ?1 || 'g'"
+            "SELECT id FROM record WHERE origin = ?1 OR id BETWEEN ?1 AND ?1 || 'g'"
             " ORDER BY seq LIMIT ?2",
             (text, limit),
         )
@@ -211,10 +211,22 @@ class TrafficStore:
         rows = self.database.query(
             "SELECT workload, count(*), sum(status = 'ok'), sum(status = 'partial'),"
             " sum(status = 'error'), count(DISTINCT prompt_hash), count(DISTINCT session),"
-            " sum(body_bytes), min(at), max(at), group_concat(DISTINCT model)"
+            " sum(body_bytes), min(at), max(at)"
             " FROM record GROUP BY workload ORDER BY count(*) DESC, workload"
         )
-        return [WorkloadStats(*row[:-1], tuple(sorted(row[-1].split(",")))) for row in rows]
+        models, names = self._models(), [field.name for field in fields(WorkloadStats)]
+        return [
+            WorkloadStats(**dict(zip(names, (*row, tuple(models[row[0]])), strict=True)))
+            for row in rows
+        ]
+
+    def _models(self) -> dict[str, list[str]]:
+        """Who answered in each workload."""
+        models: dict[str, list[str]] = {}
+        rows = self.database.query("SELECT DISTINCT workload, model FROM record ORDER BY 1, 2")
+        for workload, model in rows:
+            models.setdefault(workload, []).append(model)
+        return models
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Check every row, body and segment; `repair` takes out rows whose body is lost."""
@@ -232,48 +244,28 @@ class TrafficStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _known(self, records: Sequence[Record]) -> dict[tuple[str, str], str]:
-        """(workload, origin) → content hash, of those among `records` that are stored."""
+    def _known(self, drafts: Sequence[_Draft]) -> dict[tuple[str, str], str]:
+        """(workload, origin) → content hash, of those among `drafts` that are stored."""
         known: dict[tuple[str, str], str] = {}
-        for start in range(0, len(records), _PAGE_ROWS):
-            keys = [key for r in records[start : start + _PAGE_ROWS] for key in _origin(r)]
-            marks = ",".join(["(?,?)"] * (len(keys) // 2))
-            rows = self.database.query(
-                "SELECT workload, origin, content_hash FROM record"
-                f" WHERE (workload, origin) IN (VALUES {marks})",
-                keys,
-            )
-            known.update(((workload, origin), digest) for workload, origin, digest in rows)
+        for workload in {draft.origin[0] for draft in drafts}:
+            origins = [draft.origin[1] for draft in drafts if draft.origin[0] == workload]
+            for start in range(0, len(origins), _PAGE_ROWS):
+                page = origins[start : start + _PAGE_ROWS]
+                marks = ",".join("?" * len(page))
+                rows = self.database.query(
+                    "SELECT origin, content_hash FROM record"
+                    f" WHERE origin IN ({marks}) AND workload = ?",
+                    (*page, workload),
+                )
+                known.update(((workload, origin), digest) for origin, digest in rows)
         return known
 
-    def _write_bodies(
-        self, bodies: Sequence[EncodedBodies]
-    ) -> tuple[list[Place], dict[str, Place]]:
+    def _write_bodies(self, drafts: Sequence[_Draft]) -> tuple[list[Place], dict[str, Place]]:
         """Append items, and those shared parts that are not stored yet, to the segment."""
-        wanted = {d: raw for b in bodies for d, raw in b.parts.items()}
+        wanted = {d: raw for draft in drafts for d, raw in draft.bodies.parts.items()}
         new = {d: raw for d, raw in wanted.items() if self._part_place(d) is None}
-        places = self._writer.append([*new.values(), *(b.item for b in bodies)])
+        places = self._writer.append([*new.values(), *(draft.bodies.item for draft in drafts)])
         return places[len(new) :], dict(zip(new, places, strict=False))
-
-    def _row(self, record: Record, bodies: EncodedBodies, place: Place) -> tuple[Any, ...]:
-        return (
-            record.id,
-            record.at,
-            *_origin(record),
-            _text(record.session),
-            _text(record.source_id),
-            record.prompt_hash,
-            record.role,
-            record.status,
-            _text(record.model),
-            _text(record.finish_reason),
-            encode_json(record.metadata).decode(),
-            bodies.content_hash,
-            len(bodies.item),
-            place.segment,
-            place.offset_bytes,
-            place.item,
-        )
 
     def _insert(self, rows: Sequence[tuple[Any, ...]], parts: Mapping[str, Place]) -> None:
         segments = {row[-3] for row in rows} | {place.segment for place in parts.values()}
@@ -289,16 +281,30 @@ class TrafficStore:
         self.database.execute_many(_INSERT_RECORD, rows)
 
     def _record(self, row: tuple[Any, ...]) -> Record:
-        item = self._reader.read(Place(*row[10:13]))
-        request, response = decode_bodies(item, self._part)
-        metadata = decode_stored(row[4].encode())
-        return Record(*row[:4], metadata, request, response, *row[5:10])
+        (record_id, at, workload, session, metadata, status, role, model, source_id, prompt_hash,
+         *place, _) = row  # fmt: skip
+        request, response = decode_bodies(self._reader.read(Place(*place)), self._part)
+        return Record(
+            id=record_id,
+            at=at,
+            workload=workload,
+            session=session,
+            metadata=decode_stored(metadata.encode()),
+            request=request,
+            response=response,
+            status=status,
+            role=role,
+            model=model,
+            source_id=source_id,
+            prompt_hash=prompt_hash,
+        )
 
     def _part(self, digest: str) -> bytes:
         place = self._part_place(digest)
         if place is None:
             raise StoreError(
-                f"the shared text {digest} is missing", hint="own traffic verify lists what needs it"
+                f"the shared text {digest} is missing",
+                hint="own traffic verify lists what needs it",
             )
         return self._reader.read(place)
 
@@ -317,49 +323,80 @@ class TrafficStore:
         return self._stored_parts[digest]
 
 
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A record ready to be written."""
+
+    record: Record
+    bodies: EncodedBodies
+    metadata: str
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        return self.record.workload, _text(self.record.source_id) or self.record.id
+
+    def row(self, place: Place) -> tuple[Any, ...]:
+        """The values of _INSERT_RECORD."""
+        record, bodies = self.record, self.bodies
+        return (
+            record.id,
+            record.at,
+            *self.origin,
+            _text(record.session),
+            _text(record.source_id),
+            record.prompt_hash,
+            record.role,
+            record.status,
+            _text(record.model),
+            _text(record.finish_reason),
+            self.metadata,
+            bodies.content_hash,
+            len(bodies.item),
+            place.segment,
+            place.offset_bytes,
+            place.item,
+        )
+
+
 class _Sorted:
-    """Sorts records into fresh, duplicate and conflicting, given what is `known` already."""
+    """Sorts drafts into fresh, duplicate and conflicting, given what is `known` already."""
 
     def __init__(self, known: dict[tuple[str, str], str]) -> None:
         self._known = known
         self.duplicates = 0
         self.conflicts: list[str] = []
 
-    def is_fresh(self, record: Record, bodies: EncodedBodies) -> bool:
+    def is_fresh(self, draft: _Draft) -> bool:
         """Whether nothing of its origin is known; from now on it is."""
-        origin = _origin(record)
-        if origin not in self._known:
-            self._known[origin] = bodies.content_hash
+        digest = draft.bodies.content_hash
+        if draft.origin not in self._known:
+            self._known[draft.origin] = digest
             return True
-        if self._known[origin] == bodies.content_hash:
+        if self._known[draft.origin] == digest:
             self.duplicates += 1
         else:
-            self.conflicts.append(origin[1])
+            self.conflicts.append(draft.origin[1])
         return False
 
 
-def _origin(record: Record) -> tuple[str, str]:
-    return record.workload, _text(record.source_id) or record.id
-
-
-def _encode_all(
-    records: Sequence[Record],
-) -> tuple[list[tuple[Record, EncodedBodies]], list[str]]:
-    """Each record with its encoded bodies, and why others have none."""
-    encoded: list[tuple[Record, EncodedBodies]] = []
+def _encode_all(records: Sequence[Record]) -> tuple[list[_Draft], list[str]]:
+    """Each record ready to be written, and why others cannot be."""
+    drafts: list[_Draft] = []
     refused: list[str] = []
     for record in records:
         name = f"record {record.source_id or record.id}"
         try:
             bodies = encode_bodies(record.request, record.response)
+            draft = _Draft(record, bodies, encode_json(record.metadata).decode())
         except (TypeError, ValueError, RecursionError) as error:
             refused.append(f"{name} is not JSON: {error}")
             continue
-        if len(bodies.item) > MAX_BODY_BYTES:
-            refused.append(f"{name} has {len(bodies.item):,} bytes, the limit is {MAX_BODY_BYTES:,}")
+        size_bytes = len(bodies.item) + len(draft.metadata)
+        if size_bytes > MAX_BODY_BYTES:
+            refused.append(f"{name} has {size_bytes:,} bytes, the limit is {MAX_BODY_BYTES:,}")
         else:
-            encoded.append((record, bodies))
-    return encoded, refused
+            drafts.append(draft)
+    return drafts, refused
 
 
 def _text(text: str | None) -> Any:

@@ -1,0 +1,201 @@
+"""Recording that never blocks or breaks an answer: a bounded queue and one writing thread.
+
+In: Records offered by the gateway. Out: rows in the store within 50 ms or 256 records, whichever
+comes first. `offer` neither waits nor raises; what does not fit in the queue is counted as lost
+(test_offer_counts_what_does_not_fit). When the store cannot be written, the queue is the time that
+is left to mend it: batches are tried again until it can (test_recorder_tries_again_after_an_error),
+and what is left at the end is counted as lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ownweights.core.database import is_row_refused
+from ownweights.core.errors import StoreError
+from ownweights.core.project import Project
+from ownweights.traffic.record import Record
+from ownweights.traffic.store import BATCH_ROWS, BatchResult, TrafficStore
+
+MAX_QUEUE_RECORDS = 8192
+BATCH_S = 0.05
+RETRY_S = 0.5
+STORE_TIMEOUT_S = 2.0  # for the write lock: short, so that close() can keep its own time-out
+
+OpenStore = Callable[[Project], TrafficStore]
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderCounts:
+    """What happened to the records offered: offered = recorded + waiting + lost."""
+
+    offered: int
+    recorded: int
+    waiting: int
+    lost: int
+    failures: int
+    last_error: str
+
+
+class Recorder:
+    """Stores records behind the caller's back; `offer` from any thread, `close` once at the end."""
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        max_queue_records: int = MAX_QUEUE_RECORDS,
+        batch_s: float = BATCH_S,
+        retry_s: float = RETRY_S,
+        open_store: OpenStore | None = None,
+    ) -> None:
+        self._project = project
+        self._max_queue_records = max_queue_records
+        self._batch_s = batch_s
+        self._retry_s = retry_s
+        self._open_store = open_store or _open_store
+        self._store: TrafficStore | None = None
+        self._queue: deque[Record] = deque()
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._give_up_at = float("inf")
+        self._offered = self._recorded = self._lost = self._failures = self._in_hand = 0
+        self._last_error = ""
+        self._thread = threading.Thread(target=self._run, name="own-recorder", daemon=True)
+        self._thread.start()
+
+    def offer(self, record: Record) -> bool:
+        """Take a record for storing; false, and counted as lost, when there is no room."""
+        with self._changed:
+            self._offered += 1
+            if self._is_closing or len(self._queue) >= self._max_queue_records:
+                self._lost += 1
+                return False
+            self._queue.append(record)
+            if len(self._queue) in (1, BATCH_ROWS):
+                self._changed.notify_all()
+            return True
+
+    @property
+    def lost(self) -> int:
+        """How many records were not stored and never will be."""
+        return self.counts().lost
+
+    def counts(self) -> RecorderCounts:
+        """What happened so far."""
+        with self._changed:
+            return RecorderCounts(
+                self._offered,
+                self._recorded,
+                len(self._queue) + self._in_hand,
+                self._lost,
+                self._failures,
+                self._last_error,
+            )
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until everything offered so far is stored or lost; false when time ran out."""
+        with self._changed:
+            target = self._offered
+            return self._changed.wait_for(
+                lambda: self._recorded + self._lost >= target, timeout=timeout_s
+            )
+
+    def close(self, timeout_s: float = 5.0) -> RecorderCounts:
+        """Store what is waiting, for at most `timeout_s`, and end; may be called twice."""
+        with self._changed:
+            self._is_closing = True
+            self._give_up_at = min(self._give_up_at, time.monotonic() + timeout_s)
+            self._changed.notify_all()
+        self._thread.join(timeout_s + 2 * STORE_TIMEOUT_S)
+        return self.counts()
+
+    def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self._store_batch(batch)
+        finally:
+            if self._store is not None:
+                self._store.close()
+
+    def _next_batch(self) -> list[Record]:
+        """The next records, once the batch is full or old enough; empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._is_closing)
+            if not self._is_closing:
+                self._changed.wait_for(
+                    lambda: len(self._queue) >= BATCH_ROWS or self._is_closing, self._batch_s
+                )
+            batch = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
+            self._in_hand = len(batch)
+            return batch
+
+    def _store_batch(self, batch: list[Record]) -> None:
+        """Store a batch, trying again until it works or the recorder is told to give up."""
+        while True:
+            try:
+                if self._store is None:
+                    self._store = self._open_store(self._project)
+                self._count(batch, self._store.add_batch(batch))
+                return
+            except Exception as error:  # nothing may end this thread while there is traffic
+                self._note(error)
+                if not _is_passing(error):
+                    return self._store_one_by_one(batch)
+                if not self._wait_to_retry():
+                    return self._give_up(batch)
+
+    def _store_one_by_one(self, batch: list[Record]) -> None:
+        """Keep one bad record from taking the others of its batch with it."""
+        if len(batch) == 1:
+            self._count(batch, _NOTHING)
+            return
+        for record in batch:
+            self._store_batch([record])
+
+    def _give_up(self, batch: list[Record]) -> None:
+        with self._changed:
+            self._lost += len(self._queue)
+            self._queue.clear()
+        self._count(batch, _NOTHING)
+
+    def _note(self, error: Exception) -> None:
+        with self._changed:
+            self._failures += 1
+            self._last_error = str(error)
+
+    def _wait_to_retry(self) -> bool:
+        """Wait before the next try, or until closing begins; false when it is time to give up."""
+        with self._changed:
+            was_closing = self._is_closing
+            left_s = max(0.0, self._give_up_at - time.monotonic())
+            self._changed.wait_for(
+                lambda: self._is_closing != was_closing, min(self._retry_s, left_s)
+            )
+            return time.monotonic() < self._give_up_at
+
+    def _count(self, batch: list[Record], result: BatchResult) -> None:
+        with self._changed:
+            stored = result.added + result.duplicates
+            self._recorded += stored
+            self._lost += len(batch) - stored
+            self._in_hand -= len(batch)
+            if result.refused:
+                self._last_error = result.refused[0]
+            self._changed.notify_all()
+
+
+_NOTHING = BatchResult(0, 0, (), ())
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether the error is the store's, which may pass, and not the record's, which will not."""
+    return isinstance(error, StoreError) and not is_row_refused(error)
+
+
+def _open_store(project: Project) -> TrafficStore:
+    return TrafficStore.open(project, busy_timeout_s=STORE_TIMEOUT_S)
