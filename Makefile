@@ -9,14 +9,13 @@ PIP       := -m pip install --quiet --disable-pip-version-check --no-input -c co
 VENV      := .venv
 WHEEL_VENV := .venv-wheel
 BIN       := $(VENV)/bin
+TEST_TOOLS := hypothesis openai pytest pytest-randomly
 PINS      := pyproject.toml constraints.txt
 
 # The public data that some tests read lie beside the project, where there are any.
 ifneq ($(wildcard ../shared/data),)
 export OWN_TEST_DATA ?= $(abspath ../shared/data)
 endif
-export PYTHONDONTWRITEBYTECODE = 1
-export PYTHONHASHSEED = 0
 
 .PHONY: demo test lint bench wheel-test clean
 
@@ -35,9 +34,10 @@ test: lint
 	$(MAKE) --no-print-directory wheel-test
 
 # The suite again, from the wheel in a clean environment: run where the tree cannot be imported.
-wheel-test: $(VENV)/.dev-ready $(WHEEL_VENV)/.ready
+wheel-test: $(VENV)/.dev-ready $(WHEEL_VENV)/bin/python
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --quiet --wheel --outdir build/wheel .
+	$(WHEEL_VENV)/bin/python $(PIP) "$$(ls build/wheel/*.whl)[train]" $(TEST_TOOLS)
 	$(WHEEL_VENV)/bin/python $(PIP) --no-deps --force-reinstall build/wheel/*.whl
 	cp -R tests pyproject.toml build/wheel
 	cd build/wheel && ../../$(WHEEL_VENV)/bin/python -m pytest -q --ignore=tests/meta
@@ -66,8 +66,3 @@ $(VENV)/.dev-ready: $(PINS) | $(BIN)/python
 
 $(WHEEL_VENV)/bin/python:
 	$(PYTHON) -m venv $(WHEEL_VENV)
-
-$(WHEEL_VENV)/.ready: $(PINS) | $(WHEEL_VENV)/bin/python
-	$(WHEEL_VENV)/bin/python $(PIP) torch safetensors tokenizers click h11 httptools httpx jinja2 \
-	  msgspec numpy rich scipy uvicorn zstandard hypothesis openai pytest pytest-randomly
-	@touch $@
