@@ -49,6 +49,12 @@ class LazyGroup(click.Group):
     def get_help(self, ctx: click.Context) -> str:
         return help_text()
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # caught here, for click would report it as a plain error
+            return _drop_stdout()
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--project", type=click.Path(file_okay=False, path_type=Path), default=Path("."))
@@ -66,7 +72,7 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else EXIT_ERROR
+        return _exit_code(stop.code)
     except OwnError as error:
         return _fail(error.what, error.hint, error.exit_code)
     except click.UsageError as error:
@@ -87,6 +93,12 @@ def _fail(what: str, hint: str | None, code: int) -> int:
         if hint:
             print(f"hint: {hint}", file=sys.stderr)
     return code
+
+
+def _exit_code(code: str | int | None) -> int:
+    if isinstance(code, str):
+        return _fail(code, None, EXIT_ERROR)
+    return code or EXIT_OK
 
 
 def _usage_hint(ctx: click.Context | None) -> str:
