@@ -1,0 +1,156 @@
+"""What a verdict says, as frozen values and as JSON: the claim, the evidence, the fine print.
+
+A `Verdict` is either a certificate (`issued`, with a threshold that a route may use) or a refusal
+(reasons, failing slices, examples needed). Its file is `certificate.json` or `refusal.json`; both
+have the same keys. Nothing here computes: verdict/decision.py does.
+Invariants: reading back what was written gives the same value (test_verdict_survives_json).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ownweights.core.errors import ArtefactError, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is to be proved, written down before the certify data are read."""
+
+    alpha: float = 0.05  # of all requests: at most this share gets a worse answer
+    beta: float = 0.10  # of the requests the student serves: at most this share
+    delta: float = 0.05  # chance that the claim is wrong, over all attempts on the workload
+    min_coverage_frac: float = 0.10  # serving less than this is not worth a route
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "delta", "min_coverage_frac"):
+            value = getattr(self, name)
+            top = 1.0 if name != "min_coverage_frac" else 1.0 + 1e-12
+            if not 0.0 < value < top:
+                raise SettingsError(
+                    f"verdict {name} is {value!r}, expected a share between 0 and 1",
+                    hint="for 5 % write 0.05",
+                )
+
+    def sentence(self) -> str:
+        """The claim in words."""
+        return (
+            f"at most {100 * self.alpha:.3g} % of all requests, and at most {100 * self.beta:.3g} %"
+            " of those the student answers itself, get a worse answer than the teacher would have"
+            " given"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a verdict is about: everything whose change voids it."""
+
+    workload: str = ""
+    student: str = ""  # artefact ids are content hashes
+    dataset: str = ""
+    check: str = "exact"
+    confidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    teachers: tuple[str, ...] = ()
+    split_by: str = "prompt"
+    period: tuple[float, float] | None = None  # unix seconds of the first and last record
+    certify_frac: float = 0.08  # of all units: how many more records bring one more certify unit
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One part of the traffic: how often the student's answer there did harm (served or not)."""
+
+    key: str
+    value: str
+    n: int
+    harms: int
+    low: float  # 95 % Clopper-Pearson interval of the harm rate, for this slice alone
+    high: float
+    is_failing: bool  # harm rate above beta
+
+    @property
+    def harm_frac(self) -> float:
+        return self.harms / self.n if self.n else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Roughly what a refused claim would need; `units` is None when no number would do."""
+
+    units: int | None
+    records: int | None  # fresh traffic that brings so many certify units
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What judging a student against its teacher showed."""
+
+    issued: bool
+    claim: Claim
+    subject: Subject
+    attempt: int
+    delta_spent: float
+    n: int  # independent certify units
+    n_served: int  # at the threshold; at the strictest one for a refusal
+    harms: float
+    losses: int  # errors and time-outs: the teacher answered, they count against alpha
+    unjudged: int  # certify answers nobody could judge: counted as harm
+    ineligible: int  # requests the teacher keeps
+    num_used: int  # certify units left out because earlier attempts had seen them
+    p_all: float
+    p_served: float
+    threshold: float | None
+    coverage_frac: float
+    coverage_low: float  # 95 % Clopper-Pearson interval
+    coverage_high: float
+    method: str
+    assumptions: tuple[str, ...]
+    expires: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    needed: Examples | None = None
+    id: str = ""  # of the artefact; not part of its own content
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, claim in words included."""
+        found = dataclasses.asdict(self)
+        del found["id"]
+        return {"claim_in_words": sentence(self), **found}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, verdict_id: str = "") -> Verdict:
+        """The verdict in a JSON object; ArtefactError when it is none."""
+        try:
+            known = {f.name for f in dataclasses.fields(cls)} - {"id"}
+            found = {key: value for key, value in data.items() if key in known}
+            subject = dict(found["subject"])
+            subject["teachers"] = tuple(subject["teachers"])
+            subject["period"] = tuple(subject["period"]) if subject["period"] else None
+            needed = found.get("needed")
+            found |= {
+                "claim": Claim(**found["claim"]),
+                "subject": Subject(**subject),
+                "slices": tuple(Slice(**one) for one in found["slices"]),
+                "needed": Examples(**needed) if needed else None,
+            }
+            for name in ("assumptions", "expires", "reasons"):
+                found[name] = tuple(found[name])
+            return cls(**found, id=verdict_id)
+        except (KeyError, TypeError) as error:
+            raise ArtefactError(f"not a certificate or refusal: {error}") from None
+
+
+def sentence(verdict: Verdict) -> str:
+    """What the verdict says, in one sentence for a reader in a hurry."""
+    claim = verdict.claim
+    if not verdict.issued:
+        return f"Not replaceable yet: not proved that {claim.sentence()}."
+    return (
+        f"The student may answer {verdict.coverage_frac:.0%} of this traffic: {claim.sentence()},"
+        f" with {100 * (1 - claim.delta):.3g} % confidence."
+    )

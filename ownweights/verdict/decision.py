@@ -1,0 +1,211 @@
+"""From judged requests to a certificate or a refusal: the one place where the decision is made.
+
+In: a claim, the judged develop and certify rows, the error that this attempt may spend. Out: a
+Verdict. Develop fixes the thresholds; certify, one request a unit, decides how far to go. A pure
+function of its arguments, so that anyone who has the rows gets the same verdict
+(test_verify_recomputes_the_verdict). What counts against the student:
+
+  answered, judged            its harm, where it is served
+  answered, nobody can judge  as a harm, where it is served
+  error or time-out           as a harm among all requests at every threshold; never as served
+  ineligible                  nothing: the teacher answers, and coverage shrinks
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ownweights.verdict.certificate import Claim, Examples, Subject, Verdict
+from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
+from ownweights.verdict.slices import slice_table
+from ownweights.verdict.statistics import (
+    Limits,
+    Step,
+    Walk,
+    attempt_delta,
+    clopper_pearson_interval,
+    develop_thresholds,
+    served_without_harm,
+    units_needed,
+    walk_thresholds,
+)
+
+METHOD = (
+    "fixed-sequence Learn-Then-Test, p = max of two exact binomial p-values,"
+    " one hash-drawn request a unit"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """The attempt, the error it spends, and how many wanted units earlier attempts had used."""
+
+    attempt: int
+    delta: float
+    num_used: int = 0
+
+
+def certify(
+    claim: Claim, subject: Subject, rows: Sequence[Judged], spend: Spend | None = None
+) -> Verdict:
+    """The verdict that the judged develop and certify rows support."""
+    spend = spend or Spend(1, attempt_delta(claim.delta, 1))
+    develop = np.array([row.score for row in rows if row.split == "develop"])
+    drawn = draw_one_per_unit(row for row in rows if row.split == "certify")
+    scores = np.array([row.score for row in drawn], np.float64)
+    harms = np.array([row.counted_harm for row in drawn], np.float64)
+    assert np.isin(harms, (0.0, 1.0)).all(), "the binomial certificate needs harms of 0 or 1"
+    losses = sum(row.status == FAILED for row in drawn)
+    limits = Limits(claim.alpha, claim.beta, spend.delta)
+    thresholds = develop_thresholds(develop, claim.min_coverage_frac)
+    walk = walk_thresholds(thresholds, scores, harms, limits, losses=float(losses))
+    return _verdict(claim, subject, walk, spend, rows=rows, drawn=drawn)
+
+
+def _verdict(
+    claim: Claim,
+    subject: Subject,
+    walk: Walk,
+    spend: Spend,
+    *,
+    rows: Sequence[Judged],
+    drawn: Sequence[Judged],
+) -> Verdict:
+    nothing = Step(math.inf, len(drawn), 0, 0.0, 0.0, 1.0, 1.0)
+    step = walk.chosen or (walk.steps[0] if walk.steps else nothing)
+    issued = walk.chosen is not None
+    low, high = clopper_pearson_interval(step.n_served, step.n, 0.05) if issued else (0.0, 0.0)
+    return Verdict(
+        issued=issued,
+        claim=claim,
+        subject=subject,
+        attempt=spend.attempt,
+        delta_spent=spend.delta,
+        n=step.n,
+        n_served=step.n_served,
+        harms=step.harms,
+        losses=_count(drawn, FAILED),
+        unjudged=sum(row.status == ANSWERED and row.harm is None for row in drawn),
+        ineligible=_count(drawn, INELIGIBLE),
+        num_used=spend.num_used,
+        p_all=step.p_all,
+        p_served=step.p_served,
+        threshold=step.threshold if issued else None,
+        coverage_frac=step.n_served / step.n if issued else 0.0,
+        coverage_low=low,
+        coverage_high=high,
+        method=METHOD,
+        assumptions=_assumptions(subject, spend),
+        expires=_expiry(subject),
+        reasons=() if issued else _reasons(claim, spend, step, rows=rows, drawn=drawn),
+        slices=slice_table(drawn, claim.beta),
+        needed=None if issued else _needed(claim, subject, spend, step, rows=rows),
+    )
+
+
+def _count(rows: Sequence[Judged], status: str) -> int:
+    return sum(row.status == status for row in rows)
+
+
+def _reasons(
+    claim: Claim, spend: Spend, step: Step, *, rows: Sequence[Judged], drawn: Sequence[Judged]
+) -> tuple[str, ...]:
+    """Why no threshold was deployed, in plain words; never empty."""
+    develop = [row for row in rows if row.split == "develop"]
+    reasons: list[str] = []
+    if spend.num_used:
+        reasons.append(
+            f"{spend.num_used} certify units were used by earlier attempts on this workload and"
+            " cannot be used again: fresh traffic is needed"
+        )
+    if not develop:
+        return (*reasons, "the dataset holds no develop requests to tune thresholds on")
+    if math.isinf(step.threshold):
+        served = sum(row.score > -math.inf for row in develop) / len(develop)
+        reasons.append(
+            f"only {served:.1%} of the develop requests got an answer that may be served; the"
+            f" strictest threshold needs {claim.min_coverage_frac:.1%}"
+        )
+        return tuple(reasons)
+    reasons += _too_few(claim, spend, step)
+    if not reasons or step.harms:
+        reasons += _too_harmful(claim, spend, step)
+    if step.losses:
+        reasons.append(f"{step.losses:g} requests ended in an error or time-out and count as harm")
+    unjudged = sum(row.status == ANSWERED and row.harm is None for row in drawn)
+    if unjudged:
+        reasons.append(f"{unjudged} answers could not be judged and count as harm")
+    return tuple(reasons)
+
+
+def _too_few(claim: Claim, spend: Spend, step: Step) -> list[str]:
+    need_served = served_without_harm(claim.beta, spend.delta)
+    need_all = served_without_harm(claim.alpha, spend.delta)
+    holds = f"too few independent units: certify holds {step.n}"
+    if step.n_served < need_served:
+        return [f"{holds}, {step.n_served} of them served at the strictest threshold, which needs"
+                f" at least {need_served} served without a harm"]  # fmt: skip
+    if step.n < need_all:
+        return [f"{holds}, and the claim about all requests needs at least {need_all}"]
+    return []
+
+
+def _too_harmful(claim: Claim, spend: Spend, step: Step) -> list[str]:
+    found: list[str] = []
+    served = f"{step.harms:g} of the {step.n_served} served at the strictest threshold came to harm"
+    if step.p_served > spend.delta:
+        found.append(f"{served}: that does not prove a rate of at most {claim.beta:.1%}"
+                     f" (p = {step.p_served:.3g} > {spend.delta:.3g})")  # fmt: skip
+    if step.p_all > spend.delta:
+        count = step.harms + step.losses
+        found.append(f"{count:g} of all {step.n} came to harm at the strictest threshold: that does"
+                     f" not prove a rate of at most {claim.alpha:.1%}"
+                     f" (p = {step.p_all:.3g} > {spend.delta:.3g})")  # fmt: skip
+    return found
+
+
+def _needed(
+    claim: Claim, subject: Subject, spend: Spend, step: Step, *, rows: Sequence[Judged]
+) -> Examples:
+    """What the next attempt would need at the rates seen so far, develop and certify together."""
+    if math.isinf(step.threshold):
+        return Examples(None, None, "no number of certify examples helps while hardly any answer"
+                        " may be served: a better student is needed")  # fmt: skip
+    judged = draw_one_per_unit(rows)
+    served = [row for row in judged if row.score >= step.threshold]
+    rate = sum(row.counted_harm for row in served) / len(served) if served else 0.0
+    coverage = len(served) / len(judged)
+    losses = _count(judged, FAILED) / len(judged)
+    limits = Limits(claim.alpha, claim.beta, attempt_delta(claim.delta, spend.attempt + 1))
+    needed = units_needed(rate, coverage, losses, limits)
+    records = None if needed.units is None else math.ceil(needed.units / subject.certify_frac)
+    return Examples(needed.units, records, needed.reason)
+
+
+def _assumptions(subject: Subject, spend: Spend) -> tuple[str, ...]:
+    period = "one recorded period" if subject.period else "one recorded set of requests"
+    return (
+        f"future requests of workload {subject.workload!r} are like those certified: the data come"
+        f" from {period}, which shadow traffic newer than the student would lift",
+        f"units (by {subject.split_by}) are independent of each other; requests within one need"
+        " not be: rates are those of a request drawn from a random unit",
+        f"harm is what the check {subject.check!r} says against the teacher's recorded answers; the"
+        " claim is relative to the teacher, not to the truth",
+        f"the confidence 1 - delta is over the draw of certify units, not over single requests;"
+        f" this is attempt {spend.attempt}, which spends {spend.delta:.4g}",
+        "an answer that could not be judged counts as harm; an error or time-out counts as harm"
+        " among all requests",
+    )
+
+
+def _expiry(subject: Subject) -> tuple[str, ...]:
+    teachers = ", ".join(subject.teachers) or "the teacher"
+    return (
+        "the student, the check, the confidence score, the decoding or the pruned prompt changes",
+        f"the endpoint behind {teachers} is no longer the one that was recorded",
+        "a monitor of live traffic alarms, or the traffic's mix of requests changes",
+    )

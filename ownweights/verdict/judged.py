@@ -1,0 +1,86 @@
+"""One judged request, and the file that keeps them: ids, scores and harms, no bodies.
+
+The file is what a verdict can be recomputed from. Units are kept as hashes, because the unit of a
+workload split by prompt is the prompt's own text.
+Invariants: reading gives back what was written, -inf included (test_judged_survives_its_file).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ownweights.core.errors import ArtefactError
+
+ANSWERED, FAILED, INELIGIBLE = "answered", "failed", "ineligible"
+DRAW_SALT = "ownweights-draw-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one request of develop or certify showed.
+
+    `harm` is None where there was no answer to judge, or where nobody could judge it. `status`
+    failed is an error or time-out: the teacher would have answered.
+    """
+
+    id: str
+    unit: str
+    split: str
+    status: str = ANSWERED
+    score: float = -math.inf
+    harm: float | None = None
+    slices: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def counted_harm(self) -> float:
+        """The harm a certificate counts: one for an answer that nobody could judge."""
+        if self.status != ANSWERED:
+            return 0.0
+        return 1.0 if self.harm is None else self.harm
+
+
+def unit_hash(unit: str) -> str:
+    """The name under which files and ledgers keep a unit."""
+    return hashlib.sha256(unit.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def draw_one_per_unit(rows: Iterable[Judged]) -> list[Judged]:
+    """One request a unit, drawn by hash of its id: independent, and blind to what was answered."""
+    drawn: dict[str, tuple[str, Judged]] = {}
+    for row in rows:
+        key = f"{DRAW_SALT}\x1f{row.unit}\x1f{row.id}".encode("utf-8", "surrogatepass")
+        lot = hashlib.sha256(key).hexdigest()
+        if row.unit not in drawn or lot < drawn[row.unit][0]:
+            drawn[row.unit] = (lot, row)
+    return [drawn[unit][1] for unit in sorted(drawn)]
+
+
+def write_judged(path: Path, rows: Iterable[Judged]) -> None:
+    """One JSON line a row, in a fixed order."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in sorted(rows, key=lambda row: (row.split, row.unit, row.id)):
+            score = row.score if math.isfinite(row.score) else None
+            line: dict[str, Any] = {
+                "id": row.id, "unit": row.unit, "split": row.split, "status": row.status,
+                "score": score, "harm": row.harm, "slices": dict(row.slices),
+            }  # fmt: skip
+            file.write(json.dumps(line, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def read_judged(path: Path) -> list[Judged]:
+    """The rows of a file written by write_judged."""
+    rows: list[Judged] = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            data: dict[str, Any] = json.loads(line)
+            data["score"] = -math.inf if data["score"] is None else float(data["score"])
+            rows.append(Judged(**data))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArtefactError(f"{path}:{number} is not a judged request: {error}") from None
+    return rows

@@ -1,0 +1,285 @@
+"""Ask the student, judge it, certify it, and keep what was found: the verdict of one student.
+
+    develop ─ ask ─ judge ─ tune the confidence ┐
+    claim, check, confidence are fixed          ├─ book an attempt ─ certify ─ ask ─ judge ─ verdict
+    nothing of certify has been looked at       ┘
+
+In: a dataset, whoever answers for the student, the claim. Out: a Verdict and its artefact
+`.own/verdict/<id>/` with certificate.json or refusal.json, and judged.jsonl from which anyone can
+recompute it. Invariants: certify requests are asked only after the attempt is booked
+(test_run_asks_certify_only_after_booking); the same plan again returns the stored verdict
+(test_run_same_plan_returns_stored_verdict).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ownweights.core.chat import ChatRequest, Completion
+from ownweights.core.completer import Completer
+from ownweights.core.errors import CompleterError, ContextTooLong, Ineligible
+from ownweights.core.project import Project
+from ownweights.verdict.certificate import Claim, Subject, Verdict
+from ownweights.verdict.checks import Check, check_named, choose_check
+from ownweights.verdict.confidence import Confidence, tune_confidence
+from ownweights.verdict.decision import Spend, certify
+from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, unit_hash
+from ownweights.verdict.ledger import DatabaseLedger, Ledger, Opened
+from ownweights.verdict.slices import slice_keys
+from ownweights.verdict.store import stored_verdict, write_verdict
+
+Progress = Callable[[float, float | None, str], None]  # (done, total, stage)
+Outcome = Completion | str  # an answer, or why there is none: FAILED or INELIGIBLE
+
+
+class Asked(Protocol):
+    """What a verdict needs of a dataset's example."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def request(self) -> Mapping[str, Any]: ...
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def references(self) -> Sequence[str]: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+
+
+class Examined(Protocol):
+    """What a verdict needs of a dataset."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+    def examples(self, split: str, /) -> Sequence[Asked]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a verdict is run; none of it changes what is claimed, except `decoding`."""
+
+    workload: str = ""  # empty: what the dataset's card says
+    concurrency: int = 32
+    timeout_s: float = 60.0
+    decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])  # laid over every request
+    ineligible: Callable[[Mapping[str, Any]], str | None] | None = None
+    ledger: Ledger | None = None  # None: the project's own
+    keeps_answers: bool = False
+
+
+def run_verdict(
+    dataset: Examined,
+    completer: Completer,
+    project: Project,
+    student_id: str,
+    *,
+    claim: Claim | None = None,
+    check: Check | str | None = None,
+    on_progress: Progress | None = None,
+    options: RunOptions | None = None,
+) -> Verdict:
+    """Judge a student on a dataset and write the certificate or the refusal.
+
+    Raises: CompleterError when the student answers nothing at all; an attempt that was booked by
+    then stays open, and the same call continues it
+    """
+    run = _Run(
+        dataset, completer, project, student_id, claim or Claim(), check, on_progress,
+        options or RunOptions(),
+    )  # fmt: skip
+    return asyncio.run(run.verdict())
+
+
+async def run_verdict_async(
+    dataset: Examined,
+    completer: Completer,
+    project: Project,
+    student_id: str,
+    *,
+    claim: Claim | None = None,
+    check: Check | str | None = None,
+    on_progress: Progress | None = None,
+    options: RunOptions | None = None,
+) -> Verdict:
+    """`run_verdict` inside a running event loop."""
+    run = _Run(
+        dataset, completer, project, student_id, claim or Claim(), check, on_progress,
+        options or RunOptions(),
+    )  # fmt: skip
+    return await run.verdict()
+
+
+@dataclass(frozen=True)
+class _Run:
+    dataset: Examined
+    completer: Completer
+    project: Project
+    student_id: str
+    claim: Claim
+    check_wanted: Check | str | None
+    on_progress: Progress | None
+    options: RunOptions
+
+    async def verdict(self) -> Verdict:
+        started = time.monotonic()
+        develop = list(self.dataset.examples("develop"))
+        check = self._check(develop)
+        outcomes = await self._ask(develop, "develop")
+        harms = _judge(check, develop, outcomes)
+        answers = "json" if check.name == "json" else "text"
+        confidence = tune_confidence(
+            [done if isinstance(done, Completion) else None for done in outcomes],
+            np.array([1.0 if harm is None else harm for harm in harms]),
+            [example.unit for example in develop],
+            answers=answers,
+            min_coverage_frac=self.claim.min_coverage_frac,
+        )
+        ledger = self.options.ledger or DatabaseLedger(self.project)
+        certify_all = list(self.dataset.examples("certify"))
+        opened = self._book(ledger, check, certify_all)
+        if opened.verdict_id and (stored := stored_verdict(self.project, opened.verdict_id)):
+            return stored
+        usable = [one for one in certify_all if unit_hash(one.unit) in opened.units]
+        certify_outcomes = await self._ask(usable, "certify")
+        certify_harms = _judge(check, usable, certify_outcomes)
+        keys = slice_keys([*develop, *usable])
+        rows = [
+            _row(example, split, outcome, harm, confidence=confidence, slices=keys.pop(0))
+            for split, examples, found, judged in (
+                ("develop", develop, outcomes, harms),
+                ("certify", usable, certify_outcomes, certify_harms),
+            )
+            for example, outcome, harm in zip(examples, found, judged, strict=True)
+        ]
+        subject = self._subject(check, confidence, [*develop, *usable])
+        spend = Spend(opened.k, opened.delta_spent, opened.num_used)
+        verdict = certify(self.claim, subject, rows, spend)
+        asked, found = [*develop, *usable], [*outcomes, *certify_outcomes]
+        answers_kept = _answers(asked, found) if self.options.keeps_answers else ()
+        facts = {"seconds": round(time.monotonic() - started, 3)}
+        verdict = write_verdict(self.project, verdict, rows, answers=answers_kept, facts=facts)
+        ledger.close(subject.workload, opened.k, verdict.id)
+        return verdict
+
+    @property
+    def workload(self) -> str:
+        identity = self.dataset.card.get("identity", {})
+        return self.options.workload or str(identity.get("workload", ""))
+
+    def _check(self, develop: Sequence[Asked]) -> Check:
+        if isinstance(self.check_wanted, str):
+            return check_named(self.check_wanted)
+        return self.check_wanted or choose_check(one.target for one in develop)
+
+    def _book(self, ledger: Ledger, check: Check, examples: Sequence[Asked]) -> Opened:
+        plan = {
+            "claim": dataclasses.asdict(self.claim),
+            "student": self.student_id,
+            "dataset": self.dataset.id,
+            "check": check.name,
+            "decoding": dict(self.options.decoding),
+        }
+        units = [unit_hash(example.unit) for example in examples]
+        return ledger.open(self.workload, plan, units, self.claim.delta)
+
+    async def _ask(self, examples: Sequence[Asked], stage: str) -> list[Outcome]:
+        """Every example's outcome, at most `concurrency` at a time."""
+        outcomes: list[Outcome] = [FAILED] * len(examples)
+        waiting = iter(enumerate(examples))
+        failures: list[CompleterError] = []
+        num_done = 0
+
+        async def worker() -> None:
+            nonlocal num_done
+            for index, example in waiting:
+                try:
+                    outcomes[index] = await self._ask_one(example)
+                except CompleterError as error:
+                    failures.append(error)
+                num_done += 1
+                if self.on_progress:
+                    self.on_progress(num_done, len(examples), stage)
+
+        await asyncio.gather(*(worker() for _ in range(max(1, self.options.concurrency))))
+        if examples and len(failures) == len(examples):
+            raise failures[0]
+        return outcomes
+
+    async def _ask_one(self, example: Asked) -> Outcome:
+        body = {key: v for key, v in example.request.items() if not key.startswith("stream")}
+        if self.options.ineligible and self.options.ineligible(example.request):
+            return INELIGIBLE
+        request = ChatRequest({**body, "messages": list(example.messages), **self.options.decoding})
+        try:
+            return await self.completer.complete(request, timeout_s=self.options.timeout_s)
+        except (Ineligible, ContextTooLong):
+            return INELIGIBLE
+
+    def _subject(self, check: Check, confidence: Confidence, examples: Sequence[Asked]) -> Subject:
+        identity, facts = (self.dataset.card.get(key, {}) for key in ("identity", "facts"))
+        period = facts.get("period") or identity.get("period")
+        fractions = identity.get("fractions") or (0.76, 0.08, 0.08, 0.08)
+        return Subject(
+            workload=self.workload,
+            student=self.student_id,
+            dataset=self.dataset.id,
+            check=check.name,
+            confidence=confidence.to_dict(),
+            decoding=dict(self.options.decoding),
+            teachers=tuple(sorted({example.model for example in examples})),
+            split_by=str(identity.get("split_by", "prompt")),
+            period=(float(period[0]), float(period[1])) if period else None,
+            certify_frac=float(fractions[2]),
+        )
+
+
+def _judge(
+    check: Check, examples: Sequence[Asked], outcomes: Sequence[Outcome]
+) -> list[float | None]:
+    return [
+        check.harm(done.text, example.references) if isinstance(done, Completion) else None
+        for example, done in zip(examples, outcomes, strict=True)
+    ]
+
+
+def _row(
+    example: Asked,
+    split: str,
+    outcome: Outcome,
+    harm: float | None,
+    *,
+    confidence: Confidence,
+    slices: Mapping[str, str],
+) -> Judged:
+    unit = unit_hash(example.unit)
+    if isinstance(outcome, str):
+        return Judged(example.id, unit, split, outcome, slices=slices)
+    score = confidence.score(outcome.features, outcome.finish_reason, outcome.text)
+    return Judged(example.id, unit, split, ANSWERED, score, harm, slices)
+
+
+def _answers(examples: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": example.id,
+            "answer": done.text if isinstance(done, Completion) else None,
+            "references": list(example.references),
+        }
+        for example, done in zip(examples, outcomes, strict=True)
+    ]

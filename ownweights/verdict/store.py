@@ -1,0 +1,117 @@
+"""Verdicts on disk: `.own/verdict/<id>/` with certificate.json or refusal.json, and judged.jsonl.
+
+In: a verdict and the rows it was decided from. Out: the artefact, and from the artefact the verdict
+again, or what is wrong with it. Invariants: a verdict can be recomputed from its own files
+(test_verify_recomputes_the_verdict); a changed number is found (test_verify_finds_changed_number).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ownweights.core.artefact import (
+    Artefact,
+    canonical_json,
+    draft_folder,
+    hash_json,
+    list_artefacts,
+    open_artefact,
+    seal,
+)
+from ownweights.core.errors import ArtefactError, ArtefactMissing
+from ownweights.core.project import Project
+from ownweights.verdict.certificate import Verdict
+from ownweights.verdict.decision import Spend, certify
+from ownweights.verdict.judged import Judged, read_judged, write_judged
+
+FILES = {True: "certificate.json", False: "refusal.json"}
+JUDGED = "judged.jsonl"
+ANSWERS = "answers.jsonl"
+
+
+def write_verdict(
+    project: Project,
+    verdict: Verdict,
+    rows: Sequence[Judged],
+    *,
+    answers: Sequence[Mapping[str, Any]] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Keep a verdict; the same verdict with its artefact's id."""
+    with draft_folder(project.kind_dir("verdict")) as draft:
+        text = json.dumps(verdict.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        (draft / FILES[verdict.issued]).write_text(text + "\n", "utf-8")
+        write_judged(draft / JUDGED, rows)
+        if answers:
+            lines = [canonical_json(answer) + b"\n" for answer in answers]
+            (draft / ANSWERS).write_bytes(b"".join(lines))
+        subject = verdict.subject
+        artefact = seal(
+            draft,
+            "verdict",
+            identity={"subject": hash_json(dataclasses.asdict(subject))},
+            parents={"student": subject.student, "dataset": subject.dataset},
+            facts=facts,
+        )
+    return dataclasses.replace(verdict, id=artefact.id)
+
+
+def list_verdicts(project: Project, workload: str | None = None) -> list[Verdict]:
+    """All verdicts, oldest first, or those of one workload."""
+    found = map(_read, list_artefacts(project.kind_dir("verdict"), "verdict"))
+    return [one for one in found if workload is None or one.subject.workload == workload]
+
+
+def load_verdict(project: Project, verdict_id: str) -> Verdict:
+    """The verdict `verdict_id` (a unique prefix will do)."""
+    return _read(open_artefact(project.kind_dir("verdict"), verdict_id, "verdict"))
+
+
+def verify_verdict(project: Project, verdict_id: str) -> list[str]:
+    """What is wrong with a verdict: its files against its card, its numbers against its rows."""
+    artefact = open_artefact(project.kind_dir("verdict"), verdict_id, "verdict", verify=True)
+    said = _read(artefact)
+    rows = read_judged(artefact.path / JUDGED)
+    spend = Spend(said.attempt, said.delta_spent, said.num_used)
+    found = certify(said.claim, said.subject, rows, spend)
+    told, recomputed = said.to_dict(), json.loads(canonical_json(found.to_dict()))
+    told = json.loads(canonical_json(told))
+    return [
+        f"{key}: the file says {told[key]!r}, its judged requests give {recomputed[key]!r}"
+        for key in told
+        if not _is_same(told[key], recomputed[key])
+    ]
+
+
+def _is_same(left: Any, right: Any) -> bool:
+    """Equal, up to the last digits of a number: another machine may round otherwise."""
+    if isinstance(left, float) and isinstance(right, int | float):
+        return math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-12)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_is_same(left[k], right[k]) for k in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_is_same, left, right))
+    return left == right
+
+
+def stored_verdict(project: Project, verdict_id: str) -> Verdict | None:
+    """The verdict, or None where its folder is gone."""
+    try:
+        return load_verdict(project, verdict_id)
+    except ArtefactMissing:
+        return None
+
+
+def _read(artefact: Artefact) -> Verdict:
+    for name in FILES.values():
+        if (artefact.path / name).is_file():
+            try:
+                data = json.loads((artefact.path / name).read_text("utf-8"))
+            except ValueError as error:
+                raise ArtefactError(f"{artefact.path / name} is not JSON: {error}") from None
+            return Verdict.from_dict(data, verdict_id=artefact.id)
+    raise ArtefactError(f"verdict {artefact.id} has neither {' nor '.join(FILES.values())}")
