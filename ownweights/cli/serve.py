@@ -1,0 +1,48 @@
+"""`own serve`: the gateway."""
+
+from __future__ import annotations
+
+import click
+
+from ownweights.cli.main import project_of
+from ownweights.cli.output import json_option, print_json, say
+
+
+@click.command()
+@click.option("--host", default=None, help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, default=None, help="Port to listen on; 0 picks a free one.")
+@click.option(
+    "--key-env", default="", metavar="NAME",
+    help="Environment variable with the key that callers must show to be answered by students.",
+)  # fmt: skip
+@json_option
+@click.pass_context
+def serve(
+    ctx: click.Context, host: str | None, port: int | None, key_env: str, as_json: bool
+) -> None:
+    """Run the gateway: OpenAI-compatible HTTP in front of teacher and students.
+
+    Prints the address once it answers; change your client's base_url to it and nothing else.
+    """
+    from ownweights.core.settings import load_settings
+    from ownweights.gateway.run import run_gateway
+    from ownweights.gateway.settings import GatewaySettings
+    from ownweights.teacher.serving import is_loopback
+
+    project = project_of(ctx)
+    flags = {"gateway.host": host, "gateway.port": port}
+    settings = GatewaySettings.of(load_settings(project, flags=flags), key_env=key_env)
+    if not is_loopback(settings.host):
+        say(f"warning: {settings.host} can be reached by other machines, without encryption")
+        if not key_env:
+            say("warning: without --key-env no student answers; everything goes to the teacher")
+    if not settings.teachers:
+        say("warning: no [teacher.NAME] in own.toml: what students may not answer fails")
+
+    def on_ready(url: str) -> None:
+        if as_json:
+            print_json({"url": url, "base_url": f"{url}/v1"})
+        else:
+            click.echo(f"{url}/v1")
+
+    run_gateway(project, settings, on_ready=on_ready)

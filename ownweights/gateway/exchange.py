@@ -1,0 +1,178 @@
+"""One request on its way through the gateway: what was asked, who answered, why, how long it took.
+
+In: the caller's headers and body. Out: the headers that say who answered, and the Record.
+Invariant: nothing of the caller's reaches a header unchecked
+(test_gateway_hostile_field_name_stays_out_of_headers).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ownweights.core.errors import InputError
+from ownweights.core.ids import new_id
+from ownweights.route import Route
+from ownweights.teacher.asgi import Headers, HttpError, Scope, header
+from ownweights.traffic.record import Record, Status, status_of
+from ownweights.traffic.workload import check_workload_name, workload_hash
+
+MAX_SESSION_CHARS = 200
+_TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and what became of it. `waited_s` is time spent on whoever answered."""
+
+    raw: bytes
+    body: dict[str, Any]
+    prompt_hash: str
+    workload: str | None  # as the caller named it; None until one is found
+    session: str | None
+    is_stored: bool
+    is_forced: bool
+    id: str = field(default_factory=new_id)
+    at: float = field(default_factory=time.time)
+    started_s: float = field(default_factory=time.perf_counter)
+    waited_s: float = 0.0
+    served_by: str = "teacher"
+    reason: str = "no_route"
+    route: Route | None = None
+    score: float | None = None
+    student_model: str = ""
+    response: dict[str, Any] | None = None
+    status: Status = "error"
+    http_status: int = 0
+    error: str | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        return self.body.get("stream") is True
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream should end with token counts."""
+        options = self.body.get("stream_options")
+        return isinstance(options, Mapping) and bool(options.get("include_usage"))
+
+    def overhead_ms(self) -> float:
+        """Time since the request was read, less the wait for whoever answered it."""
+        return (time.perf_counter() - self.started_s - self.waited_s) * 1000
+
+    def headers(self) -> Headers:
+        """Who answers and why, for the caller."""
+        found = [
+            (b"x-own-request-id", self.id.encode()),
+            (b"x-own-served-by", self.served_by.encode()),
+            (b"x-own-reason", self.reason.encode()),
+            (b"x-own-overhead-ms", f"{self.overhead_ms():.2f}".encode()),
+        ]
+        if self.route is not None:
+            found.append((b"x-own-certificate", self.route.verdict_id.encode()))
+        return found
+
+    def settle(self, response: dict[str, Any] | None, *, is_whole: bool = True) -> None:
+        """Keep the answer that the caller got; without its end it is partial."""
+        self.response = response
+        self.status = status_of(response)
+        if self.status == "ok" and not is_whole:
+            self.status = "partial"
+
+    def fail(self, error: HttpError) -> None:
+        """Keep why the caller got an error."""
+        self.response, self.status = None, "error"
+        self.http_status, self.error = error.status, error.code
+
+    def record(self) -> Record:
+        """What the traffic store keeps."""
+        is_student = self.served_by == "student"
+        model = self.student_model if is_student else _text((self.response or {}).get("model"))
+        return Record(
+            id=self.id,
+            at=self.at,
+            workload=self.workload or "",
+            session=self.session,
+            metadata=self._metadata(),
+            request=self.body,
+            response=self.response,
+            status=self.status,
+            role="student" if is_student else "teacher",
+            model=model or _text(self.body.get("model")),
+            source_id=None,
+            prompt_hash=self.prompt_hash,
+        )
+
+    def _metadata(self) -> dict[str, Any]:
+        own: dict[str, Any] = {
+            "served_by": self.served_by,
+            "reason": self.reason,
+            "http_status": self.http_status,
+            "latency_ms": round((time.perf_counter() - self.started_s) * 1000, 2),
+            "overhead_ms": round(self.overhead_ms(), 2),
+        }
+        if self.error is not None:
+            own["error"] = self.error
+        if self.route is not None:
+            own["route"], own["threshold"] = self.route.id, self.route.threshold
+            own["score"] = self.score if self.score and math.isfinite(self.score) else None
+        asked = self.body.get("metadata")
+        return {**(asked if isinstance(asked, dict) else {}), "own": own}
+
+
+def open_exchange(scope: Scope, raw: bytes, body: dict[str, Any]) -> Exchange:
+    """The exchange that a chat request starts; HttpError 400 for what can be no chat request."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        what = "'messages' must be a list of message objects"
+        raise HttpError(400, what, code="invalid_messages", param="messages")
+    asked = body.get("metadata")
+    metadata: Mapping[str, Any] = asked if isinstance(asked, dict) else {}
+    return Exchange(
+        raw=raw,
+        body=body,
+        prompt_hash=workload_hash(body),
+        workload=_named_workload(scope, metadata),
+        session=_session(scope, metadata),
+        is_stored=not _flag(scope, b"x-own-no-store"),
+        is_forced=_flag(scope, b"x-own-force-teacher"),
+    )
+
+
+def _named_workload(scope: Scope, metadata: Mapping[str, Any]) -> str | None:
+    named = header(scope, b"x-own-workload")
+    where = "x-own-workload" if named is not None else "metadata.workload"
+    named = named if named is not None else metadata.get("workload")
+    if named is None:
+        return None
+    try:
+        return check_workload_name(named, where=where)
+    except InputError as error:
+        raise HttpError(400, str(error), code="invalid_workload", param=where) from None
+
+
+def _session(scope: Scope, metadata: Mapping[str, Any]) -> str | None:
+    named = header(scope, b"x-own-session") or metadata.get("session")
+    if not isinstance(named, str) or not named:
+        return None
+    if len(named) > MAX_SESSION_CHARS:
+        what = f"a session has at most {MAX_SESSION_CHARS} characters"
+        raise HttpError(400, what, code="invalid_session", param="x-own-session")
+    return named
+
+
+def _flag(scope: Scope, name: bytes) -> bool:
+    value = (header(scope, name) or "").strip().lower()
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    shown = name.decode()
+    raise HttpError(400, f"{shown} must be 1 or 0", code="invalid_header", param=shown)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,48 @@
+"""The routes in force, read again when a pointer is swapped.
+
+In: the project's `route/active/` folder. Out: the route for a request. One `stat` a request finds a
+swap; a folder whose time is too fresh to tell two swaps apart is simply read again. Invariant: a
+promotion or a rollback holds from the next request on (test_gateway_follows_a_swap_while_serving).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ownweights.core.errors import OwnError
+from ownweights.core.project import Project
+from ownweights.route import Route, active_dir, read_active
+
+# File times may tick this coarsely; within it a second swap could go unseen.
+TICK_NS = 50_000_000
+
+
+class RouteTable:
+    """Who answers what; a workload whose route cannot be read is left to the teacher."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._folder = active_dir(project)
+        self._seen_ns: int | None = None
+        self._routes: dict[str, Route] = {}
+        self._by_prompt: dict[str, Route] = {}
+        self.faults: dict[str, OwnError] = {}
+
+    def current(self) -> dict[str, Route]:
+        """All routes in force, by workload."""
+        try:
+            changed_ns = os.stat(self._folder).st_mtime_ns
+        except OSError:
+            changed_ns = 0
+        if changed_ns != self._seen_ns:
+            is_settled = time.time_ns() - changed_ns > TICK_NS
+            self._routes, self.faults = read_active(self._project)
+            self._by_prompt = {r.prompt_hash: r for r in self._routes.values() if r.prompt_hash}
+            self._seen_ns = changed_ns if is_settled else None
+        return self._routes
+
+    def find(self, workload: str | None, prompt_hash: str) -> Route | None:
+        """The route of a named workload, or of whatever workload has that prompt."""
+        routes = self.current()
+        return self._by_prompt.get(prompt_hash) if workload is None else routes.get(workload)

@@ -1,0 +1,118 @@
+"""Run the gateway in this process, or as a program in the background for a `with` block.
+
+In: a project and settings. Out: HTTP on a port. Invariant: stopping it lets open requests finish
+and writes every record down (test_background_stop_keeps_every_record).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ownweights.core.errors import OwnError
+from ownweights.core.project import Project
+from ownweights.gateway.app import Gateway
+from ownweights.gateway.settings import GatewaySettings
+from ownweights.gateway.students import Engine, StartEngine
+from ownweights.teacher.serving import bind, serve
+
+STOP_S = 30.0
+
+
+def start_engine(project: Project, student_ids: Any) -> Engine:
+    """The engine child for these students; torch is loaded there, not here."""
+    from ownweights.engine.client import EngineProcess
+
+    return EngineProcess.start(project, student_ids)
+
+
+def run_gateway(
+    project: Project,
+    settings: GatewaySettings,
+    *,
+    on_ready: Callable[[str], None] = lambda url: None,
+    engine: StartEngine = start_engine,
+) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    listener = bind(settings.host, settings.port)
+    try:
+        bound = dataclasses.replace(settings, port=listener.getsockname()[1])
+        serve(Gateway(project, bound, start_engine=engine), listener, on_ready)
+    finally:
+        listener.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A gateway that runs as a program of its own; `base_url` is what an OpenAI client takes."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    def status(self) -> dict[str, Any]:
+        """What /ready says."""
+        with urllib.request.urlopen(f"{self.url}/ready", timeout=10) as answer:
+            return json.load(answer)
+
+
+@contextlib.contextmanager
+def background(
+    project: Project,
+    *,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    wait_engine_s: float = 120.0,
+) -> Iterator[Background]:
+    """`own serve` in the background, up and with its students loaded; stopped at the end."""
+    words = ["--project", str(project.root), "serve", "--host", host, "--port", str(port), "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ownweights.cli", *words], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None, "stdout is a pipe"
+        line = process.stdout.readline()
+        if not line:
+            raise OwnError(f"the gateway did not start: exit code {process.wait()}")
+        running = Background(json.loads(line)["url"], process)
+        _wait_for_engine(running, wait_engine_s)
+        yield running
+    finally:
+        _stop(process)
+
+
+def _wait_for_engine(running: Background, wait_s: float) -> None:
+    give_up_s = time.monotonic() + wait_s
+    while True:
+        status = running.status()
+        if status["engine"] in ("off", "ready"):
+            return
+        if status["engine"] == "down" or time.monotonic() > give_up_s:
+            fault = status["engine_fault"] or f"not ready within {wait_s} s"
+            raise OwnError(f"the engine does not answer: {fault}")
+        time.sleep(0.05)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()

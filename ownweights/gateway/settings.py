@@ -1,0 +1,89 @@
+"""What the gateway works with: where it listens, who the teachers are, and whose key opens it.
+
+In: the project's Settings. Out: plain values. Invariant: a key comes from the environment alone
+(test_upstream_key_that_is_not_set_says_so).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ownweights.core.errors import SettingsError
+from ownweights.core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A rented model's address.
+
+    With `model` the request names that one instead of the caller's; with `key_env` the operator's
+    key replaces the caller's. Without either, requests pass byte for byte.
+    """
+
+    name: str
+    base_url: str
+    model: str = ""
+    key_env: str = ""
+
+    def key(self) -> str | None:
+        """The operator's key; SettingsError when it should be in the environment and is not."""
+        return key_from(self.key_env, f"teacher.{self.name}") if self.key_env else None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """`teacher_of` maps a workload to a teacher's name; `default_teacher` takes the rest."""
+
+    host: str = "127.0.0.1"
+    port: int = 8711
+    timeout_s: float = 120.0
+    connect_timeout_s: float = 10.0
+    max_body_bytes: int = 32 * 2**20
+    key_env: str = ""
+    teachers: Mapping[str, Upstream] = field(default_factory=dict[str, Upstream])
+    teacher_of: Mapping[str, str] = field(default_factory=dict[str, str])
+    default_teacher: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings, *, key_env: str = "") -> GatewaySettings:
+        """The gateway's part of the project's settings; SettingsError for a teacher not there."""
+        teachers = {
+            name: Upstream(name, row.base_url, row.model, row.key_env)
+            for name, row in settings.teacher.items()
+        }
+        teacher_of = {name: row.teacher for name, row in settings.workload.items() if row.teacher}
+        for workload in teacher_of:
+            settings.teacher_of(workload)
+        return cls(
+            host=settings.gateway.host,
+            port=settings.gateway.port,
+            timeout_s=settings.gateway.timeout_s,
+            key_env=key_env,
+            teachers=teachers,
+            teacher_of=teacher_of,
+            default_teacher=next(iter(teachers)) if len(teachers) == 1 else "",
+        )
+
+    def upstream(self, named: str, workload: str) -> Upstream | None:
+        """Who answers a workload: as its route names it, else its settings, else the default."""
+        if named.startswith(("http://", "https://")):
+            return Upstream(named, named)
+        return self.teachers.get(named or self.teacher_of.get(workload) or self.default_teacher)
+
+    def check_keys(self) -> None:
+        """SettingsError unless every key that is named is in the environment."""
+        for upstream in self.teachers.values():
+            upstream.key()
+
+
+def key_from(name: str, where: str) -> str:
+    """The secret in environment variable `name`."""
+    value = os.environ.get(name, "")
+    if not value:
+        raise SettingsError(
+            f"{where}: key_env names {name}, which is not set",
+            hint=f"export {name}=…, or leave key_env out to pass each caller's own key on",
+        )
+    return value

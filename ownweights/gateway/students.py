@@ -1,0 +1,198 @@
+"""The engine child that answers for students: started, replaced when routes change, restarted.
+
+In: the student ids that the active routes name. Out: completions, or a CompleterError while there
+is no engine, so that the caller falls back to the teacher. The gateway never waits for an engine.
+Invariants: a dead engine is restarted, each time later (test_students_restart_a_dead_engine); an
+engine is stopped only when nobody waits for it (test_students_swap_lets_requests_finish).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ownweights.core.chat import ChatRequest, Completion
+from ownweights.core.completer import Completer
+from ownweights.core.errors import CompleterError, CompleterTimeout, OwnError
+from ownweights.core.project import Project
+from ownweights.dataset.prune import PruneRule, apply_prune
+from ownweights.route import Route, plain_messages
+
+LOOK_S = 0.5  # how often a quiet engine is asked whether it lives
+BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+GRACE_S = 1.0  # past the route's time-out: for an engine that does not keep it
+
+
+class Engine(Protocol):
+    """What the gateway needs of `ownweights.engine.EngineProcess`."""
+
+    def completer(self, student_id: str) -> Completer: ...
+
+    def is_alive(self) -> bool: ...
+
+    def stop(self) -> Any: ...
+
+
+StartEngine = Callable[[Project, Sequence[str]], Engine]
+
+
+@dataclass(eq=False)
+class _Running:
+    """An engine, the students it holds, and how many requests wait for it."""
+
+    engine: Engine
+    student_ids: frozenset[str]
+    num_waiting: int = 0
+    completers: dict[str, Completer] = field(default_factory=dict)
+
+    def completer(self, student_id: str) -> Completer:
+        if student_id not in self.completers:
+            self.completers[student_id] = self.engine.completer(student_id)
+        return self.completers[student_id]
+
+
+class Students:
+    """Keeps one engine running for the students that are wanted; `state` says how it stands."""
+
+    def __init__(
+        self,
+        project: Project,
+        start_engine: StartEngine,
+        *,
+        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+    ) -> None:
+        self._project = project
+        self._start_engine = start_engine
+        self._pause = pause
+        self._wanted: frozenset[str] = frozenset()
+        self._running: _Running | None = None
+        self._retired: set[_Running] = set()
+        self._changed = asyncio.Event()
+        self._num_failures = 0
+        self._task: asyncio.Task[None] | None = None
+        self.state = "off"
+        self.fault: str | None = None
+
+    def want(self, student_ids: frozenset[str]) -> None:
+        """Hold these students from now on."""
+        if student_ids != self._wanted:
+            self._wanted = student_ids
+            self._num_failures = 0
+            if self._running is None or not student_ids <= self._running.student_ids:
+                self.state = "loading" if student_ids else self.state
+            self._changed.set()
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._keep())
+
+    async def complete(self, route: Route, body: dict[str, Any]) -> Completion:
+        """The student's answer to a request; CompleterError or its like when there is none."""
+        running = self._running
+        if running is None or route.student_id not in running.student_ids:
+            raise CompleterError(f"no engine holds student {route.student_id}: {self.state}")
+        running.num_waiting += 1
+        try:
+            completer = running.completer(route.student_id)
+            async with asyncio.timeout(route.timeout_s + GRACE_S):
+                request = student_request(route, body)
+                return await completer.complete(request, timeout_s=route.timeout_s)
+        except CompleterTimeout:
+            raise
+        except TimeoutError:
+            raise CompleterTimeout(f"no answer within {route.timeout_s} s") from None
+        except CompleterError:
+            self._changed.set()  # perhaps the engine died: look now
+            raise
+        finally:
+            running.num_waiting -= 1
+            if running in self._retired and not running.num_waiting:
+                self._changed.set()
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._wanted = frozenset()
+        if self._running is not None:
+            self._retired.add(self._running)
+            self._running = None
+        for running in list(self._retired):
+            await self._stop(running)
+        self.state = "off"
+
+    async def _keep(self) -> None:
+        """For ever: have an engine that holds what is wanted, and stop those that are not."""
+        while True:
+            self._changed.clear()
+            await self._look()
+            for running in [r for r in self._retired if not r.num_waiting]:
+                await self._stop(running)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+
+    async def _look(self) -> None:
+        running = self._running
+        if running is not None and not running.engine.is_alive():
+            self._retire(running)
+            self._fail("the engine process ended by itself")
+            running = None
+        if not self._wanted:
+            if running is not None:
+                self._retire(running)
+            self.state = "off"
+        elif running is None or not self._wanted <= running.student_ids:
+            await self._start()
+        else:
+            self.state, self.fault = "ready", None
+
+    async def _start(self) -> None:
+        wanted = self._wanted
+        if self._num_failures:
+            await self._pause(BACKOFF_S[min(self._num_failures, len(BACKOFF_S)) - 1])
+        self.state = "loading"
+        try:
+            engine = await asyncio.to_thread(self._start_engine, self._project, sorted(wanted))
+        except Exception as error:  # whatever it is, the teacher goes on answering
+            self._fail(str(error) if isinstance(error, OwnError) else type(error).__name__)
+            return
+        if self._running is not None:
+            self._retire(self._running)
+        self._running = _Running(engine, wanted)
+        self.state, self.fault = "ready", None
+        self._changed.set()
+
+    def _fail(self, fault: str) -> None:
+        self.state, self.fault = "down", fault
+        self._num_failures += 1
+        self._changed.set()
+
+    def _retire(self, running: _Running) -> None:
+        self._retired.add(running)
+        if running is self._running:
+            self._running = None
+
+    async def _stop(self, running: _Running) -> None:
+        self._retired.discard(running)
+        for completer in running.completers.values():
+            with contextlib.suppress(Exception):
+                await completer.close()
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(running.engine.stop)
+
+
+def student_request(route: Route, body: dict[str, Any]) -> ChatRequest:
+    """The request as the student sees it: messages as one text each, pruned as in its dataset."""
+    rule = None if route.prune is None else PruneRule.from_json(route.prune)
+    wanted: dict[str, Any] = {
+        "messages": apply_prune(rule, plain_messages(body["messages"])),
+        "temperature": 0,
+    }
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    if limit is not None:
+        wanted["max_tokens"] = limit
+    return ChatRequest({"model": route.student_id, **wanted})

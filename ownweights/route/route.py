@@ -1,0 +1,263 @@
+"""Who answers a workload's requests: a file that names a student, its proof and its threshold.
+
+In: what a certificate licenses. Out: `route/<id>.toml`, immutable and named by its content, and
+`route/active/<workload>`, a pointer that holds an id. A workload without one goes to the teacher.
+Invariants: a pointer is swapped whole (test_activate_readers_never_see_a_part); a route that was
+edited by hand no longer has its id and is refused (test_load_route_refuses_an_edited_threshold).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ownweights.core.artefact import hash_json, write_atomic
+from ownweights.core.errors import (
+    ArtefactError,
+    ArtefactMissing,
+    InputError,
+    OwnError,
+    UsageError,
+    nearest,
+)
+from ownweights.core.project import Project
+from ownweights.traffic.workload import check_workload_name
+
+ID_CHARS = 12
+DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_MAX_PROMPT_TOKENS = 1024
+_JSON_FIELDS = ("confidence", "prune")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One workload's route to a student: serve where `confidence` scores at least `threshold`.
+
+    `prompt_hash` is the fixed part (system prompt, tools, response format) that was certified;
+    empty when that traffic had several. `teacher` is who answers the rest: a name in own.toml,
+    a base URL, or empty for the workload's own. `id` and `path` are given when it is written.
+    """
+
+    workload: str
+    student_id: str
+    verdict_id: str
+    threshold: float
+    confidence: Mapping[str, Any]
+    prompt_hash: str = ""
+    prune: Mapping[str, Any] | None = None
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    max_prompt_tokens: int = DEFAULT_MAX_PROMPT_TOKENS
+    teacher: str = ""
+    id: str = ""
+    path: Path | None = field(default=None, compare=False)
+
+
+def write_route(project: Project, route: Route) -> Route:
+    """Put a route on disk, without making anyone follow it; returns it with its id."""
+    _check(route, where="route")
+    route_id = _content_id(route)
+    path = _route_path(project, route_id)
+    known = replace(route, id=route_id, path=path)
+    write_atomic(path, _to_toml(known).encode())
+    return known
+
+
+def load_route(project: Project, route_id: str) -> Route:
+    """The route `route_id` (a unique prefix will do), checked to be what was written."""
+    path = _find(project, route_id)
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ArtefactError(f"{path} is not readable TOML: {error}") from None
+    route = _from_table(table, path)
+    if not route.id == path.stem == _content_id(route):
+        raise ArtefactError(
+            f"route {path.stem} is not what was certified: its file was changed afterwards",
+            hint="certify again and promote the new verdict; a threshold is never edited by hand",
+        )
+    return route
+
+
+def list_routes(project: Project) -> list[Route]:
+    """Every route on disk, by id."""
+    folder = project.kind_dir("route")
+    return [load_route(project, path.stem) for path in sorted(folder.glob("[!.]*.toml"))]
+
+
+def activate(project: Project, workload: str, route_id: str, *, reason: str = "promoted") -> Route:
+    """Send the workload's requests by this route from now on; one atomic swap of its pointer."""
+    check_workload_name(workload)
+    route = load_route(project, route_id)
+    if route.workload != workload:
+        raise UsageError(
+            f"route {route.id} was certified for workload {route.workload!r}, not {workload!r}"
+        )
+    before = active_id(project, workload)
+    write_atomic(_pointer(project, workload), f"{route.id}\n".encode())
+    _note(project, workload, before, route.id, reason)
+    return route
+
+
+def rollback(project: Project, workload: str, *, to: str | None = None, reason: str = "") -> None:
+    """Send the workload's requests to the teacher again, or by an older route `to`."""
+    if to is not None:
+        activate(project, workload, to, reason=reason or "rolled back")
+        return
+    check_workload_name(workload)
+    before = active_id(project, workload)
+    if before is None:
+        raise UsageError(f"workload {workload!r} has no active route: its teacher answers already")
+    with contextlib.suppress(FileNotFoundError):
+        _pointer(project, workload).unlink()
+    _note(project, workload, before, None, reason or "rolled back")
+
+
+def active_id(project: Project, workload: str) -> str | None:
+    """The id of the route that the workload follows, or None."""
+    try:
+        return _pointer(project, workload).read_text("utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def active_routes(project: Project) -> dict[str, Route]:
+    """The route of every workload that has one; raises when one of them cannot be followed."""
+    routes, faults = read_active(project)
+    for fault in faults.values():
+        raise fault
+    return routes
+
+
+def read_active(project: Project) -> tuple[dict[str, Route], dict[str, OwnError]]:
+    """The routes that can be followed, and by workload why the others cannot."""
+    routes: dict[str, Route] = {}
+    faults: dict[str, OwnError] = {}
+    for pointer in sorted(active_dir(project).glob("[!.]*")):
+        workload = pointer.name
+        try:
+            route_id = active_id(project, workload)
+            if route_id is None:
+                continue
+            route = load_route(project, route_id)
+            if route.workload != workload:
+                raise ArtefactError(f"route {route.id} is workload {route.workload!r}'s")
+            routes[workload] = route
+        except OwnError as fault:
+            faults[workload] = fault
+    return routes, faults
+
+
+def active_dir(project: Project) -> Path:
+    """The folder of pointers; its time changes with every swap."""
+    return project.kind_dir("route") / "active"
+
+
+def _pointer(project: Project, workload: str) -> Path:
+    return active_dir(project) / check_workload_name(workload)
+
+
+def _note(
+    project: Project, workload: str, before: str | None, after: str | None, reason: str
+) -> None:
+    """Append to the history of swaps; one short line, written at once."""
+    row = {"at": time.time(), "workload": workload, "from": before, "to": after, "reason": reason}
+    path = project.kind_dir("route") / "history.jsonl"
+    with path.open("ab") as file:
+        file.write(json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _route_path(project: Project, route_id: str) -> Path:
+    return project.kind_dir("route") / f"{route_id}.toml"
+
+
+def _find(project: Project, route_id: str) -> Path:
+    folder = project.kind_dir("route")
+    known = sorted(path.stem for path in folder.glob("[!.]*.toml"))
+    found = [name for name in known if name == route_id] or [
+        name for name in known if route_id and name.startswith(route_id)
+    ]
+    if len(found) == 1:
+        return _route_path(project, found[0])
+    what = "is ambiguous" if found else "does not exist"
+    raise ArtefactMissing(
+        f"route {route_id!r} {what}", hint=f"there are: {', '.join(known[:8]) or 'none'}"
+    )
+
+
+def _plain(route: Route) -> dict[str, Any]:
+    """The fields as JSON-like values, without `path`."""
+    values = asdict(route)
+    del values["path"]
+    return values
+
+
+def _content_id(route: Route) -> str:
+    return hash_json({k: v for k, v in _plain(route).items() if k != "id"})[:ID_CHARS]
+
+
+def _to_toml(route: Route) -> str:
+    lines = ["# Written by `own route promote`. Its name is its content: do not edit."]
+    for name, value in _plain(route).items():
+        if value is None:
+            continue
+        is_json = name in _JSON_FIELDS
+        text = json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        # a JSON string is a TOML basic string; Python writes its floats as TOML does
+        lines.append(f"{name} = {json.dumps(text, ensure_ascii=False) if is_json else text}")
+    return "\n".join(lines) + "\n"
+
+
+def _from_table(table: dict[str, Any], path: Path) -> Route:
+    known = {f.name for f in fields(Route)} - {"path"}
+    for name in table:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else None
+            raise InputError(f"unknown key {name!r}", where=str(path), hint=hint)
+    values = dict(table)
+    try:
+        for name in _JSON_FIELDS:
+            if name in values:
+                values[name] = json.loads(values[name])
+        route = Route(**values, path=path)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"is not a route: {error}", where=str(path)) from None
+    _check(route, where=str(path))
+    return route
+
+
+_TEXTS = ("workload", "student_id", "verdict_id", "prompt_hash", "teacher", "id")
+
+
+def _check(route: Route, where: str) -> None:
+    """InputError unless every field has its type and makes sense."""
+    check_workload_name(route.workload, where=where)
+    for name in _TEXTS:
+        if not isinstance(getattr(route, name), str):
+            raise InputError(f"{name} must be text", where=where)
+    if not route.student_id or not route.verdict_id:
+        raise InputError("a route needs a student_id and a verdict_id", where=where)
+    for name in ("threshold", "timeout_s", "max_prompt_tokens"):
+        value = getattr(route, name)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise InputError(f"{name} must be a finite number, got {value!r}", where=where)
+    if route.timeout_s <= 0 or route.max_prompt_tokens <= 0:
+        raise InputError("timeout_s and max_prompt_tokens must be above 0", where=where)
+    if not isinstance(route.confidence, Mapping) or not route.confidence:
+        raise InputError("confidence must say its kind and parameters", where=where)
+    if not isinstance(route.prune, Mapping | None):
+        raise InputError("prune must be an object", where=where)
