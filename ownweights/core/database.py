@@ -65,7 +65,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Take the write lock, waiting for it; commit at the end, or on an error undo everything."""
+        """Take the write lock, waiting for it; commit at the end, or undo all on an error."""
         with explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
         try:

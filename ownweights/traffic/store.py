@@ -214,11 +214,9 @@ class TrafficStore:
             " sum(body_bytes), min(at), max(at)"
             " FROM record GROUP BY workload ORDER BY count(*) DESC, workload"
         )
-        models, names = self._models(), [field.name for field in fields(WorkloadStats)]
-        return [
-            WorkloadStats(**dict(zip(names, (*row, tuple(models[row[0]])), strict=True)))
-            for row in rows
-        ]
+        names, models = [field.name for field in fields(WorkloadStats)], self._models()
+        numbers: list[tuple[Any, ...]] = [(*row, tuple(models[row[0]])) for row in rows]
+        return [WorkloadStats(**dict(zip(names, row, strict=True))) for row in numbers]
 
     def _models(self) -> dict[str, list[str]]:
         """Who answered in each workload."""

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 from ownweights.core.artefact import canonical_json
 from ownweights.core.errors import InputError
+from ownweights.core.strict import NAME_PATTERN, NAME_SAYS
 
 HASH_CHARS = 16
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FIXED_FIELDS = ("tools", "functions", "response_format")
 
 
@@ -63,10 +63,10 @@ def default_workload(prompt_hash: str) -> str:
 
 def check_workload_name(name: Any, *, where: str = "workload") -> str:
     """The name, if it can be a table in own.toml, a file name and a URL part; else InputError."""
-    if isinstance(name, str) and _NAME.fullmatch(name):
+    if isinstance(name, str) and re.fullmatch(NAME_PATTERN, name):
         return name
     raise InputError(
         f"{name!r} cannot name a workload",
         where=where,
-        hint="use up to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
+        hint=f"use {NAME_SAYS}",
     )

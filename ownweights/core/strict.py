@@ -1,0 +1,171 @@
+"""How one settings value is read: its type and limits, the text of a variable, the line of a file.
+
+In: TOML text, or the text of a flag or variable. Out: values of exactly the declared type, or a
+SettingsError that names the place, what was expected and what was found. Nothing is coerced: "8" is
+not 8, and true is not 1 (test_check_value_names_the_wrong_type).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ownweights.core.errors import SettingsError
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+NAME_SAYS = "up to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
+_HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?")
+_KEY = re.compile(r"\s*([A-Za-z0-9_\-.\"' ]+?)\s*=")
+_TYPE_WORDS = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false",
+    list: "a list", dict: "a table",
+}  # fmt: skip
+_BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+KeyPath = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What a value must satisfy besides its type."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+    is_open: bool = False  # the limits themselves are excluded
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    pattern_says: str = ""
+
+    def __str__(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(map(repr, self.choices))
+        if self.pattern:
+            return self.pattern_says
+        low, high = self.at_least, self.at_most
+        if low is not None and high is not None:
+            return f"between {low:g} and {high:g}" + (" (exclusive)" if self.is_open else "")
+        if low is not None:
+            return f"more than {low:g}" if self.is_open else f"at least {low:g}"
+        return "" if high is None else f"at most {high:g}"
+
+
+def setting(default: Any = dataclasses.MISSING, **limits: Any) -> Any:
+    """A settings field with a default (without one it must be given) and Limits."""
+    return dataclasses.field(default=default, metadata={"limits": Limits(**limits)})
+
+
+def check_value(value: Any, kind: Any, limits: Limits, where: str) -> Any:
+    """The value, as the declared `kind`; else SettingsError."""
+    wanted, is_list = _plain_kind(kind)
+    if is_list:
+        if not isinstance(value, list | tuple):
+            raise _wrong(where, "a list of text", value)
+        return tuple(check_value(item, wanted, limits, where) for item in typing.cast("Any", value))
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        raise _wrong(where, _TYPE_WORDS[wanted], value)
+    if not _is_within(value, limits):
+        raise _wrong(where, str(limits) or "a finite number", value)
+    return value
+
+
+def parse_text(text: str, kind: Any, where: str) -> Any:
+    """The value that a flag's or variable's text spells, of the declared `kind`."""
+    wanted, is_list = _plain_kind(kind)
+    if is_list:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if wanted is bool:
+        if text.strip().lower() not in _BOOLS:
+            raise _wrong(where, "true or false", text)
+        return _BOOLS[text.strip().lower()]
+    try:
+        return wanted(text)
+    except ValueError:
+        raise _wrong(where, _TYPE_WORDS[wanted], text) from None
+
+
+def kind_words(kind: Any) -> str:
+    """A declared type in words."""
+    wanted, is_list = _plain_kind(kind)
+    return "a list of text" if is_list else _TYPE_WORDS[wanted]
+
+
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """The tables of a TOML text; a SettingsError names `name` and the line."""
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{name} is not TOML: {error}") from None
+
+
+def find_lines(text: str) -> dict[KeyPath, int]:
+    """The line on which each table and key stands, as far as one can tell without a full parser."""
+    lines: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, line in enumerate(text.split("\n"), start=1):
+        if header := _HEADER.fullmatch(line):
+            table = _key_path(f"[{header[1]}]")
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            lines.setdefault(table + _key_path(f"{key[1]} = 0"), number)
+    return lines
+
+
+def line_of(lines: Mapping[KeyPath, int], path: Sequence[str]) -> int | None:
+    """The line of a key, or of the closest table around it."""
+    for end in range(len(path), 0, -1):
+        if (line := lines.get(tuple(path[:end]))) is not None:
+            return line
+    return None
+
+
+def _key_path(toml: str) -> KeyPath:
+    try:
+        value: Any = tomllib.loads(toml)
+    except tomllib.TOMLDecodeError:
+        return ()
+    path: list[str] = []
+    while isinstance(value, dict) and value:
+        key, value = next(iter(typing.cast("dict[str, Any]", value).items()))
+        path.append(key)
+    return tuple(path)
+
+
+def _plain_kind(kind: Any) -> tuple[Any, bool]:
+    """(the type without None, whether it is a list of them)."""
+    if isinstance(kind, types.UnionType):
+        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        return typing.get_args(kind)[0], True
+    return kind, False
+
+
+def _is_within(value: Any, limits: Limits) -> bool:
+    if isinstance(value, str):
+        if limits.choices:
+            return value in limits.choices
+        return not limits.pattern or re.fullmatch(limits.pattern, value) is not None
+    if not math.isfinite(value):
+        return False
+    low = -math.inf if limits.at_least is None else limits.at_least
+    high = math.inf if limits.at_most is None else limits.at_most
+    return low < value < high if limits.is_open else low <= value <= high
+
+
+def _wrong(where: str, expected: str, value: Any) -> SettingsError:
+    if isinstance(value, str):
+        found = f"the text {value!r}"
+    elif isinstance(value, bool):
+        found = str(value).lower()
+    elif isinstance(value, int | float):
+        found = str(value)
+    else:
+        found = _TYPE_WORDS.get(type(value), f"a {type(value).__name__}")
+    return SettingsError(f"{where}: expected {expected}, got {found}")

@@ -1,0 +1,136 @@
+"""The tables of `own.toml`: every setting, its default, its limits and its help, in one place.
+
+A new setting is one field here with a docstring under it; that docstring is its reference page and
+its help (test_describe_settings_has_help_for_every_field). A field without a default must be given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ownweights.core.errors import SettingsError
+from ownweights.core.strict import setting
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """`[gateway]`: where applications reach us."""
+
+    host: str = setting("127.0.0.1")
+    """Address to listen on; loopback unless you mean otherwise."""
+    port: int = setting(8711, at_least=0, at_most=65535)
+    """Port to listen on; 0 picks a free one."""
+    timeout_s: float = setting(120.0, at_least=0, at_most=86400, is_open=True)
+    """How long a whole answer of the teacher may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSettings:
+    """`[teacher.<name>]`: a rented model."""
+
+    base_url: str = setting(pattern=r"https?://\S+", pattern_says="an http:// or https:// address")
+    """Where its OpenAI-compatible API is, up to and with `/v1`."""
+    model: str = setting("")
+    """The model to ask for; empty passes on what the caller names."""
+    key_env: str = setting(
+        "", pattern=r"([A-Za-z_][A-Za-z0-9_]*)?", pattern_says="the name of an environment variable"
+    )
+    """The environment variable that holds its key; the key itself is never written here."""
+    terms: str = setting("", choices=("", "allowed", "denied", "unknown"))
+    """What your contract says about training on its answers; empty asks the built-in table."""
+    timeout_s: float = setting(60.0, at_least=0, at_most=86400, is_open=True)
+    """How long one answer may take."""
+    max_retries: int = setting(2, at_least=0, at_most=20)
+    """How often a call is tried again after an error that may pass."""
+
+    def read_key(self, env: Mapping[str, str] = os.environ) -> str | None:
+        """The key, from the variable that `key_env` names; None where no key is needed."""
+        if not self.key_env:
+            return None
+        if key := env.get(self.key_env):
+            return key
+        raise SettingsError(
+            f"the environment variable {self.key_env} is not set",
+            hint=f"it should hold the key for {self.base_url}: export {self.key_env}=...",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSettings:
+    """`[workload.<name>]`: one kind of request, and how its records are studied."""
+
+    teacher: str = setting("")
+    """The `[teacher.<name>]` who answers; empty is the only one there is."""
+    split_by: str = setting("auto")
+    """What keeps records together in a split: `auto`, `session`, `prompt`, or a metadata key."""
+    prune_system: bool = setting(True)
+    """Leave a system prompt that never changes out of what the student reads."""
+    allow_teachers: tuple[str, ...] = setting(())
+    """Models whose answers are learned from although their terms deny it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSettings:
+    """`[student.<workload>]`: what is trained, and how."""
+
+    base: str = setting("seedling")
+    """The open weights to start from."""
+    method: str = setting("lora", choices=("lora", "full"))
+    """Train an adapter, or all weights."""
+    rank: int = setting(16, at_least=1, at_most=1024)
+    """Rank of the adapter."""
+    lora_alpha: float | None = setting(None, at_least=0, is_open=True)
+    """Scale of the adapter; derived from its rank when not given."""
+    epochs: int | None = setting(None, at_least=1, at_most=10000)
+    """Passes over the train split; chosen on the develop split when not given."""
+    learning_rate: float | None = setting(None, at_least=0, at_most=1, is_open=True)
+    """Peak step size; derived from the method and the width of the base when not given."""
+    batch_tokens: int | None = setting(None, at_least=16)
+    """Tokens in one step; derived when not given."""
+    max_tokens: int | None = setting(None, at_least=8)
+    """Longest example, prompt and answer; the window of the base when not given."""
+    seed: int = setting(1, at_least=0)
+    """Starts every random choice of the training."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictSettings:
+    """`[verdict.<workload>]`: the claim, fixed before the certify split is read."""
+
+    alpha: float = setting(0.05, at_least=0, at_most=1, is_open=True)
+    """Greatest share of all requests that may get a worse answer."""
+    beta: float = setting(0.10, at_least=0, at_most=1, is_open=True)
+    """Greatest share of the requests the student answers that may get a worse answer."""
+    delta: float = setting(0.05, at_least=0, at_most=1, is_open=True)
+    """Chance, over all attempts on the workload, that a certificate is wrong."""
+    min_coverage_frac: float = setting(0.10, at_least=0, at_most=1, is_open=True)
+    """Smallest share of requests that is worth a certificate."""
+    check: str = setting("auto", choices=("auto", "json", "exact"))
+    """What makes an answer worse; `auto` compares JSON where every target is JSON, else text."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    """`[route.<workload>]`: how the student serves."""
+
+    timeout_s: float = setting(10.0, at_least=0, at_most=3600, is_open=True)
+    """How long the student may take before the teacher is asked."""
+    max_prompt_tokens: int | None = setting(None, at_least=1)
+    """Longest prompt for the student; what its window leaves room for when not given."""
+
+
+TABLES: Mapping[str, type[Any]] = {
+    "gateway": GatewaySettings,
+    "teacher": TeacherSettings,
+    "workload": WorkloadSettings,
+    "student": StudentSettings,
+    "verdict": VerdictSettings,
+    "route": RouteSettings,
+}
+NAMED_TABLES: Mapping[str, str] = {
+    "teacher": "name", "workload": "name", "student": "workload", "verdict": "workload",
+    "route": "workload",
+}  # fmt: skip
