@@ -4,8 +4,8 @@ In: a workload and the plan of a verdict (what is judged, against which claim), 
 units it wants. Out: an `Opened` attempt: its number k, and the units that no earlier attempt has
 seen. Two rules keep all attempts together within δ: attempt k spends only δ_k, and a unit that one
 attempt has seen is not used again, for the next student may have been made to fit it. The same plan
-asked again is the same attempt: it gets its own number and units back, and costs nothing. An attempt
-that finds no unseen unit is not booked, for it looks at nothing.
+asked again is the same attempt: it gets its own number and units back, and costs nothing. One that
+finds no unseen unit is not booked, for it looks at nothing.
 Invariants: test_ledger_hands_out_each_unit_once, test_ledger_same_plan_is_same_attempt, for both.
 """
 

@@ -1,0 +1,33 @@
+"""Gates that people use and that guarantee nothing: what ours is measured against, never used.
+
+Shapes: thresholds (J,) strict to loose; scores, harms (n,). Each returns the threshold it would
+deploy, or None.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ownweights.verdict.statistics import binomial_p_value
+
+
+def counts(thresholds, scores, harms):
+    served = (scores[None, :] >= thresholds[:, None]).sum(1)
+    harmed = ((scores[None, :] >= thresholds[:, None]) * harms[None, :]).sum(1)
+    return served, harmed
+
+
+def point_estimate_gate(thresholds, scores, harms, limits):
+    """The loosest threshold whose observed rates are within the limits."""
+    served, harmed = counts(thresholds, scores, harms)
+    passes = (harmed <= limits.alpha * len(scores)) & (harmed <= limits.beta * served)
+    return thresholds[np.flatnonzero(passes)[-1]] if passes.any() else None
+
+
+def uncorrected_gate(thresholds, scores, harms, limits):
+    """The loosest threshold whose Clopper-Pearson bounds are within the limits, looked up freely."""
+    served, harmed = counts(thresholds, scores, harms)
+    passes = (binomial_p_value(harmed, len(scores), limits.alpha) <= limits.delta) & (
+        binomial_p_value(harmed, served, limits.beta) <= limits.delta
+    )
+    return thresholds[np.flatnonzero(passes)[-1]] if passes.any() else None
