@@ -1,8 +1,9 @@
 """The demo's own traffic: customers write to a parcel service, a scripted teacher answers in JSON.
 
-In: a seed and a count. Out: recorded requests in the chat format of `own traffic import`. Most answers
-follow from the words of the message. About one in eight asks what only the teacher's records hold (when
-a parcel comes, what is owed), so that no student can know it: those must go on to the teacher.
+In: a seed and a count. Out: recorded requests in the chat format of `own traffic import`. Most
+answers follow from the words of the message. About one in eight asks what only the teacher's
+records hold (when a parcel comes, what is owed), so that no student can know it: those must go on
+to the teacher.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ SYSTEM = (
     " (name to value, words as the customer wrote them)."
 )
 
-_ONSETS = "b br d dr f g gr h k l m n p r s st t tr v w".split()
-_VOWELS = "a e i o u ai ea oo".split()
-_ENDS = "n r s l m ck ndt rg ll x".split()
-_STREETS = "Street Road Lane Square Avenue Hill Gate Row".split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday tomorrow today".split()
-_PARTS = "morning afternoon evening".split()
+_ONSETS = tuple("b br d dr f g gr h k l m n p r s st t tr v w".split())  # noqa: SIM905
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "oo"]
+_ENDS = ["n", "r", "s", "l", "m", "ck", "ndt", "rg", "ll", "x"]
+_STREETS = ["Street", "Road", "Lane", "Square", "Avenue", "Hill", "Gate", "Row"]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "tomorrow", "today"]
+_PARTS = ["morning", "afternoon", "evening"]
 _THINGS = (
-    "lamp|bicycle wheel|box of books|winter coat|coffee grinder|guitar|carpet|set of knives|"
-    "printer|garden chair|pair of boots|mirror|aquarium|sewing machine|crate of wine"
-).split("|")
-_HARM = "broken|wet|scratched|half empty|missing its lid|open|bent|in pieces".split("|")
-_HELLO = "|Hi, |Hello, |hello |Good morning. |Please help: |hey |Dear team, ".split("|")
-_BYE = "|. Thanks|, thank you|.| please|. Regards, {name}|, thanks a lot|!".split("|")
+    "lamp", "bicycle wheel", "box of books", "winter coat", "coffee grinder", "guitar", "carpet",
+    "set of knives", "printer", "garden chair", "pair of boots", "mirror", "aquarium",
+    "sewing machine", "crate of wine",
+)  # fmt: skip
+_HARM = ["broken", "wet", "scratched", "half empty", "missing its lid", "open", "bent", "in pieces"]
+_HELLO = ["", "Hi, ", "Hello, ", "hello ", "Good morning. ", "Please help: ", "hey ", "Dear team, "]
+_BYE = ["", ". Thanks", ", thank you", ".", " please", ". Regards, {name}", ", thanks a lot", "!"]
 Written = tuple[str, str, dict[str, str]]
 
 

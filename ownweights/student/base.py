@@ -1,7 +1,7 @@
 """Pre-training of a base: recipe and corpus in, a hub-shaped folder of open weights out.
 
-Everything is drawn by seed and sorted names, so the same recipe on the same text repeats; a killed run
-resumes from its checkpoint. The text stays in the work folder and is never part of the base.
+Everything is drawn by seed and sorted names, so the same recipe on the same text repeats; a killed
+run resumes from its checkpoint. The text stays in the work folder and is never part of the base.
 """
 
 from __future__ import annotations

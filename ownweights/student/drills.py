@@ -1,9 +1,9 @@
 """Copying exercises made from plain sentences, so that a small base learns to copy names exactly.
 
-In: a sentence and a random generator. Out: a (question, answer) pair whose answer is fully determined
-by the question: bracketed spans named by labels, the words between two others, words with a capital,
-the whole sentence. Some words are replaced by made-up ones, since names are what no vocabulary holds.
-No request of any workload and none of its answers is used as a pattern.
+In: a sentence and a random generator. Out: a (question, answer) pair whose answer is fully
+determined by the question: bracketed spans named by labels, the words between two others, words
+with a capital, the whole sentence. Some words are replaced by made-up ones, since names are what no
+vocabulary holds. No request of any workload and none of its answers is used as a pattern.
 """
 
 from __future__ import annotations
@@ -12,10 +12,68 @@ import json
 import random
 from collections.abc import Callable
 
-_ONSETS = ["b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r", "s", "sh", "st", "t", "th", "tr", "v", "w", "z"]
+_ONSETS = [
+    "b",
+    "br",
+    "c",
+    "ch",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "qu",
+    "r",
+    "s",
+    "sh",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "z",
+]
 _VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ie", "oo", "ou", "y"]
 _CODAS = ["", "", "", "n", "r", "s", "l", "ck", "nd", "rt", "m", "x", "sk", "ng"]
-_LABELS = ["a", "b", "c", "d", "e", "name", "title", "place", "time", "number", "kind", "object", "person", "city", "date", "list", "item", "topic", "first_part", "second_part", "short_name", "full_name", "place_name", "item_type", "part_of_text", "time_range"]
+_LABELS = [
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "name",
+    "title",
+    "place",
+    "time",
+    "number",
+    "kind",
+    "object",
+    "person",
+    "city",
+    "date",
+    "list",
+    "item",
+    "topic",
+    "first_part",
+    "second_part",
+    "short_name",
+    "full_name",
+    "place_name",
+    "item_type",
+    "part_of_text",
+    "time_range",
+]
 Drill = tuple[str, str]
 
 

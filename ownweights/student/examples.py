@@ -1,9 +1,10 @@
 """Examples as token rows: what is read, what is trained, how they are put into batches.
 
-In: (messages, answer) pairs and the chat template. Out: batches of one step, addressed by step. Only the
-answer and its end-of-turn token are trained (test_plan_trains_the_answer_and_its_end_only). Rows of a
-step have similar lengths and are padded on the right, which causal attention never sees; nothing is
-packed. Every epoch visits every example once, in an order drawn from (seed, epoch).
+In: (messages, answer) pairs and the chat template. Out: batches of one step, addressed by step.
+Only the answer and its end-of-turn token are trained
+(test_plan_trains_the_answer_and_its_end_only). Rows of a step have similar lengths and are padded
+on the right, which causal attention never sees; nothing is packed. Every epoch visits every example
+once, in an order drawn from (seed, epoch).
 """
 
 from __future__ import annotations
@@ -98,6 +99,6 @@ def hash_rows(rows: Sequence[TokenRow]) -> str:
     """A hash of everything the rows hold, so that a resumed run is the same run."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(np.int64([len(row.ids), row.num_prompt]).tobytes())
+        digest.update(np.array([len(row.ids), row.num_prompt], np.int64).tobytes())
         digest.update(row.ids.astype(np.int32).tobytes())
     return digest.hexdigest()

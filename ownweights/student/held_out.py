@@ -1,7 +1,8 @@
-"""Keeps held-out requests out of pre-training text: equal, near, or word for word within a sentence.
+"""Keeps held-out requests out of pre-training text: equal, near, or word for word within a
+sentence.
 
-In: the prompts of every develop, certify and test request. Out: whether a sentence or a prompt holds
-one of them. The search is exact, not a sketch.
+In: the prompts of every develop, certify and test request. Out: whether a sentence or a prompt
+holds one of them. The search is exact, not a sketch.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class NearIndex:
 
 
 class HeldOutText:
-    """Tells whether a sentence holds a held-out request: equal, near, or within it word for word."""
+    """Tells whether a sentence holds a held-out request: equal, near, or word for word."""
 
     def __init__(self, held_out: Iterable[str]) -> None:
         normalised = {text for text in map(normalise_prompt, held_out) if text}

@@ -1,8 +1,8 @@
 """The pre-training text as token ids on disk, made once, read by position.
 
 In: documents. Out: `tokens.u16` (all documents, each `<|bos|> … <|end|>`, one after the other) and
-`tokens.json` (counts, hash of what it was made from). Windows are drawn by seed and step alone, so that
-a resumed run reads what an uninterrupted one would have read.
+`tokens.json` (counts, hash of what it was made from). Windows are drawn by seed and step alone, so
+that a resumed run reads what an uninterrupted one would have read.
 """
 
 from __future__ import annotations

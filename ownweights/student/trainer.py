@@ -1,9 +1,9 @@
 """One trainer for every method: a step at a time, resumable to the bit.
 
-In: a model, a plan of batches addressed by step, a recipe. Out: after each step a `StepReport`; now and
-then a checkpoint. The trainer is an iterator, so that something else may take turns with it. Batches
-depend on (seed, step) alone and nothing draws random numbers while training, so a run killed at any
-step and resumed ends in the same bits (test_resume_equals_uninterrupted).
+In: a model, a plan of batches addressed by step, a recipe. Out: after each step a `StepReport`; now
+and then a checkpoint. The trainer is an iterator, so that something else may take turns with it.
+Batches depend on (seed, step) alone and nothing draws random numbers while training, so a run
+killed at any step and resumed ends in the same bits (test_resume_equals_uninterrupted).
 """
 
 from __future__ import annotations

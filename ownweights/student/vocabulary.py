@@ -1,8 +1,10 @@
-"""The embedded base's tokenizer: byte-level BPE in which a word is one sequence wherever it stands.
+"""The embedded base's tokenizer: byte-level BPE in which a word is one sequence wherever it
+stands.
 
-Spaces are tokens of their own, so that a name has the same tokens in a sentence and between the quotes
-of a JSON string; a small model then copies it token by token. Digits stand alone, JSON's structural
-characters go together. Out: tokenizer.json and tokenizer_config.json as the hub's libraries read them.
+Spaces are tokens of their own, so that a name has the same tokens in a sentence and between the
+quotes of a JSON string; a small model then copies it token by token. Digits stand alone, JSON's
+structural characters go together. Out: tokenizer.json and tokenizer_config.json as the hub's
+libraries read them.
 """
 
 from __future__ import annotations
