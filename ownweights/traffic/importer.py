@@ -49,15 +49,19 @@ class ImportReport:
     read: int = 0
     added: int = 0
     duplicates: int = 0
-    skipped: Counter[str] = field(default_factory=Counter[str])
-    noted: Counter[str] = field(default_factory=Counter[str])
+    skipped: dict[str, int] = field(default_factory=dict[str, int])
+    noted: dict[str, int] = field(default_factory=dict[str, int])
     first_errors: list[str] = field(default_factory=list[str])
 
     def skip(self, reason: str, what: str) -> None:
         """Count a line that is not stored."""
-        self.skipped[reason] += 1
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
         if len(self.first_errors) < _MAX_ERRORS:
             self.first_errors.append(what)
+
+    def note(self, what: str) -> None:
+        """Count a line that is stored although something is odd about it."""
+        self.noted[what] = self.noted.get(what, 0) + 1
 
 
 class _Skip(Exception):
@@ -142,7 +146,7 @@ class _Import:
         if self._batch or report.added or report.duplicates:
             return
         hopeless = ("not_chat", "not_object", "broken_json", "undecodable", "broken_gzip")
-        if report.read and report.read > sum(report.skipped[reason] for reason in hopeless):
+        if report.read and report.read > sum(report.skipped.get(reason, 0) for reason in hopeless):
             return
         first = report.first_errors[0] if report.first_errors else "it is empty"
         raise InputError(
@@ -181,10 +185,10 @@ class _Import:
 
     def _note(self, record: Record) -> None:
         if record.status == "partial":
-            self._report.noted["partial"] += 1
+            self._report.note("partial")
         text = user_text(record.request) + (record.answer_text or "")
         if not text.isascii() and _MOJIBAKE.search(text):
-            self._report.noted["mojibake"] += 1
+            self._report.note("mojibake")
 
 
 def _with_origin(record: Record, source_id: str, at: float) -> Record:
