@@ -137,7 +137,7 @@ def test_app_imports_only_the_command_called() -> None:
         "print(*(m for m in sys.modules if m.startswith('ownweights.cli.')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    expected = {"main", "app", "commands", "init"}
+    expected = {"main", "app", "commands", "init", "output"}
     assert {name.split(".")[-1] for name in done.stderr.split()} <= expected
 
 
