@@ -122,7 +122,7 @@ def _circumstances(
         "repeats": repeats,
         "seed": seed,
         "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--", ".", ":!bench/results")),
         "machine": _machine(),
         "versions": {"python": platform.python_version(), **_versions(packages)},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""Result lines have the keys that readers of bench/results rely on, and every line there has them."""
+"""Result lines have the keys that readers rely on, and so has every line in bench/results."""
 
 from __future__ import annotations
 
