@@ -86,7 +86,10 @@ class Database:
 
     def check_integrity(self) -> list[str]:
         """What SQLite finds wrong with the file; empty when it is sound."""
-        rows = self.query("PRAGMA integrity_check") + self.query("PRAGMA foreign_key_check")
+        try:
+            rows = self.query("PRAGMA integrity_check") + self.query("PRAGMA foreign_key_check")
+        except StoreError as error:  # too damaged even to be checked
+            return [error.what]
         return [" ".join(str(v) for v in row) for row in rows if row != ("ok",)]
 
     def close(self) -> None:

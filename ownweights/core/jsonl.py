@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -48,7 +48,7 @@ def read_jsonl(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[
     """
     with _open(path) as file:
         is_gzip = file.peek(2)[:2] == _GZIP_MAGIC
-        source = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_gzip else file
+        source = gzip.GzipFile(fileobj=file) if is_gzip else file
         for number, raw in enumerate(_raw_lines(source, max_line_bytes), start=1):
             if isinstance(raw, Exception):
                 yield Line(number, None, "broken_gzip", f"the gzip stream is damaged: {raw}")
@@ -116,13 +116,15 @@ def _open(path: Path) -> BufferedReader:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
 
-def _raw_lines(file: IO[bytes], max_line_bytes: int) -> Iterator[bytes | Exception | None]:
+def _raw_lines(
+    file: BufferedReader | gzip.GzipFile, max_line_bytes: int
+) -> Iterator[bytes | Exception | None]:
     """The bytes between newlines; None for a line over the limit; at the end, what broke."""
     pending: list[bytes] = []
     pending_bytes = 0
     while True:
         try:
-            chunk = file.read(_CHUNK_BYTES)
+            chunk = file.read1(_CHUNK_BYTES)  # unlike read, loses nothing before an error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             yield error
             return
