@@ -186,7 +186,7 @@ class _Given:
     def read_file(self, project: Project) -> None:
         path = project.settings_path
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:

@@ -100,7 +100,7 @@ def kind_words(kind: Any) -> str:
 def parse_toml(text: str, name: str) -> dict[str, Any]:
     """The tables of a TOML text; a SettingsError names `name` and the line."""
     try:
-        return tomllib.loads(text.removeprefix("\ufeff"))
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{name} is not TOML: {error}") from None
 

@@ -1,0 +1,304 @@
+"""Settings: where each value comes from, and what is refused with which words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownweights.core.errors import SettingsError
+from ownweights.core.project import Project
+from ownweights.core.settings import Settings, Source, describe_settings, load_settings
+from ownweights.core.tables import NAMED_TABLES, TABLES, StudentSettings, TeacherSettings
+
+FULL = """\
+# a comment
+[gateway]
+host = "0.0.0.0"          # with a comment
+port = 9000
+
+[teacher.main]
+base_url = "https://api.example.com/v1"
+model = "big-1"
+key_env = "EXAMPLE_KEY"
+
+[workload.tickets]
+teacher = "main"
+split_by = "session"
+allow_teachers = ["gpt-4o", "gpt-4"]
+
+[student."tickets.v2"]
+rank = 8
+lora_alpha = 8
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def load(
+    project: Project,
+    text: str | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    if text is not None:
+        project.settings_path.write_text(text, "utf-8")
+    return load_settings(project, env=env or {}, flags=flags)
+
+
+def refusal(project: Project, text: str = "", **given: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(project, text, **given)
+    return str(caught.value)
+
+
+def test_load_settings_without_a_file_is_all_defaults(project: Project) -> None:
+    settings = load(project)
+    assert {source.kind for _, _, source in settings.values()} == {"default"}
+    assert settings.student_of("any") == StudentSettings()
+    assert settings == load(project, "")
+
+
+def test_load_settings_reads_every_kind_of_value(project: Project) -> None:
+    settings = load(project, FULL)
+    assert (settings.gateway.host, settings.gateway.port) == ("0.0.0.0", 9000)
+    assert settings.workload_of("tickets").allow_teachers == ("gpt-4o", "gpt-4")
+    student = settings.student_of("tickets.v2")
+    assert (student.rank, student.lora_alpha, type(student.lora_alpha)) == (8, 8.0, float)
+    assert settings.teacher_of("tickets") == (
+        "main",
+        TeacherSettings("https://api.example.com/v1", "big-1", "EXAMPLE_KEY"),
+    )
+
+
+def test_load_settings_knows_the_line_of_each_value(project: Project) -> None:
+    sources = load(project, FULL).sources
+    assert sources["gateway.port"] == Source("file", "own.toml:4")
+    assert sources["teacher.main.model"] == Source("file", "own.toml:8")
+    assert sources["student.tickets.v2.rank"] == Source("file", "own.toml:17")
+    assert sources["gateway.timeout_s"] == Source("default")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('teacher.a.base_url = "http://x"\n', 1),
+        ('\n[teacher]\na.base_url = "http://x"\n', 3),
+        ('[teacher]\n\na = {base_url = "http://x"}\n', 3),
+        ("[ teacher . 'a' ] # why not\nbase_url='http://x'", 2),
+        ('\ufeff[teacher.a]\r\nbase_url = "http://x"\r\n', 2),
+    ],
+)
+def test_load_settings_finds_lines_in_any_spelling(project: Project, text: str, line: int) -> None:
+    settings = load(project, text)
+    assert settings.sources["teacher.a.base_url"] == Source("file", f"own.toml:{line}")
+
+
+def test_load_settings_prefers_flag_then_variable_then_file(project: Project) -> None:
+    env = {"OWN_GATEWAY_PORT": "2", "OWN_GATEWAY_TIMEOUT_S": "2"}
+    flags = {"gateway.port": 3, "gateway.timeout_s": None}
+    text = "[gateway]\nport = 1\ntimeout_s = 1\nhost = 'file'"
+    settings = load(project, text, env=env, flags=flags)
+    assert dataclasses.astuple(settings.gateway) == ("file", 3, 2.0)
+    assert [settings.sources[f"gateway.{key}"] for key in ("host", "port", "timeout_s")] == [
+        Source("file", "own.toml:4"),
+        Source("flag", "gateway.port"),
+        Source("environment", "OWN_GATEWAY_TIMEOUT_S"),
+    ]
+
+
+def test_load_settings_reads_variables_of_named_tables(project: Project) -> None:
+    env = {
+        "OWN_STUDENT_TICKETS_V2_MAX_TOKENS": "64",
+        "OWN_TEACHER_LOCAL_BASE_URL": "http://127.0.0.1:1/v1",
+        "OWN_WORKLOAD_NEW_ONE_PRUNE_SYSTEM": "no",
+        "OWN_WORKLOAD_NEW_ONE_ALLOW_TEACHERS": "a, b,",
+    }
+    settings = load(project, FULL, env=env)
+    assert settings.student["tickets.v2"].max_tokens == 64
+    assert settings.teacher["local"].base_url == "http://127.0.0.1:1/v1"
+    assert settings.workload["new_one"].prune_system is False
+    assert settings.workload["new_one"].allow_teachers == ("a", "b")
+
+
+def test_load_settings_reads_flags_as_text_or_values(project: Project) -> None:
+    flags = {"student.a.b.rank": "4", "student.x.seed": 7, "workload.x.prune_system": "true"}
+    settings = load(project, flags=flags)
+    assert (settings.student["a.b"].rank, settings.student["x"].seed) == (4, 7)
+    assert settings.workload["x"].prune_system is True
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("\n[gateway]\nprt = 1", "own.toml:3: 'prt' is not a setting of [gateway]\n"
+         "hint: did you mean 'port'?"),
+        ("[gatewy]\nport = 1", "own.toml:1: 'gatewy' is not a table of the settings\n"
+         "hint: did you mean 'gateway'?"),
+        ("[student.a]\nepoch = 3", "own.toml:2: 'epoch' is not a setting of [student]\n"
+         "hint: did you mean 'epochs'?"),
+        ("[route.a]\nzzz = 3", "own.toml:2: 'zzz' is not a setting of [route]\n"
+         "hint: known are timeout_s, max_prompt_tokens"),
+        ("[teacher.main]\nbase_url='http://x'\n[workload.w]\nteacher='mian'",
+         "own.toml:4: 'mian' is no teacher: there is no [teacher.mian]\n"
+         "hint: did you mean 'main'?"),
+    ],
+)  # fmt: skip
+def test_load_settings_names_the_nearest_key(project: Project, text: str, says: str) -> None:
+    assert refusal(project, text) == says
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gateway = 3", "own.toml:1: gateway must be a table: [gateway]"),
+        ("[teacher]\nbase_url = 'http://x'",
+         "own.toml:2: teacher.base_url stands outside [teacher.<name>]"),
+        ("[teacher.a]\nmodel = 'x'", "[teacher.a] lacks base_url"),
+        ("[gateway.inner]\nport = 1", "own.toml:1: 'inner' is not a setting of [gateway]"),
+        ("[student.a.b]\nrank = 1", "own.toml:1: 'b' is not a setting of [student]"),
+        ("[workload.'../x']", "own.toml:1: '../x' cannot name a workload\nhint: use up to 64"),
+        ("[gateway\nport = 1", "own.toml is not TOML: Expected ']'"),
+        ("[gateway]\nport = 1\nport = 2", "own.toml is not TOML: Cannot overwrite a value"),
+        ("[gateway]\nport = 70000",
+         "own.toml:2: gateway.port: expected between 0 and 65535, got 70000"),
+    ],
+)  # fmt: skip
+def test_load_settings_says_what_is_wrong_in_the_file(
+    project: Project, text: str, says: str
+) -> None:
+    assert says in refusal(project, text)
+
+
+def test_load_settings_says_that_the_file_is_not_text(project: Project) -> None:
+    project.settings_path.write_bytes(b"[gateway]\nhost = '\xff'")
+    with pytest.raises(SettingsError, match=r"own.toml cannot be read: .*can't decode byte 0xff"):
+        load(project)
+    project.settings_path.unlink()
+    project.settings_path.mkdir()
+    with pytest.raises(SettingsError, match=r"own.toml cannot be read: .*Is a directory"):
+        load(project)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("OWN_GATEWAY_PORT", "x", "OWN_GATEWAY_PORT: expected a whole number, got the text 'x'"),
+        ("OWN_GATEWAY_PRT", "1", "OWN_GATEWAY_PRT: 'prt' is not a setting of [gateway]\n"
+         "hint: did you mean 'port'?"),
+        ("OWN_GATEWY_PORT", "1", "the variable OWN_GATEWY_PORT sets nothing\n"
+         "hint: did you mean OWN_GATEWAY_...?"),
+        ("OWN_STUDENT_EPOCHS", "1", "it would be OWN_STUDENT_<WORKLOAD>_<KEY>, with a key of"),
+        ("OWN_WORKLOAD_A_PRUNE_SYSTEM", "maybe", "expected true or false, got the text 'maybe'"),
+        ("OWN_VERDICT_A_ALPHA", "inf", "OWN_VERDICT_A_ALPHA: verdict.a.alpha: expected between"),
+    ],
+)  # fmt: skip
+def test_load_settings_says_what_is_wrong_with_a_variable(
+    project: Project, variable: str, value: str, says: str
+) -> None:
+    assert says in refusal(project, env={variable: value})
+
+
+def test_load_settings_leaves_other_variables_alone(project: Project) -> None:
+    env = {"OWN_TEST_DATA": "x", "OWN": "x", "OWN_": "x", "PATH": "x", "OWNER_GATEWAY_PORT": "x"}
+    assert load(project, "", env=env) == load(project, "")
+
+
+def test_load_settings_leaves_a_variable_that_holds_a_key_alone(project: Project) -> None:
+    held = {"OWN_TEACHER_KEY": "sk-1"}
+    text = "[teacher.a]\nbase_url = 'http://x'\nkey_env = 'OWN_TEACHER_KEY'"
+    assert load(project, text, env=held).teacher["a"].read_key(held) == "sk-1"
+    named = {"OWN_TEACHER_A_KEY_ENV": "OWN_TEACHER_KEY", "OWN_TEACHER_A_BASE_URL": "http://x"}
+    assert load(project, "", env={**held, **named}).teacher["a"].read_key(held) == "sk-1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"gateway.prt": 1}, "gateway.prt: 'prt' is not a setting of [gateway]"),
+        ({"gatewy.port": 1}, "gatewy.port: 'gatewy' is not a table of the settings"),
+        ({"gateway.port": "x"}, "gateway.port: expected a whole number, got the text 'x'"),
+        ({"student.rank": 1}, "student.rank: 'rank' is not a setting of [student]"),
+        ({"student.a b.rank": 1}, "'a b' cannot name a student"),
+        (
+            {"verdict.a.delta": 0.0},
+            "verdict.a.delta: expected between 0 and 1 (exclusive), got 0.0",
+        ),
+    ],
+)
+def test_load_settings_says_what_is_wrong_with_a_flag(
+    project: Project, flags: dict[str, Any], says: str
+) -> None:
+    assert says in refusal(project, flags=flags)
+
+
+@pytest.mark.parametrize(
+    "line", ["api_key = 'sk-123'", "token = 'sk-123'", "key_env = 'sk-123'", "key_env = 'a b'"]
+)
+def test_load_settings_refuses_a_secret(project: Project, line: str) -> None:
+    says = refusal(project, f"[teacher.a]\nbase_url = 'http://x'\n{line}")
+    assert 'key_env = "OPENAI_API_KEY"' in says
+    assert "own.toml:3: " in says
+    assert "sk-123" not in says
+
+
+def test_read_key_says_which_variable_is_missing() -> None:
+    teacher = TeacherSettings("http://x/v1", key_env="SOME_KEY")
+    assert teacher.read_key({"SOME_KEY": "secret"}) == "secret"
+    assert TeacherSettings("http://x/v1").read_key({}) is None
+    for env in ({}, {"SOME_KEY": ""}):
+        with pytest.raises(SettingsError, match="variable SOME_KEY is not set") as caught:
+            teacher.read_key(env)
+        assert "export SOME_KEY=..." in str(caught.value.hint)
+
+
+def test_teacher_of_takes_the_only_one(project: Project) -> None:
+    one = "[teacher.a]\nbase_url = 'http://a'\n"
+    assert load(project, one).teacher_of("w")[0] == "a"
+    two = one + "[teacher.b]\nbase_url = 'http://b'\n"
+    with pytest.raises(SettingsError, match=r"workload.w.teacher is not set"):
+        load(project, two).teacher_of("w")
+    assert load(project, two + "[workload.w]\nteacher = 'b'").teacher_of("w")[0] == "b"
+    with pytest.raises(SettingsError, match="no teacher is set"):
+        load(project, "").teacher_of("w")
+
+
+def test_values_lists_every_key_of_every_table(project: Project) -> None:
+    listed = {path: value for path, value, _ in load(project, FULL).values()}
+    assert listed["student.tickets.v2.rank"] == 8
+    expected = sum(
+        len(dataclasses.fields(cls)) * (table not in {"verdict", "route"})
+        for table, cls in TABLES.items()
+    )
+    assert len(listed) == expected
+
+
+def test_describe_settings_has_help_for_every_field() -> None:
+    described = {setting.path: setting for setting in describe_settings()}
+    for table, cls in TABLES.items():
+        prefix = f"{table}.<{NAMED_TABLES[table]}>" if table in NAMED_TABLES else table
+        for field in dataclasses.fields(cls):
+            help_text = described.pop(f"{prefix}.{field.name}").help
+            assert help_text.endswith("."), field.name
+            assert help_text[0].isupper(), field.name
+    assert not described
+
+
+def test_describe_settings_tells_type_default_and_limits() -> None:
+    described = {setting.path: setting for setting in describe_settings()}
+    port = described["gateway.port"]
+    assert (port.kind, port.limits) == ("a whole number", "between 0 and 65535")
+    url = described["teacher.<name>.base_url"]
+    assert (url.is_required, url.default, url.limits) == (
+        True, None, "an http:// or https:// address"
+    )  # fmt: skip
+    assert described["student.<workload>.method"].limits == "one of 'lora', 'full'"
+    assert described["student.<workload>.lora_alpha"].limits == "more than 0"
+    assert described["workload.<name>.allow_teachers"].kind == "a list of text"
