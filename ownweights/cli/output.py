@@ -143,8 +143,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if getattr(value, "ndim", None) == 0:  # a numpy scalar
-        value = value.item()
+    to_python = getattr(value, "item", None)
+    if to_python is not None and getattr(value, "ndim", None) == 0:  # a numpy scalar
+        value = to_python()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str | int | bool | None) else str(value)
