@@ -34,7 +34,7 @@ BLOCK_MAGIC = b"BLK1"
 MAX_SEGMENT_BYTES = 64 * 2**20
 BLOCK_BYTES = 256 * 2**10  # of items, before compression: what one read has to unpack
 ZSTD_LEVEL = 3
-_HEADER = struct.Struct("<4sIII")  # magic, compressed bytes, raw bytes, crc32 of the frame
+_HEADER = struct.Struct("<4sIII")  # magic, bytes of the frame, bytes unpacked, crc32 of the rest
 _CACHED_BLOCKS = 8
 _CACHED_FILES = 32
 
@@ -85,7 +85,8 @@ class SegmentWriter:
     def _append_block(self, items: Sequence[bytes]) -> int:
         raw = _pack(items)
         frame = self._compressor.compress(raw)
-        data = _HEADER.pack(BLOCK_MAGIC, len(frame), len(raw), zlib.crc32(frame)) + frame
+        checksum = _checksum(len(frame), len(raw), frame)
+        data = _HEADER.pack(BLOCK_MAGIC, len(frame), len(raw), checksum) + frame
         try:
             file = self._writable_file()
             offset_bytes = self._end_bytes
@@ -163,8 +164,10 @@ class SegmentReader:
         magic, frame_bytes, raw_bytes, checksum = _HEADER.unpack(header)
         if magic != BLOCK_MAGIC:
             raise _damaged(segment, offset_bytes, "there is no block")
+        if offset_bytes + _HEADER.size + frame_bytes > os.fstat(file).st_size:
+            raise _damaged(segment, offset_bytes, "the file ends before it does")
         frame = os.pread(file, frame_bytes, offset_bytes + _HEADER.size)
-        if zlib.crc32(frame) != checksum:
+        if _checksum(frame_bytes, raw_bytes, frame) != checksum:
             raise _damaged(segment, offset_bytes, "its checksum does not match")
         try:
             return _unpack(zstandard.ZstdDecompressor().decompress(frame, raw_bytes))
@@ -214,6 +217,10 @@ def _blocks_of(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         block_bytes += len(item)
     if start < len(items):
         yield items[start:]
+
+
+def _checksum(frame_bytes: int, raw_bytes: int, frame: bytes) -> int:
+    return zlib.crc32(frame, zlib.crc32(struct.pack("<II", frame_bytes, raw_bytes)))
 
 
 def _pack(items: Sequence[bytes]) -> bytes:

@@ -1,0 +1,226 @@
+"""Segments: what was written comes back, or an error says that it is damaged."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ownweights.core.errors import StoreError
+from ownweights.traffic import bodies
+from ownweights.traffic.bodies import (
+    BLOCK_BYTES,
+    SEGMENT_MAGIC,
+    Place,
+    SegmentReader,
+    SegmentWriter,
+    segment_path,
+    torn_tail_bytes,
+)
+from tests.traffic.samples import run_python
+
+BATCHES = st.lists(st.lists(st.binary(max_size=2000), max_size=6), max_size=5)
+
+
+def read_all(folder: Path, places: list[Place]) -> list[bytes]:
+    reader = SegmentReader(folder)
+    try:
+        return [reader.read(place) for place in places]
+    finally:
+        reader.close()
+
+
+def write_all(folder: Path, items: list[bytes], **options: int) -> list[Place]:
+    writer = SegmentWriter(folder, **options)
+    try:
+        return writer.append(items)
+    finally:
+        writer.close()
+
+
+@given(batches=BATCHES, order=st.randoms())
+def test_segment_always_gives_back_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[bytes]], order: object
+) -> None:
+    folder = tmp_path_factory.mktemp("bodies")
+    writer = SegmentWriter(folder, max_segment_bytes=3000)
+    pairs = [
+        pair for batch in batches for pair in zip(writer.append(batch), batch, strict=True)
+    ]  # fmt: skip
+    writer.close()
+    order.shuffle(pairs)  # type: ignore[attr-defined]
+    assert read_all(folder, [place for place, _ in pairs]) == [item for _, item in pairs]
+
+
+def test_append_cuts_items_into_blocks(tmp_path: Path) -> None:
+    items = [b"a" * 1000] * 600 + [b"b" * 3 * BLOCK_BYTES] + [b""]
+    places = write_all(tmp_path, items)
+    assert read_all(tmp_path, places) == items
+    per_block = BLOCK_BYTES // 1000
+    sizes = [[p.offset_bytes for p in places].count(o) for o in {p.offset_bytes for p in places}]
+    assert sorted(sizes) == sorted([per_block, per_block, 600 - 2 * per_block, 1, 1])
+
+
+def test_append_nothing_writes_nothing(tmp_path: Path) -> None:
+    assert write_all(tmp_path / "bodies", []) == []
+    assert not (tmp_path / "bodies").exists()
+
+
+def test_writer_begins_a_new_segment_when_one_is_full(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, max_segment_bytes=100)
+    places = [writer.append([os.urandom(200)])[0] for _ in range(3)]
+    writer.close()
+    assert len({place.segment for place in places}) == 3
+
+
+def test_writers_never_share_a_segment(tmp_path: Path) -> None:
+    places = [write_all(tmp_path, [b"x"])[0] for _ in range(5)]
+    assert len({place.segment for place in places}) == 5
+    assert all(place.segment.startswith(f"{os.getpid()}-") for place in places)
+
+
+def test_writer_begins_a_new_segment_after_a_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(tmp_path)
+    before = writer.append([b"parent"])
+    parents_file = writer._file
+    monkeypatch.setattr(bodies.os, "getpid", lambda: 12345)
+    after = writer.append([b"child"])
+    writer.close()
+    assert parents_file is not None
+    os.close(parents_file)
+    assert after[0].segment.startswith("12345-")
+    assert read_all(tmp_path, before + after) == [b"parent", b"child"]
+
+
+def test_segments_are_for_their_owner_only(tmp_path: Path) -> None:
+    (place,) = write_all(tmp_path, [b"private"])
+    assert segment_path(tmp_path, place.segment).stat().st_mode & 0o077 == 0
+
+
+def test_segment_with_torn_tail_keeps_whole_blocks(tmp_path: Path) -> None:
+    places = [write_all(tmp_path, [b"first"])[0]]
+    path = segment_path(tmp_path, places[0].segment)
+    whole = path.read_bytes()
+    block = whole[len(SEGMENT_MAGIC) :]
+    for cut in range(len(block)):
+        path.write_bytes(whole + block[:cut])
+        assert torn_tail_bytes(path) == cut
+        assert read_all(tmp_path, places) == [b"first"]
+        torn = Place(places[0].segment, len(whole), 0)
+        says = f"is damaged at byte {len(whole)}: the file ends before it"
+        with pytest.raises(StoreError, match=says):
+            read_all(tmp_path, [torn])
+    path.write_bytes(whole + block)
+    assert torn_tail_bytes(path) == 0
+
+
+def test_torn_tail_of_an_unfinished_header_is_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.seg"
+    path.write_bytes(SEGMENT_MAGIC[:3])
+    assert torn_tail_bytes(path) == 0
+    path.write_bytes(SEGMENT_MAGIC + b"xxxxxxxxxxxxxxxxxxxxxxxx")
+    assert torn_tail_bytes(path) == 24
+
+
+def test_read_block_finds_a_flipped_byte(tmp_path: Path) -> None:
+    items = [b"some text to be kept", b"and more of it"]
+    places = write_all(tmp_path, items)
+    path = segment_path(tmp_path, places[0].segment)
+    whole = path.read_bytes()
+    for index in range(len(SEGMENT_MAGIC), len(whole)):
+        path.write_bytes(whole[:index] + bytes([whole[index] ^ 0x40]) + whole[index + 1 :])
+        with pytest.raises(StoreError, match="is damaged at byte 8: ") as caught:
+            read_all(tmp_path, places)
+        assert caught.value.hint == "own traffic verify lists what is affected"
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (lambda p: Place("1-none", 8, 0), "segment 1-none cannot be read: No such file"),
+        (lambda p: Place(p.segment, 9, 0), "at byte 9: there is no block"),
+        (lambda p: Place(p.segment, 10_000, 0), "at byte 10000: the file ends before it"),
+        (lambda p: Place(p.segment, 8, 2), "at byte 8: it has 2 items, number 2 was asked for"),
+    ],
+)
+def test_read_says_what_is_not_there(
+    tmp_path: Path, place: Callable[[Place], Place], says: str
+) -> None:
+    places = write_all(tmp_path, [os.urandom(50), b"b"])
+    with pytest.raises(StoreError, match=says):
+        read_all(tmp_path, [place(places[0])])
+
+
+def test_reader_holds_few_blocks_and_files(tmp_path: Path) -> None:
+    places = [write_all(tmp_path, [b"%d" % n])[0] for n in range(40)]
+    reader = SegmentReader(tmp_path)
+    assert [reader.read(place) for place in places * 2] == [b"%d" % n for n in range(40)] * 2
+    assert len(reader._files) <= 32
+    assert len(reader._blocks) <= 8
+    reader.close()
+
+
+def test_append_that_fails_leaves_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(tmp_path)
+    kept = writer.append([b"kept"])
+    real_write = os.write
+
+    def half_then_full(file: int, data: bytes) -> int:
+        monkeypatch.setattr(bodies.os, "write", refuse)
+        return real_write(file, bytes(data)[: len(data) // 2])
+
+    def refuse(file: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bodies.os, "write", half_then_full)
+    with pytest.raises(StoreError, match=r"cannot write bodies in .*: No space left") as caught:
+        writer.append([b"lost" * 50])
+    assert "free some disk space" in str(caught.value.hint)
+    monkeypatch.setattr(bodies.os, "write", real_write)
+    after = writer.append([b"after"])
+    writer.close()
+    assert after[0].segment != kept[0].segment
+    assert read_all(tmp_path, kept + after) == [b"kept", b"after"]
+    assert [torn_tail_bytes(path) for path in tmp_path.iterdir()] == [0, 0]
+
+
+LIMITED = """
+import os, resource, signal, sys
+from pathlib import Path
+from ownweights.core.errors import StoreError
+from ownweights.traffic.bodies import SegmentReader, SegmentWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+writer = SegmentWriter(Path(sys.argv[1]))
+kept = writer.append([b"kept"])
+try:
+    writer.append([os.urandom(50_000)])
+except StoreError as error:
+    print(error)
+more = writer.append([b"more"])
+reader = SegmentReader(Path(sys.argv[1]))
+print([reader.read(place) for place in kept + more])
+"""
+
+
+def test_append_survives_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    process = run_python(LIMITED, tmp_path)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "File too large" in out
+    assert out.endswith("[b'kept', b'more']\n")
+
+
+def test_append_says_that_the_folder_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write bodies in .*: Not a directory"):
+        write_all(tmp_path / "file" / "bodies", [b"x"])
