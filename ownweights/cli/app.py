@@ -2,7 +2,7 @@
 
 In: words. Out: an exit code, and one `error:` and perhaps one `hint:` line on stderr. Invariants:
 calling one command imports no other (test_app_imports_only_the_command_called); every OwnError ends
-in its own exit code without a traceback (test_run_maps_own_errors).
+in its own exit code without a traceback (test_run_maps_errors_to_words_and_codes).
 """
 
 from __future__ import annotations
