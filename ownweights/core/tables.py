@@ -80,18 +80,16 @@ class StudentSettings:
     """The open weights to start from."""
     method: str = setting("lora", choices=("lora", "full"))
     """Train an adapter, or all weights."""
-    rank: int = setting(16, at_least=1, at_most=1024)
+    rank: int = setting(32, at_least=1, at_most=1024)
     """Rank of the adapter."""
     lora_alpha: float | None = setting(None, at_least=0, is_open=True)
-    """Scale of the adapter; derived from its rank when not given."""
-    epochs: int | None = setting(None, at_least=1, at_most=10000)
-    """Passes over the train split; chosen on the develop split when not given."""
+    """Scale of the adapter times its rank; twice the rank when not given."""
+    epochs: float | None = setting(None, at_least=0, at_most=1000, is_open=True)
+    """Passes over the train split; derived from a budget of tokens when not given."""
     learning_rate: float | None = setting(None, at_least=0, at_most=1, is_open=True)
     """Peak step size; derived from the method and the width of the base when not given."""
-    batch_tokens: int | None = setting(None, at_least=16)
-    """Tokens in one step; derived when not given."""
-    max_tokens: int | None = setting(None, at_least=8)
-    """Longest example, prompt and answer; the window of the base when not given."""
+    rows_per_step: int = setting(32, at_least=1, at_most=65536)
+    """Examples in one step."""
     seed: int = setting(1, at_least=0)
     """Starts every random choice of the training."""
 

@@ -50,6 +50,7 @@ class StudentOptions:
     base: str = "seedling"
     method: str = "lora"
     rank: int = 32
+    lora_alpha: float | None = None
     epochs: float | None = None
     learning_rate: float | None = None
     rows_per_step: int = 32
@@ -149,7 +150,7 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
         "steps": plan.num_steps, "derived": {"epochs": why_epochs, "learning_rate": why_rate},
     }  # fmt: skip
     if options.method == "lora":
-        lora = LoraConfig(options.rank, 2.0 * options.rank, TARGETS)
+        lora = LoraConfig(options.rank, options.lora_alpha or 2.0 * options.rank, TARGETS)
         settings["lora"] = asdict(lora) | {"targets": list(lora.targets)}
     settings["prune"] = dataset.prune.to_json() if dataset.prune else None
     run_id = hash_json([settings, dataset.id, hash_rows(rows)])[:12]

@@ -116,13 +116,13 @@ def test_load_settings_prefers_flag_then_variable_then_file(project: Project) ->
 
 def test_load_settings_reads_variables_of_named_tables(project: Project) -> None:
     env = {
-        "OWN_STUDENT_TICKETS_V2_MAX_TOKENS": "64",
+        "OWN_STUDENT_TICKETS_V2_ROWS_PER_STEP": "64",
         "OWN_TEACHER_LOCAL_BASE_URL": "http://127.0.0.1:1/v1",
         "OWN_WORKLOAD_NEW_ONE_PRUNE_SYSTEM": "no",
         "OWN_WORKLOAD_NEW_ONE_ALLOW_TEACHERS": "a, b,",
     }
     settings = load(project, FULL, env=env)
-    assert settings.student["tickets.v2"].max_tokens == 64
+    assert settings.student["tickets.v2"].rows_per_step == 64
     assert settings.teacher["local"].base_url == "http://127.0.0.1:1/v1"
     assert settings.workload["new_one"].prune_system is False
     assert settings.workload["new_one"].allow_teachers == ("a", "b")

@@ -1,0 +1,142 @@
+"""`own demo`: the whole loop once, on generated requests or on recorded traffic."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ownweights.cli.output import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from ownweights.cli.rehearsal import Figures, Plan
+    from ownweights.core.project import Project
+    from ownweights.dataset import Dataset
+    from ownweights.gateway import Background
+
+
+@click.command()
+@click.option(
+    "--traffic",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Recorded traffic to rehearse on, instead of generated requests.",
+)
+@click.option("--workload", help="The workload in it.  [default: the largest]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=1,
+    show_default=True,
+    help="Starts every random choice; the splits do not depend on it.",
+)
+@click.option(
+    "--split-by",
+    default="auto",
+    show_default=True,
+    help="What stays together in a split: session, prompt, or a metadata key.",
+)
+@click.option(
+    "--allow-teacher",
+    multiple=True,
+    metavar="MODEL",
+    help="Learn from this model's answers although its terms deny it.",
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The demo's own folder.  [default: own-demo/NAME-seedN]",
+)
+@click.option("--no-serve", is_flag=True, help="Stop at the end instead of serving on.")
+@json_option
+@click.pass_context
+def demo(
+    ctx: click.Context, *, traffic: Path | None, workload: str | None, seed: int, split_by: str,
+    allow_teacher: tuple[str, ...], folder: Path | None, no_serve: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Run the whole loop once, from requests to a served student.
+
+    Ends with exit code 4 where the student is refused: that is a result, not a failure.
+    """
+    from ownweights.cli.rehearsal import Plan
+    from ownweights.core.errors import EXIT_REFUSED
+
+    name = workload or (traffic.name.split(".")[0] if traffic else "generated")
+    place = folder or Path("own-demo") / f"{name}-seed{seed}"
+    plan = Plan(place, traffic, workload, seed, split_by, allow_teacher)
+    if not rehearse(plan, serve=not no_serve, as_json=as_json):
+        ctx.exit(EXIT_REFUSED)
+
+
+def rehearse(plan: Plan, *, serve: bool, as_json: bool) -> bool:
+    """Run the demo; whether the student was certified."""
+    from ownweights.cli import rehearsal
+    from ownweights.cli.loop import prepare
+
+    figures = rehearsal.Figures()
+    project = rehearsal.open_folder(plan)
+    path = rehearsal.traffic_file(plan, project)
+    with contextlib.ExitStack() as stack:
+        teacher_url = stack.enter_context(rehearsal.replayed_teacher(path, plan.seed))
+        workload, figures.records = rehearsal.import_traffic(project, path, plan)
+        rehearsal.write_settings(project, plan, workload, teacher_url)
+        dataset = prepare(project, plan, workload, figures)
+        if dataset is not None:
+            gateway = _open_gateway(stack, project, dataset, figures)
+        rehearsal.close_folder(plan)
+        _print(plan, figures, as_json)
+        if dataset is not None and figures.issued and serve:
+            _serve_on(gateway)
+    return figures.issued
+
+
+def _open_gateway(
+    stack: contextlib.ExitStack, project: Project, dataset: Dataset, figures: Figures
+) -> Background:
+    """Route by the certificate where there is one, start the gateway, send the test split."""
+    from ownweights.cli.loop import send_test_split
+    from ownweights.cli.route import promote_verdict
+    from ownweights.gateway import background
+    from ownweights.verdict import check_named
+
+    assert figures.verdict is not None, "a dataset leads to a verdict"
+    if figures.issued:
+        route = promote_verdict(project, figures.verdict.id)
+        say(f"5 route    {route.id}: student {route.student_id} from score {route.threshold:.4g}")
+    else:
+        say("5 route    none: everything stays with the teacher")
+    gateway = stack.enter_context(background(project))
+    send_test_split(gateway.base_url, dataset, check_named(figures.verdict.subject.check), figures)
+    return gateway
+
+
+def _print(plan: Plan, figures: Figures, as_json: bool) -> None:
+    if as_json:
+        print_json(figures.to_json())
+        return
+    found = figures.to_json()
+    certificate = found["certificate"]
+    if figures.issued:
+        click.echo(
+            f"certified: the student may answer {certificate['coverage_frac']:.0%} of this traffic"
+        )
+    else:
+        click.echo("refused: this traffic stays with the teacher")
+        for reason in certificate["reasons"]:
+            click.echo(f"  {reason}")
+    if found["exact_frac"] is not None:
+        click.echo(
+            f"exact answers of the student alone on the test split: {found['exact_frac']:.1%}"
+        )
+    say(f"everything is in {plan.folder}; {found['wall_s']:.0f} s")
+
+
+def _serve_on(gateway: Background) -> None:
+    say(
+        f"\nthe gateway runs until Ctrl-C. With any OpenAI client:\n\n"
+        f'  client = OpenAI(base_url="{gateway.base_url}", api_key="unused")\n'
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        gateway.process.wait()

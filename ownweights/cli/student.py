@@ -1,0 +1,160 @@
+"""`own student`: train one from a dataset, look at it, talk to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ownweights.cli.main import project_of
+from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
+
+if TYPE_CHECKING:
+    from ownweights.core.artefact import Artefact
+    from ownweights.core.project import Project
+    from ownweights.core.tables import StudentSettings
+    from ownweights.dataset.load import Dataset
+    from ownweights.student.train import StudentOptions
+
+
+@click.group()
+def student() -> None:
+    """Learning: train, show, chat."""
+
+
+@student.command()
+@click.option("--workload", required=True, help="The workload whose newest dataset is studied.")
+@click.option("--dataset", "dataset_id", help="A dataset by id instead of the newest.")
+@click.option("--base", help="The base to start from: seedling, a base id, or a folder.")
+@click.option("--method", type=click.Choice(["lora", "full"]), help="An adapter, or all weights.")
+@click.option("--rank", type=int, help="Rank of the adapter.")
+@click.option("--epochs", type=float, help="Passes over the train split.")
+@click.option("--learning-rate", type=float, help="Peak step size.")
+@click.option("--seed", type=int, help="Starts every random choice.")
+@json_option
+@click.pass_context
+def train(
+    ctx: click.Context, workload: str, dataset_id: str | None, as_json: bool, **given: Any
+) -> None:
+    """Train a student; a run that was killed goes on where its last checkpoint was."""
+    from ownweights.core.settings import load_settings
+
+    project = project_of(ctx)
+    flags = {f"student.{workload}.{key}": value for key, value in given.items()}
+    settings = load_settings(project, flags=flags)
+    dataset = find_dataset(project, workload, dataset_id)
+    made = train_with_progress(project, dataset, options_of(settings.student_of(workload)))
+    if as_json:
+        print_json({"id": made.id, "path": str(made.path), **made.card["facts"]})
+    else:
+        click.echo(made.id)
+
+
+@student.command()
+@click.argument("student_id", required=False)
+@json_option
+@click.pass_context
+def show(ctx: click.Context, student_id: str | None, as_json: bool) -> None:
+    """Show a student's card, or all students."""
+    from ownweights.core.artefact import list_artefacts, open_artefact
+
+    folder = project_of(ctx).kind_dir("student")
+    if student_id:
+        print_json(open_artefact(folder, student_id, "student", verify=True).card)
+        return
+    rows = [_row(artefact) for artefact in list_artefacts(folder, "student")]
+    print_rows(rows, as_json=as_json, empty="no student yet: `own student train`")
+
+
+@student.command()
+@click.argument("student_id")
+@click.argument("text")
+@click.option("--system", help="A system prompt before the text.")
+@click.pass_context
+def chat(ctx: click.Context, student_id: str, text: str, system: str | None) -> None:
+    """Ask a student one thing and print its answer."""
+    import asyncio
+
+    from ownweights.core.artefact import open_artefact
+    from ownweights.core.chat import ChatRequest
+    from ownweights.dataset.prune import PruneRule, apply_prune
+    from ownweights.engine.client import EngineProcess
+
+    project = project_of(ctx)
+    card = open_artefact(project.kind_dir("student"), student_id, "student").card
+    rule = card["identity"]["prune"]
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
+    pruned = apply_prune(PruneRule.from_json(rule) if rule else None, messages)
+    engine = EngineProcess.start(project, [card["id"]])
+    try:
+        completer = engine.completer(card["id"])
+        answer = asyncio.run(completer.complete(ChatRequest.of(pruned)))
+        click.echo(answer.text or "")
+    finally:
+        engine.stop()
+
+
+def find_dataset(project: Project, workload: str, dataset_id: str | None) -> Dataset:
+    """The dataset asked for, or the newest one of a workload.
+
+    Raises: ArtefactMissing when there is none
+    """
+    from ownweights.core.errors import ArtefactMissing
+    from ownweights.dataset.load import list_datasets, load_dataset
+
+    if dataset_id:
+        return load_dataset(project, dataset_id)
+    found = [one for one in list_datasets(project) if one.workload == workload]
+    if not found:
+        raise ArtefactMissing(
+            f"there is no dataset of workload {workload!r}",
+            hint=f"own dataset build --workload {workload}",
+        )
+    return found[-1]
+
+
+def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
+    """The training options that a settings table stands for."""
+    from ownweights.student.train import StudentOptions
+
+    return StudentOptions(
+        base=settings.base, method=settings.method, rank=settings.rank,
+        lora_alpha=settings.lora_alpha, epochs=settings.epochs,
+        learning_rate=settings.learning_rate, rows_per_step=settings.rows_per_step,
+        seed=settings.seed, **given,
+    )  # fmt: skip
+
+
+def train_with_progress(project: Project, dataset: Dataset, options: StudentOptions) -> Artefact:
+    """Train a student in this process, with a bar that shows loss and tokens a second."""
+    from ownweights.model.memory import keep_freed_memory
+
+    keep_freed_memory()
+    from ownweights.student.train import train_student
+    from ownweights.student.trainer import StepReport
+
+    recent: list[StepReport] = []
+    with Progress(f"train {dataset.workload}") as bar:
+
+        def on_step(report: StepReport) -> None:
+            recent.append(report)
+            del recent[:-20]
+            speed = sum(r.num_tokens for r in recent) / sum(r.seconds for r in recent)
+            loss = sum(r.loss for r in recent) / len(recent)
+            bar(report.step, report.num_steps, f"loss {loss:.4f}  {speed:,.0f} tokens/s")
+
+        made = train_student(dataset, project, options, on_step=on_step)
+    for name, why in made.card["identity"]["derived"].items():
+        say(f"{name} = {made.card['identity'][name]}: {why}")
+    return made
+
+
+def _row(artefact: Artefact) -> dict[str, Any]:
+    identity, facts = artefact.card["identity"], artefact.card["facts"]
+    return {
+        "id": artefact.id, "dataset": artefact.card["parents"]["dataset"],
+        "base": identity["base_name"], "method": identity["method"],
+        "epochs": identity["epochs"], "develop_loss": facts["develop_loss"],
+        "tokens_per_s": facts["tokens_per_s"],
+    }  # fmt: skip
