@@ -50,7 +50,9 @@ class ChatRequest:
     body: Mapping[str, Any]
 
     @classmethod
-    def of(cls, messages: Sequence[Mapping[str, Any]], model: str = "", **fields: Any) -> ChatRequest:
+    def of(
+        cls, messages: Sequence[Mapping[str, Any]], model: str = "", **fields: Any
+    ) -> ChatRequest:
         """A request from messages, checked."""
         return cls.checked({"model": model, "messages": list(messages), **fields})
 

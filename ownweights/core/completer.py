@@ -20,9 +20,7 @@ from ownweights.core.chat import ChatRequest, Completion, CompletionChunk
 class Completer(Protocol):
     """Answers chat requests; safe to call concurrently; `close` may be called twice."""
 
-    async def complete(
-        self, request: ChatRequest, *, timeout_s: float | None = None
-    ) -> Completion:
+    async def complete(self, request: ChatRequest, *, timeout_s: float | None = None) -> Completion:
         """The whole answer at once."""
         ...
 

@@ -20,7 +20,9 @@ DOCUMENTS = sorted(
 )
 TREE_LINE = re.compile(r"^( *)(\S+)(?:  +(.+))?$")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-COMMAND = re.compile(r"(?:^    |`)(?:\.venv/bin/)?own ((?:--?[a-z]\S* )*)([a-z]+)(?: ([a-z]+))?", re.M)
+COMMAND = re.compile(
+    r"(?:^    |`)(?:\.venv/bin/)?own ((?:--?[a-z]\S* )*)([a-z]+)(?: ([a-z]+))?", re.M
+)
 
 
 def fenced(text: str, after: str) -> str:
