@@ -85,6 +85,7 @@ def decode_json(raw: bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
     except msgspec.DecodeError:
+        raw.decode("utf-8")  # text comes first: a file in another encoding is no JSON either
         if b"\\ud" in raw or b"\\uD" in raw:
             _refuse_lone_surrogates(raw)
         raise

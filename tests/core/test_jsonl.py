@@ -65,6 +65,7 @@ def test_read_jsonl_drops_a_byte_order_mark(tmp_path: Path) -> None:
         (b'{"a": NaN}', "broken_json", "not JSON: "),
         (b'{"a": 1} {"b": 2}', "broken_json", "not JSON: "),
         (b'{"a": "\xff\xfe"}', "undecodable", "not UTF-8 text: "),
+        ('{"a": 1}'.encode("utf-16"), "undecodable", "not UTF-8 text: "),
         (rb'{"a": "x\ud83d y"}', "undecodable", "surrogates not allowed"),
         (rb'{"a": "\ud83d', "broken_json", "not JSON: "),
         (b'{"a":' + b"[" * 100_000, "broken_json", "nested too deeply"),
@@ -79,7 +80,7 @@ def test_parse_line_names_the_fault(raw: bytes, fault: str, says: str) -> None:
 def test_read_jsonl_goes_on_after_a_broken_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a", b'{"a":1}\nnope\n\xff\n[]\n{"a":2}\n')
     assert faults(path) == [
-        (1, None), (2, "broken_json"), (3, "broken_json"), (4, "not_object"), (5, None)
+        (1, None), (2, "broken_json"), (3, "undecodable"), (4, "not_object"), (5, None)
     ]  # fmt: skip
 
 

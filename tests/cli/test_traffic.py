@@ -1,0 +1,169 @@
+"""`own traffic`: the store from a shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownweights.cli.main import main
+from ownweights.core.project import Project
+from ownweights.traffic import TrafficStore
+from tests.traffic.samples import answer, line, make, write_lines
+
+
+class Shell:
+    """`own --project DIR traffic ...`, and what it printed."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self._capsys = capsys
+
+    def __call__(self, *words: object, code: int = 0) -> tuple[str, str]:
+        returned = main(["--project", str(self.folder), "traffic", *map(str, words)])
+        out, errors = self._capsys.readouterr()
+        assert returned == code, errors
+        return out, errors
+
+    def json(self, *words: object, code: int = 0) -> list[Any]:
+        out, _ = self(*words, "--json", code=code)
+        return [json.loads(text) for text in out.split("\n")[:-1]]
+
+
+@pytest.fixture
+def own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path / "project", capsys)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    cut = line(2, response=answer("cut", finish_reason="length"))
+    return write_lines(tmp_path / "x.jsonl.gz", [line(0), line(1), b"nope", cut, line(1)])
+
+
+def test_traffic_import_reports_on_each_file(own: Shell, file: Path) -> None:
+    out, errors = own("import", file, file)
+    assert out == f"{file}: 5 read, 3 added, 1 duplicates\n{file}: 5 read, 0 added, 4 duplicates\n"
+    assert "  skipped: 1 broken_json\n  kept, but note: 1 partial\n  line 3: not JSON" in errors
+
+
+def test_traffic_import_prints_json(own: Shell, file: Path) -> None:
+    (report,) = own.json("import", file)
+    assert report.pop("first_errors")[0].startswith("line 3: not JSON")
+    assert report == {
+        "file": str(file), "read": 5, "added": 3, "duplicates": 1,
+        "skipped": {"broken_json": 1}, "noted": {"partial": 1},
+    }  # fmt: skip
+
+
+def test_traffic_import_takes_a_workload(own: Shell, file: Path) -> None:
+    own("import", file, "--workload", "mine")
+    assert {row["workload"] for row in own.json("list")} == {"mine"}
+    _, errors = own("import", file, "--workload", "not a name", code=1)
+    assert "'not a name' cannot name a workload\nhint: use up to 64 letters" in errors
+
+
+def test_traffic_import_refuses_what_is_no_chat(own: Shell, tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "x.jsonl", [{"question": "?"}])
+    out, errors = own("import", file, code=1)
+    assert out == ""
+    assert f"error: {file}: this is not chat traffic: line 1: has neither" in errors
+
+
+def test_traffic_list_shows_the_newest_first(own: Shell, file: Path) -> None:
+    own("import", file)
+    rows = own.json("list", "--limit", 2)
+    assert [(row["asks"], row["status"]) for row in rows] == [
+        ("question 2", "partial"), ("question 1", "ok")
+    ]  # fmt: skip
+    assert len(own.json("list", "--status", "ok")) == 2
+    out, _ = own("list")
+    assert out.split("\n")[0].split() == [
+        "id", "at", "workload", "session", "role", "status", "model", "asks"
+    ]  # fmt: skip
+
+
+def test_traffic_list_of_nothing_says_so(own: Shell, file: Path) -> None:
+    own("import", file)
+    assert own("list", "--workload", "none") == ("", "no record matches\n")
+
+
+@pytest.mark.parametrize("verb", ["list", "stats", "verify", "export", "show x"])
+def test_traffic_without_a_store_says_what_to_do(own: Shell, verb: str) -> None:
+    _, errors = own(*verb.split(), code=1)
+    assert errors.startswith("error: there is no traffic in ")
+    assert "hint: own traffic import FILE" in errors
+    assert not own.folder.exists()
+
+
+def test_traffic_show_prints_the_conversation(own: Shell, file: Path) -> None:
+    own("import", file)
+    out, _ = own("show", "id-0")
+    assert out.endswith("\n[user]\nquestion 0\n\n[assistant]\nanswer 0\n")
+    (record,) = own.json("show", own.json("list")[0]["id"])
+    assert (record["source_id"], record["status"]) == ("id-2", "partial")
+    assert record["request"]["messages"][1]["content"] == "question 2"
+
+
+def test_traffic_show_prints_tool_calls(own: Shell, tmp_path: Path) -> None:
+    called = line(0, response=answer(None, tool_calls=[{"id": "c1"}]))
+    own("import", write_lines(tmp_path / "x.jsonl", [called]))
+    assert own("show", "id-0")[0].endswith('\n[assistant]\n[{"id": "c1"}]\n')
+
+
+def test_traffic_show_refuses_an_id_that_names_none_or_many(own: Shell, file: Path) -> None:
+    own("import", file)
+    assert "error: there is no record 'zz'" in own("show", "zz", code=2)[1]
+    assert "error: '0' is the beginning of several ids" in own("show", "0", code=2)[1]
+
+
+def test_traffic_stats_counts_each_workload(own: Shell, file: Path) -> None:
+    own("import", file)
+    (row,) = own.json("stats")
+    assert (row["workload"], row["records"], row["ok"], row["partial"]) == ("w", 3, 2, 1)
+    assert row["models"] == ["big-1"]
+    assert own("stats")[0].split("\n")[0].split()[:2] == ["workload", "records"]
+
+
+def test_traffic_verify_fails_on_damage_until_repaired(own: Shell, file: Path) -> None:
+    own("import", file)
+    out, errors = own("verify")
+    assert out == ""
+    assert errors.startswith("3 records in 1 segments (")
+    assert errors.endswith(" bytes): 0 damaged\n")
+    (segment,) = Project(own.folder).bodies_dir.iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1])
+    out, errors = own("verify", code=1)
+    assert out.count("\n") == 3
+    assert "body segment " in out
+    assert len(own.json("verify", code=1)[0]["damaged"]) == 3
+    assert own("verify", "--repair")[1].endswith("3 damaged, 3 taken out\n")
+    own("verify")
+
+
+def test_traffic_export_writes_lines_to_stdout(
+    tmp_path: Path, file: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    main(["--project", str(tmp_path), "traffic", "import", str(file)])
+    capfdbinary.readouterr()
+    words = ["traffic", "export", "--status", "ok", "--format", "openai"]
+    assert main(["--project", str(tmp_path), *words]) == 0
+    lines = [json.loads(text) for text in capfdbinary.readouterr().out.split(b"\n")[:-1]]
+    assert [line["messages"][-1]["content"] for line in lines] == ["answer 0", "answer 1"]
+
+
+def test_traffic_export_to_a_file_can_be_imported(own: Shell, file: Path, tmp_path: Path) -> None:
+    own("import", file)
+    target = tmp_path / "out.jsonl.gz"
+    assert own("export", "--output", target) == ("", f"{target}: 3 records\n")
+    assert own.json("export", "--output", target) == [{"file": str(target), "records": 3}]
+    assert own.json("import", target)[0]["duplicates"] == 3
+
+
+def test_traffic_list_shortens_long_questions(own: Shell) -> None:
+    with TrafficStore.open(Project(own.folder)) as store:
+        store.add([make("many\nwords " * 20)])
+    (row,) = own.json("list")
+    assert row["asks"] == ("many words " * 20)[:59] + "…"

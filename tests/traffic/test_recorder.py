@@ -1,0 +1,208 @@
+"""Recording behind the caller's back: nothing blocks, nothing raises, everything is counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ownweights.core.errors import StoreError
+from ownweights.core.project import Project
+from ownweights.traffic import Record, Recorder, TrafficStore
+from ownweights.traffic import recorder as module
+from tests.traffic.samples import make, stored
+
+
+class Gate:
+    """A store whose writing can be held up, and can fail."""
+
+    def __init__(self, project: Project) -> None:
+        self.may_write = threading.Event()
+        self.is_writing = threading.Event()
+        self.errors: list[Exception] = []
+        self.batches: list[int] = []
+        self._project = project
+
+    def open(self, project: Project) -> Any:
+        self._store = TrafficStore.open(project)
+        return self
+
+    def add_batch(self, records: Sequence[Record]) -> Any:
+        self.is_writing.set()
+        assert self.may_write.wait(60)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.batches.append(len(records))
+        return self._store.add_batch(records)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@pytest.fixture
+def gate(project: Project) -> Gate:
+    return Gate(project)
+
+
+@contextmanager
+def recording(project: Project, gate: Gate, **options: Any) -> Iterator[Recorder]:
+    given = {"open_store": gate.open, "batch_s": 0.0, "retry_s": 0.0, **options}
+    recorder = Recorder(project, **given)
+    try:
+        yield recorder
+    finally:
+        gate.may_write.set()
+        recorder.close(timeout_s=60)
+
+
+def test_recorder_stores_what_is_offered(project: Project) -> None:
+    records = [make(str(n)) for n in range(600)]
+    recorder = Recorder(project)
+    assert all(recorder.offer(record) for record in records)
+    assert recorder.flush(timeout_s=60)
+    assert stored(project) == records
+    counts = recorder.close()
+    assert (counts.offered, counts.recorded, counts.waiting, counts.lost) == (600, 600, 0, 0)
+    assert (counts.failures, counts.last_error) == (0, "")
+
+
+def test_close_stores_what_is_waiting(project: Project) -> None:
+    recorder = Recorder(project, batch_s=3600)
+    for n in range(10):
+        recorder.offer(make(str(n)))
+    assert recorder.close(timeout_s=60).recorded == 10
+    assert len(stored(project)) == 10
+    assert recorder.close().recorded == 10
+
+
+def test_recorder_does_not_wait_for_a_full_batch_to_grow_old(project: Project) -> None:
+    recorder = Recorder(project, batch_s=3600)
+    for n in range(256):
+        recorder.offer(make(str(n)))
+    assert recorder.flush(timeout_s=60)
+    recorder.close()
+
+
+def test_offer_after_close_is_counted_as_lost(project: Project) -> None:
+    recorder = Recorder(project)
+    recorder.close()
+    assert recorder.offer(make()) is False
+    assert recorder.lost == 1
+    assert not project.store_dir.exists()  # nothing recorded, nothing made
+
+
+def test_offer_counts_what_does_not_fit(project: Project, gate: Gate) -> None:
+    with recording(project, gate, max_queue_records=3) as recorder:
+        recorder.offer(make("in hand"))
+        assert gate.is_writing.wait(60)
+        taken = [recorder.offer(make(str(n))) for n in range(5)]
+        assert taken == [True, True, True, False, False]
+        counts = recorder.counts()
+        assert (counts.offered, counts.waiting, counts.lost) == (6, 4, 2)
+    assert recorder.counts().recorded == 4
+    assert len(stored(project)) == 4
+
+
+def test_recorder_writes_in_batches(project: Project, gate: Gate) -> None:
+    with recording(project, gate) as recorder:
+        recorder.offer(make("first"))
+        assert gate.is_writing.wait(60)
+        for n in range(700):
+            recorder.offer(make(str(n)))
+    assert gate.batches == [1, 256, 256, 188]
+
+
+def test_recorder_tries_again_after_an_error(project: Project, gate: Gate) -> None:
+    gate.errors = [StoreError("own.db is locked"), StoreError("own.db cannot grow")]
+    gate.may_write.set()
+    with recording(project, gate) as recorder:
+        recorder.offer(make())
+        assert recorder.flush(timeout_s=60)
+        counts = recorder.counts()
+    assert (counts.recorded, counts.lost, counts.failures) == (1, 0, 2)
+    assert counts.last_error == "own.db cannot grow"
+
+
+def test_recorder_tries_again_to_open_the_store(project: Project) -> None:
+    failures = [StoreError("own.db cannot be opened")] * 2
+
+    def open_store(project: Project) -> TrafficStore:
+        if failures:
+            raise failures.pop()
+        return TrafficStore.open(project)
+
+    recorder = Recorder(project, open_store=open_store, retry_s=0.0)
+    recorder.offer(make())
+    assert recorder.flush(timeout_s=60)
+    assert recorder.close().failures == 2
+
+
+def test_close_gives_up_on_a_store_that_stays_broken(project: Project, gate: Gate) -> None:
+    gate.errors = [StoreError("own.db cannot grow")] * 1_000_000
+    gate.may_write.set()
+    with recording(project, gate, retry_s=3600) as recorder:
+        for n in range(600):
+            recorder.offer(make(str(n)))
+        counts = recorder.close(timeout_s=0.01)
+    assert (counts.recorded, counts.waiting, counts.lost) == (0, 0, 600)
+    assert recorder.flush(timeout_s=0)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: replace(record, metadata={"x": object()}),
+        lambda record: replace(record, request={"x": object()}),
+        lambda record: replace(record, role="nobody"),
+        lambda record: replace(record, workload=None),
+        lambda record: None,
+    ],
+)
+def test_recorder_loses_the_one_bad_record_alone(
+    project: Project, spoil: Callable[[Record], Any]
+) -> None:
+    recorder = Recorder(project, batch_s=3600)
+    for n in range(20):
+        record = make(str(n))
+        recorder.offer(spoil(record) if n == 7 else record)
+    counts = recorder.close(timeout_s=60)
+    assert (counts.recorded, counts.lost) == (19, 1)
+    assert counts.last_error
+    assert len(stored(project)) == 19
+
+
+def test_offer_takes_records_from_many_threads(project: Project) -> None:
+    recorder = Recorder(project)
+
+    def offer(name: int) -> None:
+        for n in range(100):
+            recorder.offer(make(f"{name} {n}"))
+
+    threads = [threading.Thread(target=offer, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = recorder.close(timeout_s=60)
+    assert (counts.offered, counts.recorded, counts.lost) == (800, 800, 0)
+    asked = {record.request["messages"][1]["content"] for record in stored(project)}
+    assert len(asked) == 800
+
+
+def test_recorder_waits_little_for_the_write_lock(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STORE_TIMEOUT_S", 0.01)
+    with TrafficStore.open(project) as other:
+        recorder = Recorder(project, retry_s=0.0)
+        with other.database.transaction():
+            recorder.offer(make())
+            assert not recorder.flush(timeout_s=0.1)
+        assert recorder.flush(timeout_s=60)
+        counts = recorder.close()
+    assert (counts.recorded, counts.lost) == (1, 0)
+    assert "is locked" in counts.last_error

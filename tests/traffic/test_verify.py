@@ -1,0 +1,115 @@
+"""Damage is found and named, and what a crash leaves is not called damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ownweights.core.project import Project
+from ownweights.traffic import TrafficStore
+from tests.traffic.samples import make, stored
+
+
+def fill(project: Project, name: str, count: int = 2) -> Path:
+    """Records in a segment of their own; the segment's file."""
+    with TrafficStore.open(project) as store:
+        store.add([make(f"{name} {n}", source_id=f"{name}-{n}") for n in range(count)])
+    return max(project.bodies_dir.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def flip_last_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_verify_of_an_empty_store_is_sound(store: TrafficStore) -> None:
+    report = store.verify()
+    assert (report.is_sound, report.records, report.segments) == (True, 0, 0)
+
+
+def test_verify_counts_what_it_read(project: Project) -> None:
+    paths = [fill(project, "a"), fill(project, "b", 3)]
+    with TrafficStore.open(project) as store:
+        report = store.verify()
+    assert (report.is_sound, report.records, report.segments) == (True, 5, 2)
+    assert report.body_bytes == sum(path.stat().st_size for path in paths)
+
+
+def test_verify_counts_a_torn_tail_as_harmless(project: Project) -> None:
+    path = fill(project, "a")
+    with path.open("ab") as file:
+        file.write(b"BLK1 and then the power went")
+    with TrafficStore.open(project) as store:
+        report = store.verify()
+    assert (report.is_sound, report.torn_bytes) == (True, 28)
+
+
+@pytest.mark.parametrize("kind", ["flipped", "cut", "gone"])
+def test_verify_names_records_whose_body_is_lost(project: Project, kind: str) -> None:
+    fill(project, "first")  # holds the shared system prompt
+    path = fill(project, "second")
+    match kind:
+        case "flipped":
+            flip_last_byte(path)
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-5])
+        case _:
+            path.unlink()
+    with TrafficStore.open(project) as store:
+        report = store.verify()
+        lost = [row[0] for row in store.database.query(
+            "SELECT id FROM record WHERE source_id LIKE 'second-%'")]  # fmt: skip
+        assert store.count() == 4
+    assert not report.is_sound
+    assert sorted(report.damaged) == sorted(lost)
+    assert all("body segment " in fault for fault in report.faults)
+
+
+def test_verify_names_records_whose_shared_prompt_is_lost(project: Project) -> None:
+    flip_last_byte(fill(project, "first"))
+    fill(project, "second")
+    with TrafficStore.open(project) as store:
+        assert len(store.verify().damaged) == 4
+        store.database.execute("DELETE FROM part")
+        assert any("the shared text" in fault for fault in store.verify().faults)
+
+
+def test_verify_finds_a_body_that_was_swapped(project: Project) -> None:
+    fill(project, "a")
+    with TrafficStore.open(project) as store:
+        store.database.execute("UPDATE record SET item = 1 WHERE source_id = 'a-1'")
+        report = store.verify()
+    assert len(report.damaged) == 1
+    assert report.faults[0].endswith("its body is not what was stored")
+
+
+def test_verify_finds_a_row_that_points_at_a_prompt(project: Project) -> None:
+    fill(project, "a")
+    with TrafficStore.open(project) as store:
+        store.database.execute("UPDATE record SET item = 0 WHERE source_id = 'a-1'")
+        assert "its body cannot be decoded" in store.verify().faults[0]
+
+
+def test_verify_repair_takes_out_what_is_lost_and_says_so(project: Project) -> None:
+    fill(project, "first")
+    flip_last_byte(fill(project, "second"))
+    with TrafficStore.open(project) as store:
+        report = store.verify(repair=True)
+        assert (report.repaired, len(report.damaged)) == (2, 2)
+        events = store.database.query("SELECT kind, ref FROM event ORDER BY id")
+        assert events == [("record.lost", record_id) for record_id in report.damaged]
+        assert store.verify().is_sound
+    assert [record.source_id for record in stored(project)] == ["first-0", "first-1"]
+    fill(project, "second")  # what was lost can be imported again
+    assert len(stored(project)) == 4
+
+
+def test_verify_reports_damage_of_the_index(project: Project) -> None:
+    with TrafficStore.open(project) as store:
+        store.add([make()])
+        store.database.execute("PRAGMA foreign_keys = OFF")
+        store.database.execute("DELETE FROM segment")
+        report = store.verify()
+    assert any(fault.startswith("own.db: record ") for fault in report.faults)
