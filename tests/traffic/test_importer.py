@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
+import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from ownweights.core import jsonl
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, import_file, importer
@@ -292,6 +295,15 @@ def test_import_flushes_large_lines_early(
     lines = [line(n, request=ask("x" * 600)) for n in range(4)]
     bring(store, tmp_path, lines, on_progress=told.append)
     assert told == [2, 4, 4]
+
+
+def test_import_reasons_are_those_of_the_documents() -> None:
+    page = Path(__file__).parents[2] / "docs" / "concepts" / "traffic.md"
+    if not page.exists():
+        pytest.skip("the documents are not here")
+    told = set(re.findall(r"^\| `(\w+)` \|", page.read_text("utf-8"), re.M))
+    used = re.findall(r'(?:_Skip\(|skip\()"(\w+)"', inspect.getsource(importer))
+    assert told == {*used, *get_args(jsonl.Fault)} - {"too_long"}
 
 
 def test_import_keeps_few_errors_but_counts_all(store: TrafficStore, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import Record, Recorder, TrafficStore
 from ownweights.traffic import recorder as module
-from tests.traffic.samples import make, stored
+from tests.traffic.samples import make, run_python, stored
 
 
 class Gate:
@@ -150,6 +150,33 @@ def test_close_gives_up_on_a_store_that_stays_broken(project: Project, gate: Gat
         counts = recorder.close(timeout_s=0.01)
     assert (counts.recorded, counts.waiting, counts.lost) == (0, 0, 600)
     assert recorder.flush(timeout_s=0)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from ownweights.core.project import Project
+from ownweights.traffic import Recorder
+from tests.traffic.samples import make
+recorder = Recorder(Project(Path(sys.argv[1])))
+for n in range(700):
+    recorder.offer(make(str(n)))
+assert recorder.flush(timeout_s=60)
+for n in range(700, 2000):
+    recorder.offer(make(str(n)))
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_recorder_killed_keeps_what_was_committed(project: Project) -> None:
+    process = run_python(KILLED, project.root)
+    _, errors = process.communicate()
+    assert process.returncode == -9, errors
+    asked = [record.request["messages"][1]["content"] for record in stored(project)]
+    assert asked == [str(n) for n in range(len(asked))]  # no gap, nothing twice
+    assert len(asked) >= 700
+    with TrafficStore.open(project) as store:
+        assert store.verify().is_sound
 
 
 @pytest.mark.parametrize(
