@@ -1,7 +1,8 @@
 """The shape of a network, read from a hub folder's config.json.
 
-In: the JSON of a checkpoint. Out: a frozen `ModelConfig`. What this code cannot run exactly (another
-family, a RoPE scaling, a sliding window, biases) is refused by name (test_config_refuses_*).
+In: the JSON of a checkpoint. Out: a frozen `ModelConfig`. What this code cannot run exactly
+(another family, a RoPE scaling, a sliding window, biases) is refused by name
+(test_config_refuses_*).
 """
 
 from __future__ import annotations

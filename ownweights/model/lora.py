@@ -5,7 +5,8 @@ dense products whatever the rank, and gradients of A and B follow by the chain r
 weight gradient. This equals PEFT's x·Wᵀ + s·(x·Aᵀ)·Bᵀ up to rounding
 (test_lora_gradients_match_peft).
 
-Source: Hu et al. 2021, arXiv 2106.09685; rank-stabilised scale: Kalajdzievski 2023, arXiv 2312.03732.
+Source: Hu et al. 2021, arXiv 2106.09685; rank-stabilised scale: Kalajdzievski 2023, arXiv
+2312.03732.
 """
 
 from __future__ import annotations

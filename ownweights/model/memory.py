@@ -28,4 +28,5 @@ def keep_freed_memory() -> bool:
         _M_TRIM_THRESHOLD: 2**31 - 1,
         _M_TOP_PAD: _TOP_PAD_BYTES,
     }
-    return all([bool(mallopt(option, value)) for option, value in settings.items()])
+    return all([bool(mallopt(option, value)) for option, value in settings.items()])  # noqa: C419
+    # all of them

@@ -1,13 +1,16 @@
 """The network: a Llama-shaped decoder, one path for training, prefill and decode.
 
 In: token ids, and, where tokens were seen before, a cache. Out: hidden states; `logits` turns those
-that are needed into vocabulary scores. Invariants: logits equal transformers' (test_logits_match_*),
-and a cached continuation equals the whole pass (test_cache_always_equals_full_pass).
+that are needed into vocabulary scores. Invariants: logits equal transformers'
+(test_logits_match_*), and a cached continuation equals the whole pass
+(test_cache_always_equals_full_pass).
 
     position p of row b lives at cache[:, b, :, p]; a query at position p sees cache slots 0..p
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +126,8 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers: Sequence[Layer] = layers  # pyright: ignore[reportAttributeAccessIssue]
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 

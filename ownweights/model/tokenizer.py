@@ -1,0 +1,168 @@
+"""Text to token ids and back, from a hub folder's tokenizer.json and tokenizer_config.json.
+
+In: a folder. Out: a `Tokenizer`, and `Detokenizer`s that turn a growing list of ids into pieces of
+text. Invariants: text never becomes a special token unless the caller asks for it
+(test_encode_keeps_special_strings_plain); a piece never ends inside a UTF-8 character, and the
+pieces joined are `decode` of all ids (test_detokenizer_pieces_always_join_to_decode).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from ownweights.core.errors import ModelError
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how an unfinished UTF-8 sequence decodes
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer: ids of text, text of ids, and which ids are special."""
+
+    def __init__(self, marked: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+        self._marked = marked
+        self._plain = tokenizers.Tokenizer.from_str(marked.to_str())
+        self._plain.encode_special_tokens = True  # "<|end|>" in a text is seven characters
+        self.config = config
+        self.added = marked.get_added_tokens_decoder()
+        self.special_ids = {
+            token.content: id_ for id_, token in self.added.items() if token.special
+        }
+        self._unseen = frozenset(self.special_ids.values())
+        self.bos_id = self._special("bos_token")
+        self.eos_id = self._special("eos_token")
+        self.pad_id = self._special("pad_token")
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """The tokenizer of the checkpoint in `folder`.
+
+        Raises: ModelError when a file is missing or unreadable
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(
+                f"{folder} has no tokenizer.json",
+                hint="save the checkpoint's fast tokenizer beside its weights",
+            )
+        try:
+            marked = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"{path} is not a tokenizer: {error}") from None
+        marked.no_truncation()
+        marked.no_padding()
+        return cls(marked, _read_json(folder / "tokenizer_config.json"))
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the greatest id."""
+        return 1 + max(self._marked.get_vocab(with_added_tokens=True).values())
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Ids of a text, nothing added; special strings are plain text unless allowed."""
+        used = self._marked if allow_special else self._plain
+        return used.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of ids."""
+        return self._marked.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token as the vocabulary spells it."""
+        return self._marked.token_to_id(token)
+
+    def joins_next(self, token_id: int) -> bool:
+        """Whether a token decodes together with the next: a raw byte, or special, hence unseen."""
+        if token_id in self._unseen:
+            return True
+        return bool(_BYTE_TOKEN.fullmatch(self._marked.id_to_token(token_id) or ""))
+
+    def special_text(self, name: str) -> str | None:
+        """How tokenizer_config.json spells `bos_token` and the like."""
+        value = self.config.get(name)
+        return value.get("content") if isinstance(value, Mapping) else value
+
+    def _special(self, name: str) -> int | None:
+        text = self.special_text(name)
+        if text is None:
+            return None
+        found = self.token_id(text)
+        if found is None:
+            raise ModelError(f"tokenizer_config.json: {name} {text!r} is not in tokenizer.json")
+        return found
+
+
+class Detokenizer:
+    """Text of ids that arrive one after the other.
+
+    A piece is withheld while it ends in an unfinished character, and, with byte-fallback
+    vocabularies, while the run of byte tokens goes on (the whole run decodes together).
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._start = 0  # decoding from here gives the same text as decoding from the beginning
+        self._done = 0  # ids before this one have been given out
+
+    def push(self, ids: Sequence[int]) -> str:
+        """The text that is certain after these ids too; often empty."""
+        self._ids += ids
+        if not self._ids or self._tokenizer.joins_next(self._ids[-1]):
+            return ""
+        whole = self._tokenizer.decode(self._ids[self._start :])
+        if whole.endswith(_REPLACEMENT):
+            return ""
+        return self._give(whole)
+
+    def flush(self) -> str:
+        """What was withheld, now that no more ids come."""
+        return self._give(self._tokenizer.decode(self._ids[self._start :]))
+
+    def _give(self, whole: str) -> str:
+        known = self._tokenizer.decode(self._ids[self._start : self._done])
+        piece = whole[len(known) :]
+        if piece:  # a window that starts with nothing visible would decode as if at the beginning
+            self._start = self._done
+        self._done = len(self._ids)
+        return piece
+
+
+def special_pattern(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Matches any special string, the longest first; None when there are none."""
+    names = sorted(tokenizer.special_ids, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names))) if names else None
+
+
+def split_specials(tokenizer: Tokenizer, text: str) -> Iterator[tuple[str, int | None]]:
+    """`text` cut as the tokenizer would: plain stretches (id None) and special tokens."""
+    pattern = special_pattern(tokenizer)
+    at = 0
+    for match in pattern.finditer(text) if pattern else ():
+        id_ = tokenizer.special_ids[match.group()]
+        token = tokenizer.added[id_]
+        plain = text[at : match.start()]
+        yield (plain.rstrip() if token.lstrip else plain), None
+        yield match.group(), id_
+        at = match.end()
+        while token.rstrip and at < len(text) and text[at].isspace():
+            at += 1
+    yield text[at:], None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} must hold a JSON object")
+    return value

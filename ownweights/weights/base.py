@@ -1,0 +1,49 @@
+"""Where a base's weights are, and which weights they are.
+
+In: the name a user writes for `base`. Out: a folder, and an id that changes when its weights,
+configuration or tokenizer do (test_base_id_changes_with_any_of_its_files). No torch here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ownweights.core.artefact import ID_CHARS, hash_file, hash_json
+from ownweights.core.errors import ArtefactMissing
+from ownweights.core.project import Project
+
+SEEDLING = "seedling"
+EMBEDDED_DIR = Path(__file__).parent / SEEDLING
+_NAMING = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def resolve_base(project: Project, name: str) -> Path:
+    """The folder of a base: the embedded one, one made in the project, or any folder.
+
+    Raises: ArtefactMissing, saying where it was looked for
+    """
+    if name == SEEDLING:
+        if (EMBEDDED_DIR / "config.json").is_file():
+            return EMBEDDED_DIR
+        raise ArtefactMissing(
+            "this installation holds no embedded base",
+            hint="reinstall the package, or point `base` at a hub checkpoint's folder",
+        )
+    made = project.kind_dir("base") / name
+    for path in (made, project.root / Path(name).expanduser()):
+        if (path / "config.json").is_file():
+            return path.resolve()
+    raise ArtefactMissing(
+        f"base {name!r} was not found: neither {made} nor a folder of that name has a config.json",
+        hint=f"use '{SEEDLING}', a base of this project, or the path of a hub checkpoint's folder",
+    )
+
+
+def base_id(folder: Path) -> str:
+    """The short content hash of a base: its weights, configuration, tokenizer and chat template."""
+    names = sorted(
+        path.name for path in folder.iterdir()
+        if path.name in _NAMING or path.suffix == ".safetensors"
+        or path.name.endswith(".safetensors.index.json")
+    )  # fmt: skip
+    return hash_json({name: hash_file(folder / name) for name in names})[:ID_CHARS]
