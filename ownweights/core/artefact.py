@@ -1,9 +1,10 @@
 """Immutable folders named by what is in them: datasets, students, bases, verdicts.
 
 In: files written into a draft folder, and a card. Out: `<kind>/<id>/` with `card.json`, where id is
-a short hash of every file's bytes and of the card's `identity`. Invariants: an artefact appears whole
-or not at all (rename, test_artefact_crash_leaves_no_half); the same content gets the same id
-(test_artefact_same_content_same_id); a changed byte is found (test_open_artefact_finds_changed_byte).
+a short hash of every file's bytes and of the card's `identity`. Invariants: an artefact appears
+whole or not at all (rename, test_artefact_crash_leaves_no_half); the same content gets the same id
+(test_artefact_same_content_same_id); a changed byte is found
+(test_open_artefact_finds_changed_byte).
 """
 
 from __future__ import annotations

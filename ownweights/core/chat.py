@@ -94,7 +94,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class CompletionChunk:
-    """One piece of a streamed answer; the last one carries `finish_reason` (and `usage` if known)."""
+    """One piece of a streamed answer; the last carries `finish_reason` (and `usage` if known)."""
 
     text: str
     finish_reason: str | None = None

@@ -1,7 +1,7 @@
 """When two prompts count as the same: exact after normalising, near by shared character shingles.
 
 Normalising keeps letters and digits alone (NFKC, case folded, digits as 0), so that "Play it!" and
-"play it" are one prompt. Near means Jaccard similarity of character 4-gram sets of at least a limit.
+"play it" are one prompt. Near means Jaccard similarity of 4-gram sets of at least a limit.
 """
 
 from __future__ import annotations

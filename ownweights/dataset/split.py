@@ -1,8 +1,9 @@
 """Which split a request belongs to: by hash of its unit, never by row, and never by a seed.
 
-The unit is the session, the prompt cluster (all requests whose prompts are equal after normalising),
-or a metadata key. The same unit lands in the same split in every project with the same salt, which
-is how text can be proved to be outside the held-out splits before any dataset exists.
+The unit is the session, the prompt cluster (all requests whose prompts are equal after
+normalising), or a metadata key. The same unit lands in the same split in every project with the
+same salt, which is how text can be proved to be outside the held-out splits before any dataset
+exists.
 """
 
 from __future__ import annotations
