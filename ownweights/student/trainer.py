@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ from ownweights.model.transformer import Transformer
 from ownweights.student.loss import token_loss
 
 CHECKPOINT_NAME = "checkpoint.pt"
+_CHECKPOINT_KEYS = {"run_id", "step", "parameters", "optimisers"}
+_START_AGAIN = "delete the folder to start the run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How parameters move. Matrices of a full run may use Muon, everything else AdamW."""
+    """How parameters move. Matrices inside the network may use Muon, everything else AdamW."""
 
     learning_rate: float
     muon_learning_rate: float | None = None
@@ -144,18 +146,13 @@ class Trainer:
         path = folder / CHECKPOINT_NAME
         if not path.is_file():
             return False
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
-        except Exception as error:
-            raise ArtefactError(
-                f"{path} cannot be read: {type(error).__name__}",
-                hint="delete the folder to start the run again",
-            ) from error
+        state = read_checkpoint(path)
         if state["run_id"] != self.run_id and not other_plan:
             raise ArtefactError(
                 f"{path} belongs to run {state['run_id']}, expected {self.run_id}",
-                hint="delete the folder to start the run again",
+                hint=_START_AGAIN,
             )
+        self._refuse_other_network(path, state["parameters"])
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][name])
@@ -164,20 +161,42 @@ class Trainer:
         self.step = state["step"]
         return True
 
+    def _refuse_other_network(self, path: Path, saved: dict[str, Tensor]) -> None:
+        ours = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        theirs = {name: tuple(p.shape) for name, p in saved.items()}
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                raise ArtefactError(
+                    f"{path} is of another network: {name} is {theirs.get(name)}, expected"
+                    f" {ours.get(name)}",
+                    hint=_START_AGAIN,
+                )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote.
+
+    Raises: ArtefactError when the file is damaged
+    """
+    try:
+        state: Any = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise ArtefactError(
+            f"{path} cannot be read: {type(error).__name__}", hint=_START_AGAIN
+        ) from error
+    if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT_KEYS:
+        raise ArtefactError(f"{path} is not a checkpoint of a training run", hint=_START_AGAIN)
+    return state
+
 
 def batch_loss(model: Transformer, batch: Batch, total: float) -> Tensor:
     """The loss of one batch, scored at its trained positions only."""
     hidden = model(batch.tokens).flatten(0, 1)  # (B·T, E)
-    head = model.model.embed_tokens.weight if model.lm_head is None else None
-    if head is None:
-        assert model.lm_head is not None, "an untied model has a head"
+    if model.lm_head is None:
+        head = model.model.embed_tokens.weight
+    else:
         head = model.lm_head.effective_weight()
     return token_loss(hidden.index_select(0, batch.where), head, batch.targets, total)
-
-
-def describe_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain JSON."""
-    return asdict(recipe)
 
 
 def _make_optimisers(
@@ -186,7 +205,7 @@ def _make_optimisers(
     matrices = [
         p
         for name, p in parameters.items()
-        if recipe.muon_learning_rate is not None and p.ndim == 2 and "embed_tokens" not in name
+        if recipe.muon_learning_rate is not None and p.ndim == 2 and not _is_of_tokens(name)
     ]
     chosen = {id(p) for p in matrices}
     others = [p for p in parameters.values() if id(p) not in chosen]
@@ -207,3 +226,7 @@ def _make_optimisers(
             )
         )  # fmt: skip
     return optimisers
+
+
+def _is_of_tokens(name: str) -> bool:
+    return "embed_tokens" in name or "lm_head" in name
