@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from ownweights.cli.main import project_of
+from ownweights.cli.output import json_option, print_rows
+from ownweights.core.errors import EXIT_ERROR, EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from ownweights.core.settings import TeacherSettings
 
 
 @click.group()
@@ -35,3 +43,49 @@ def replay(files: tuple[Path, ...], host: str, port: int, seed: int, as_json: bo
         click.echo(told, err=True)
 
     serve_replay(files, host=host, port=port, seed=seed, on_ready=on_ready)
+
+
+@teacher.command()
+@click.argument("name", required=False)
+@click.option("--ask", is_flag=True, help="Also ask for one short answer, which may cost money.")
+@json_option
+@click.pass_context
+def check(ctx: click.Context, name: str | None, ask: bool, as_json: bool) -> int:
+    """See whether the teacher NAME of own.toml answers; without NAME, every teacher."""
+    import asyncio
+
+    from ownweights.core.settings import load_settings
+
+    settings = load_settings(project_of(ctx))
+    if name is not None and name not in settings.teacher:
+        known = ", ".join(settings.teacher) or "none"
+        raise UsageError(f"there is no teacher {name!r} in own.toml", hint=f"there are: {known}")
+    if not settings.teacher:
+        raise UsageError("own.toml names no teacher", hint="add [teacher.main] with base_url")
+    names = list(settings.teacher) if name is None else [name]
+    rows = [asyncio.run(_check_one(each, settings.teacher[each], ask)) for each in names]
+    print_rows(rows, as_json=as_json)
+    return EXIT_OK if all(row["ok"] for row in rows) else EXIT_ERROR
+
+
+async def _check_one(name: str, row: TeacherSettings, ask: bool) -> dict[str, Any]:
+    from ownweights.core.chat import ChatRequest
+    from ownweights.core.errors import OwnError
+    from ownweights.teacher.client import TeacherClient
+
+    found: dict[str, Any] = {"teacher": name, "base_url": row.base_url, "ok": False}
+    try:
+        async with TeacherClient.from_env(
+            row.base_url, key_env=row.key_env, model=row.model or None, max_retries=0,
+            timeout_s=row.timeout_s,
+        ) as client:  # fmt: skip
+            models = await client.models()
+            found["models"] = len(models)
+            if ask:
+                hello = [{"role": "user", "content": "Say hello."}]
+                model = row.model or (models[0] if models else "")
+                answer = await client.complete(ChatRequest.of(hello, model, max_tokens=8))
+                found["answered_by"] = answer.model
+        return {**found, "ok": True, "what": "answers"}
+    except OwnError as error:
+        return {**found, "what": error.what}

@@ -28,7 +28,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def bind(host: str, port: int) -> socket.socket:
     """A bound TCP socket; PortInUse when someone else has the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # the protocol is named because asyncio switches Nagle's delay off only where it is
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
