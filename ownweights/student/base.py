@@ -65,6 +65,7 @@ class BaseRecipe:
     shape: ModelConfig
     text: TextRecipe
     train: TrainRecipe
+    sources: tuple[dict[str, str], ...] = ()
 
 
 def read_recipe(path: Path) -> BaseRecipe:
@@ -75,13 +76,16 @@ def read_recipe(path: Path) -> BaseRecipe:
         raise SettingsError(f"there is no recipe {path}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    if set(raw) != {"shape", "text", "train"}:
-        raise SettingsError(f"{path}: expected the tables shape, text and train, got {sorted(raw)}")
+    if set(raw) - {"sources"} != {"shape", "text", "train"}:
+        raise SettingsError(
+            f"{path}: expected the tables shape, text, train and sources, got {sorted(raw)}"
+        )
     shape = {**raw["shape"], "bos_token_id": BOS_ID, "pad_token_id": PAD_ID}
     return BaseRecipe(
         _table(ModelConfig, {**shape, "eos_token_ids": (END_ID,)}, path),
         _table(TextRecipe, raw["text"], path),
         _table(TrainRecipe, raw["train"], path),
+        tuple(raw.get("sources", ())),
     )
 
 

@@ -7,6 +7,7 @@ source and licence, and how it compares with a 5-gram model and with zstd on the
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,6 @@ def publish_base(
     project: Project,
     *,
     corpus: Path,
-    sources: Sequence[dict[str, Any]] = (),
 ) -> Artefact:
     """Seal the trained base with its card."""
     model, steps = load_trained(recipe, work)
@@ -62,8 +62,9 @@ def publish_base(
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": steps,
         "tokens_seen": steps * recipe.train.rows * recipe.train.length,
-        "text": (work / TEXT_CARD).read_text("utf-8"),
-        "sources": list(sources),
+        "text": json.loads((work / TEXT_CARD).read_text("utf-8")),
+        "licence": "Apache-2.0",
+        "sources": list(recipe.sources),
         "held_out_bits_per_byte": compare_bits_per_byte(model, tokenizer, held_out, training),
     }
     with draft_folder(project.kind_dir("base")) as draft:
@@ -130,5 +131,6 @@ def _hashes(codes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 def _identity(recipe: BaseRecipe) -> dict[str, Any]:
     found = dataclasses.asdict(recipe)
     found["shape"]["eos_token_ids"] = list(recipe.shape.eos_token_ids)
+    del found["sources"]
     assert math.isfinite(recipe.train.learning_rate), "a recipe holds plain numbers"
     return found
