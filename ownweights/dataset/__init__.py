@@ -1,1 +1,26 @@
+"""What the student will study: records selected, split, freed of duplicates, sealed with a card.
 
+records ─► select ─► split by hash of the unit ─► remove duplicates ─► check terms ─► seal
+"""
+
+from ownweights.dataset.build import build_dataset
+from ownweights.dataset.example import Example
+from ownweights.dataset.load import Dataset, list_datasets, load_dataset
+from ownweights.dataset.options import DatasetOptions
+from ownweights.dataset.prune import PruneRule, apply_prune
+from ownweights.dataset.split import SPLITS, split_of
+from ownweights.dataset.unit import unit_of
+
+__all__ = [
+    "SPLITS",
+    "Dataset",
+    "DatasetOptions",
+    "Example",
+    "PruneRule",
+    "apply_prune",
+    "build_dataset",
+    "list_datasets",
+    "load_dataset",
+    "split_of",
+    "unit_of",
+]

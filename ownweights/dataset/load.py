@@ -1,0 +1,90 @@
+"""A dataset on disk: four files of examples and a card, read back as they were sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ownweights.core.artefact import Artefact, list_artefacts, open_artefact
+from ownweights.core.errors import ArtefactError, UsageError
+from ownweights.core.project import Project
+from ownweights.dataset.example import Example
+from ownweights.dataset.prune import PruneRule
+from ownweights.dataset.split import SPLITS
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An immutable dataset. Examples are read from disk when asked for."""
+
+    id: str
+    path: Path
+    card: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, artefact: Artefact) -> Dataset:
+        """The dataset in an opened artefact."""
+        return cls(artefact.id, artefact.path, artefact.card)
+
+    @property
+    def workload(self) -> str:
+        return self.card["identity"]["workload"]
+
+    @property
+    def split_by(self) -> str:
+        """What was split as one: `session`, `prompt` or `meta:<key>`."""
+        return self.card["identity"]["split_by"]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Examples in each split."""
+        return self.card["facts"]["counts"]
+
+    @cached_property
+    def prune(self) -> PruneRule | None:
+        """How the student's messages differ from the request's; None when not at all."""
+        rule = self.card["identity"]["prune"]
+        return None if rule is None else PruneRule.from_json(rule)
+
+    def examples(self, split: str) -> list[Example]:
+        """All examples of a split, in the dataset's own (hash) order."""
+        return list(self.iter_examples(split))
+
+    def iter_examples(self, split: str) -> Iterator[Example]:
+        """The examples of a split, one at a time."""
+        path = self.path / split_file(split)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield Example.from_json(json.loads(_text(line)), self.prune)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ArtefactError(
+                        f"{path}:{number} is not an example: {error!r}",
+                        hint="the file was changed after it was made; build the dataset again",
+                    ) from None
+
+
+def load_dataset(project: Project, dataset_id: str, *, verify: bool = False) -> Dataset:
+    """The dataset of that id (a unique prefix will do); `verify` re-hashes every file."""
+    kind_dir = project.kind_dir("dataset")
+    return Dataset.of(open_artefact(kind_dir, dataset_id, "dataset", verify=verify))
+
+
+def list_datasets(project: Project) -> list[Dataset]:
+    """All datasets of the project, oldest first."""
+    return [Dataset.of(a) for a in list_artefacts(project.kind_dir("dataset"), "dataset")]
+
+
+def split_file(split: str) -> str:
+    """The name of a split's file."""
+    if split not in SPLITS:
+        raise UsageError(f"{split!r} is not a split", hint=f"the splits are {', '.join(SPLITS)}")
+    return f"{split}.jsonl"
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogatepass")

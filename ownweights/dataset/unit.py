@@ -1,0 +1,69 @@
+"""What is split as one: the session, all requests with one prompt, or a metadata value.
+
+In: records of one workload and `split_by`. Out: one unit string for each record, which
+`split.split_of` hashes. A record's unit depends on that record and on `split_by` alone, never on
+its neighbours, so a later record cannot move an earlier one
+(test_unit_of_depends_on_its_record_alone).
+Only `auto` looks at all records, once, to choose; the choice and its reason go on the card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ownweights.core.errors import InputError
+from ownweights.dataset.prompt import first_user_text, prompt_key
+from ownweights.traffic.record import Record
+
+AUTO_METADATA_KEY = "task_id"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitBy:
+    """How a workload is split: `session`, `prompt` or `meta:<key>`, and why."""
+
+    name: str
+    reason: str
+
+
+def choose_split_by(records: Sequence[Record], asked: str) -> SplitBy:
+    """What to split by: as asked, or for `auto` the widest unit that every record has."""
+    if asked != "auto":
+        return SplitBy(_spelled(asked), "as asked")
+    if records and all(AUTO_METADATA_KEY in record.metadata for record in records):
+        return SplitBy(f"meta:{AUTO_METADATA_KEY}", f"every record has a {AUTO_METADATA_KEY}")
+    if records and all(record.session for record in records):
+        return SplitBy("session", "every record has a session")
+    return SplitBy("prompt", "not every record has a session")
+
+
+def unit_of(record: Record, split_by: str) -> str:
+    """The unit of one record: `session:…`, `meta:<key>:…`, or `prompt:…` of the first question."""
+    if split_by == "prompt":
+        return "prompt:" + prompt_key(first_user_text(record.request))
+    if split_by == "session":
+        if not record.session:
+            raise _lacks(record, "session", "session")
+        return f"session:{record.session}"
+    key = split_by.removeprefix("meta:")
+    if key not in record.metadata:
+        raise _lacks(record, f"metadata {key!r}", split_by)
+    value = record.metadata[key]
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return f"meta:{key}:{text}"
+
+
+def _spelled(asked: str) -> str:
+    if asked in ("prompt", "session") or asked.startswith("meta:"):
+        return asked
+    return f"meta:{asked}"
+
+
+def _lacks(record: Record, what: str, split_by: str) -> InputError:
+    return InputError(
+        f"the record has no {what}, so it cannot be split by {split_by!r}",
+        where=f"record {record.source_id or record.id}",
+        hint="split by something that every record has, or by 'prompt'",
+    )
