@@ -203,7 +203,8 @@ class Gateway:
         completion = await self._ask_student(exchange, route)
         if completion is None or not _keeps_format(exchange, completion):
             return None
-        if completion.usage.prompt_tokens > route.max_prompt_tokens:
+        limit = route.max_prompt_tokens
+        if limit is not None and completion.usage.prompt_tokens > limit:
             exchange.reason = "ineligible:context"
             return None
         decision = decide(route, completion)

@@ -38,7 +38,11 @@ class RouteTable:
         if changed_ns != self._seen_ns:
             is_settled = time.time_ns() - changed_ns > TICK_NS
             self._routes, self.faults = read_active(self._project)
-            self._by_prompt = {r.prompt_hash: r for r in self._routes.values() if r.prompt_hash}
+            self._by_prompt = {
+                prompt_hash: route
+                for route in self._routes.values()
+                for prompt_hash in route.prompt_hashes
+            }
             self._seen_ns = changed_ns if is_settled else None
         return self._routes
 

@@ -186,13 +186,16 @@ class Students:
 
 
 def student_request(route: Route, body: dict[str, Any]) -> ChatRequest:
-    """The request as the student sees it: messages as one text each, pruned as in its dataset."""
+    """The request as the student sees it: pruned as in its dataset, decoded as it was certified."""
     rule = None if route.prune is None else PruneRule.from_json(route.prune)
     wanted: dict[str, Any] = {
+        "model": route.student_id,
         "messages": apply_prune(rule, plain_messages(body["messages"])),
         "temperature": 0,
+        **route.decoding,
     }
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    if limit is not None:
-        wanted["max_tokens"] = limit
-    return ChatRequest({"model": route.student_id, **wanted})
+    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    limits = [limit for limit in (asked, wanted.get("max_tokens")) if limit is not None]
+    if limits:
+        wanted["max_tokens"] = min(limits)
+    return ChatRequest(wanted)

@@ -1,10 +1,11 @@
 """Who answers which request: a route per workload, what it may take, and what it may send.
 
-certificate ─ write_route ─ activate ─→ active_routes ─→ eligible ─→ decide
+certificate ─ promote ─→ route/<id>.toml ─ activate ─→ read_active ─ eligible ─→ decide
 """
 
 from ownweights.route.decide import BELOW_THRESHOLD, SERVED, Decision, decide
-from ownweights.route.eligible import eligible, plain_messages
+from ownweights.route.eligible import eligible, plain_messages, unanswerable
+from ownweights.route.promotion import NotCertified, promote
 from ownweights.route.route import (
     Route,
     activate,
@@ -22,6 +23,7 @@ __all__ = [
     "BELOW_THRESHOLD",
     "SERVED",
     "Decision",
+    "NotCertified",
     "Route",
     "activate",
     "active_dir",
@@ -32,7 +34,9 @@ __all__ = [
     "list_routes",
     "load_route",
     "plain_messages",
+    "promote",
     "read_active",
     "rollback",
+    "unanswerable",
     "write_route",
 ]

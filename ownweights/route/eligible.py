@@ -23,6 +23,7 @@ from ownweights.traffic.workload import workload_hash
 
 # No token of a tokenizer in use is longer on average over a whole prompt: a longer text cannot fit.
 MAX_CHARS_PER_TOKEN = 16
+MOST_PROMPT_TOKENS = 131_072  # the longest window of the models that students are made of
 ROLES = ("system", "user", "assistant")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
@@ -89,7 +90,16 @@ _MESSAGE_FIELDS = ("role", "content")
 
 def eligible(route: Route, body: Mapping[str, Any]) -> str | None:
     """None when the route's student can answer `body` as asked, else `ineligible:<field>`."""
-    field = _odd_field(body) or _odd_message(body["messages"]) or _odd_prompt(route, body)
+    odd = unanswerable(body)
+    if odd is not None:
+        return odd
+    field = _odd_prompt(route, body)
+    return None if field is None else f"ineligible:{field}"
+
+
+def unanswerable(body: Mapping[str, Any]) -> str | None:
+    """None when some student could answer a request of this form, else `ineligible:<field>`."""
+    field = _odd_field(body) or _odd_message(body.get("messages"))
     return None if field is None else f"ineligible:{field}"
 
 
@@ -121,14 +131,14 @@ def _odd_field(body: Mapping[str, Any]) -> str | None:
 
 
 def _odd_prompt(route: Route, body: Mapping[str, Any]) -> str | None:
-    if route.prompt_hash and workload_hash(body) != route.prompt_hash:
+    if route.prompt_hashes and workload_hash(body) not in route.prompt_hashes:
         return "prompt"
     messages = plain_messages(body["messages"])
     rule = None if route.prune is None else PruneRule.from_json(route.prune)
     if rule is not None and rule.drops_system and system_hash(messages) != rule.system_hash:
         return "prompt"
-    num_chars = sum(len(message["content"]) for message in messages)
-    return "context" if num_chars > route.max_prompt_tokens * MAX_CHARS_PER_TOKEN else None
+    max_chars = (route.max_prompt_tokens or MOST_PROMPT_TOKENS) * MAX_CHARS_PER_TOKEN
+    return "context" if sum(len(message["content"]) for message in messages) > max_chars else None
 
 
 def _odd_message(messages: Any) -> str | None:

@@ -32,18 +32,18 @@ from ownweights.core.project import Project
 from ownweights.traffic.workload import check_workload_name
 
 ID_CHARS = 12
-DEFAULT_TIMEOUT_S = 30.0
-DEFAULT_MAX_PROMPT_TOKENS = 1024
-_JSON_FIELDS = ("confidence", "prune")
+DEFAULT_TIMEOUT_S = 10.0
+_JSON_FIELDS = ("confidence", "prune", "decoding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One workload's route to a student: serve where `confidence` scores at least `threshold`.
 
-    `prompt_hash` is the fixed part (system prompt, tools, response format) that was certified;
-    empty when that traffic had several. `teacher` is who answers the rest: a name in own.toml,
-    a base URL, or empty for the workload's own. `id` and `path` are given when it is written.
+    `prompt_hashes` are the fixed parts (system prompt, tools, response format) that were certified;
+    empty where every request has one of its own. `decoding` is how the certified answers were
+    made. `teacher` is who answers the rest: a name in own.toml, a base URL, or empty for the
+    workload's own. `id` and `path` are given when it is written.
     """
 
     workload: str
@@ -51,10 +51,11 @@ class Route:
     verdict_id: str
     threshold: float
     confidence: Mapping[str, Any]
-    prompt_hash: str = ""
+    prompt_hashes: tuple[str, ...] = ()
     prune: Mapping[str, Any] | None = None
+    decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout_s: float = DEFAULT_TIMEOUT_S
-    max_prompt_tokens: int = DEFAULT_MAX_PROMPT_TOKENS
+    max_prompt_tokens: int | None = None  # None: what the student's window leaves room for
     teacher: str = ""
     id: str = ""
     path: Path | None = field(default=None, compare=False)
@@ -229,6 +230,7 @@ def _from_table(table: dict[str, Any], path: Path) -> Route:
         for name in _JSON_FIELDS:
             if name in values:
                 values[name] = json.loads(values[name])
+        values["prompt_hashes"] = tuple(values.get("prompt_hashes", ()))
         route = Route(**values, path=path)
     except (TypeError, ValueError) as error:
         raise InputError(f"is not a route: {error}", where=str(path)) from None
@@ -236,7 +238,7 @@ def _from_table(table: dict[str, Any], path: Path) -> Route:
     return route
 
 
-_TEXTS = ("workload", "student_id", "verdict_id", "prompt_hash", "teacher", "id")
+_TEXTS = ("workload", "student_id", "verdict_id", "teacher", "id")
 
 
 def _check(route: Route, where: str) -> None:
@@ -249,15 +251,17 @@ def _check(route: Route, where: str) -> None:
         raise InputError("a route needs a student_id and a verdict_id", where=where)
     for name in ("threshold", "timeout_s", "max_prompt_tokens"):
         value = getattr(route, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise InputError(f"{name} must be a finite number, got {value!r}", where=where)
-    if route.timeout_s <= 0 or route.max_prompt_tokens <= 0:
-        raise InputError("timeout_s and max_prompt_tokens must be above 0", where=where)
+        if value is None and name == "max_prompt_tokens":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{name} must be a number, got {value!r}", where=where)
+        if not math.isfinite(value):
+            raise InputError(f"{name} must be finite, got {value!r}", where=where)
+        if name != "threshold" and value <= 0:
+            raise InputError(f"{name} must be above 0, got {value!r}", where=where)
+    if not all(isinstance(one, str) for one in route.prompt_hashes):
+        raise InputError("prompt_hashes must be a list of texts", where=where)
     if not isinstance(route.confidence, Mapping) or not route.confidence:
         raise InputError("confidence must say its kind and parameters", where=where)
-    if not isinstance(route.prune, Mapping | None):
-        raise InputError("prune must be an object", where=where)
+    if not isinstance(route.prune, Mapping | None) or not isinstance(route.decoding, Mapping):
+        raise InputError("prune and decoding must be objects", where=where)

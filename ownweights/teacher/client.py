@@ -2,8 +2,8 @@
 
 In: ChatRequests. Out: Completions, or a CompleterError that says what the endpoint did. Errors that
 may pass (no connection, 408, 409, 429, 5xx) are tried again within the time allowed, never after
-the first streamed piece. Invariants: the key comes from the caller or the environment and appears in no
-message (test_client_error_hides_the_key); nothing but CompleterError and InputError leaves
+the first streamed piece. Invariants: the key comes from the caller or the environment and appears
+in no message (test_client_error_hides_the_key); nothing but CompleterError and InputError leaves
 (test_client_garbage_is_garbled).
 """
 
@@ -156,14 +156,19 @@ class TeacherClient:
         """A successful answer's head, after as many tries as are allowed."""
         attempt = 0
         while True:
+            told = ""
             try:
                 response = await self._ask(body, give_up_s)
-                break
+                if response.is_success:
+                    break
+                told = response.headers.get("retry-after", "")
+                failure: CompleterError = await self._refusal(response, give_up_s)
             except CompleterError as error:
-                wait_s = _wait_s(error, attempt)
-                is_last = attempt >= self._max_retries or time.monotonic() + wait_s >= give_up_s
-                if is_last or not _may_pass(error):
-                    raise
+                failure = error
+            wait_s = _wait_s(told, attempt)
+            is_last = attempt >= self._max_retries or time.monotonic() + wait_s >= give_up_s
+            if is_last or not _may_pass(failure):
+                raise failure
             attempt += 1
             await self._pause(wait_s)
         try:
@@ -179,12 +184,17 @@ class TeacherClient:
                 request = client.build_request(kind, self.base_url + path, content=body)
             except httpx.InvalidURL as error:
                 raise CompleterError(f"{self.base_url!r} is not an address: {error}") from None
-            response = await client.send(request, stream=True)
-            if response.is_success:
-                return response
-            content = await self._read(response, give_up_s)
-            await response.aclose()
-        raise _refused(response, content, self._api_key)
+            return await client.send(request, stream=True)
+
+    async def _refusal(self, response: httpx.Response, give_up_s: float) -> CompleterRefused:
+        """What an endpoint said when it refused, without the key."""
+        content = await self._read(response, give_up_s)
+        await response.aclose()
+        what = f"the teacher answered {response.status_code}"
+        with contextlib.suppress(CompleterGarbled):
+            what += f": {_said(_decode(content))}"
+        what = what.replace(self._api_key, "***") if self._api_key else what
+        return CompleterRefused(what, status=response.status_code, body=content)
 
     @contextlib.asynccontextmanager
     async def _in_time(self, give_up_s: float) -> AsyncGenerator[None, None]:
@@ -280,22 +290,6 @@ def _decode(content: bytes) -> Any:
         raise CompleterGarbled("the teacher's answer is not JSON in UTF-8") from None
 
 
-class _Refused(CompleterRefused):
-    """A refusal, and how long the endpoint asks to wait."""
-
-    retry_after: str = ""
-
-
-def _refused(response: httpx.Response, content: bytes, key: str | None) -> _Refused:
-    what = f"the teacher answered {response.status_code}"
-    with contextlib.suppress(CompleterGarbled):
-        what += f": {_said(_decode(content))}"
-    what = what.replace(key, "***") if key else what
-    error = _Refused(what, status=response.status_code, body=content)
-    error.retry_after = response.headers.get("retry-after", "")
-    return error
-
-
 def _said(body: Any) -> str:
     """The message of an error body, shortened."""
     error = body.get("error") if isinstance(body, Mapping) else None
@@ -309,10 +303,10 @@ def _may_pass(error: CompleterError) -> bool:
     return not isinstance(error, CompleterTimeout)
 
 
-def _wait_s(error: CompleterError, attempt: int) -> float:
+def _wait_s(told: str, attempt: int) -> float:
     """How long to wait before the next try: as told, else doubling with chance."""
     with contextlib.suppress(ValueError):
-        seconds = float(error.retry_after if isinstance(error, _Refused) else "")
+        seconds = float(told)
         if math.isfinite(seconds) and seconds >= 0:
             return min(seconds, MAX_WAIT_S)
     return 0.5 * 2**attempt * random.uniform(0.75, 1.25)
