@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
-from collections.abc import Iterator, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,23 @@ from tokenizers import Tokenizer
 
 from ownweights.core.artefact import hash_json, write_atomic
 from ownweights.core.errors import ArtefactError, SettingsError, nearest
+from ownweights.core.strict import Limits, check_value, parse_toml, setting
 from ownweights.model.config import ModelConfig
 from ownweights.model.transformer import Transformer, initialise
 from ownweights.student import corpus as text_of
 from ownweights.student.tokens import TokenFile, encode_documents, encode_drills
 from ownweights.student.trainer import Batch, Recipe, StepReport, Trainer, batch_loss
-from ownweights.student.vocabulary import BOS_ID, END_ID, PAD_ID, USER_ID, train_tokenizer
+from ownweights.student.vocabulary import (
+    BOS_ID,
+    END_ID,
+    MAX_VOCAB_SIZE,
+    MIN_VOCAB_SIZE,
+    PAD_ID,
+    USER_ID,
+    train_tokenizer,
+)
 
+SOURCE_KEYS = ("name", "what", "licence")
 TOKENS_NAME, TEXT_CARD, TOKENIZER_NAME = "tokens.u16", "text.json", "tokenizer.json"
 
 
@@ -35,71 +45,125 @@ TOKENS_NAME, TEXT_CARD, TOKENIZER_NAME = "tokens.u16", "text.json", "tokenizer.j
 class TextRecipe:
     """What is read and how often."""
 
-    workloads: list[str]
-    held_out_from: list[str]
-    prompt_repeats: int = 1
-    num_drills: int = 0
-    tokenizer_every: int = 1
+    workloads: tuple[str, ...]
+    held_out_from: tuple[str, ...]
+    prompt_repeats: int = setting(1, at_least=0)
+    num_drills: int = setting(0, at_least=0)
+    tokenizer_every: int = setting(1, at_least=1)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRecipe:
     """How long, in what portions and at what rates."""
 
-    steps: int
-    rows: int
-    length: int
-    learning_rate: float
-    muon_learning_rate: float
-    weight_decay: float = 0.0
-    warmup_frac: float = 0.02
-    decay_frac: float = 0.3
-    long_frac: float = 0.0
-    seed: int = 1
+    steps: int = setting(at_least=1)
+    rows: int = setting(at_least=1)
+    length: int = setting(at_least=2)
+    learning_rate: float = setting(at_least=0, at_most=1, is_open=True)
+    muon_learning_rate: float = setting(at_least=0, at_most=1, is_open=True)
+    weight_decay: float = setting(0.0, at_least=0, at_most=1)
+    warmup_frac: float = setting(0.02, at_least=0, at_most=1)
+    decay_frac: float = setting(0.3, at_least=0, at_most=1)
+    long_frac: float = setting(0.0, at_least=0, at_most=1)
+    seed: int = setting(1, at_least=0)
 
 
 @dataclass(frozen=True, slots=True)
 class BaseRecipe:
-    """The whole recipe of a base."""
+    """The whole recipe of a base; `sources` say what is read, and do not change what is trained."""
 
     shape: ModelConfig
     text: TextRecipe
     train: TrainRecipe
     sources: tuple[dict[str, str], ...] = ()
 
+    def trained_by(self) -> dict[str, Any]:
+        """Everything that decides the weights, as plain JSON."""
+        parts = {"shape": self.shape, "text": self.text, "train": self.train}
+        plain = {name: dataclasses.asdict(part) for name, part in parts.items()}
+        plain["shape"]["eos_token_ids"] = list(self.shape.eos_token_ids)
+        return plain
+
 
 def read_recipe(path: Path) -> BaseRecipe:
-    """The recipe in a TOML file; unknown tables and keys are refused."""
+    """The recipe in a TOML file.
+
+    Raises: SettingsError naming the table or key that is unknown, missing or of another kind
+    """
+    raw = _read_tables(path)
+    fixed = {"bos_token_id": BOS_ID, "pad_token_id": PAD_ID, "eos_token_ids": (END_ID,)}
+    recipe = BaseRecipe(
+        _table(ModelConfig, raw["shape"], f"{path}: [shape]", fixed),
+        _table(TextRecipe, raw["text"], f"{path}: [text]"),
+        _table(TrainRecipe, raw["train"], f"{path}: [train]"),
+        tuple(_source(table, path) for table in raw.get("sources", ())),
+    )
+    check_value(
+        recipe.shape.vocab_size, int, Limits(MIN_VOCAB_SIZE, MAX_VOCAB_SIZE),
+        f"{path}: [shape] vocab_size",
+    )  # fmt: skip
+    check_value(
+        recipe.train.length, int, Limits(at_most=recipe.shape.max_position_embeddings),
+        f"{path}: [train] length",
+    )  # fmt: skip
+    return recipe
+
+
+def _read_tables(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = parse_toml(path.read_text("utf-8"), str(path))
     except FileNotFoundError:
         raise SettingsError(f"there is no recipe {path}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: {error}") from None
-    if set(raw) - {"sources"} != {"shape", "text", "train"}:
+    named = set(raw) - {"sources"}
+    if named != {"shape", "text", "train"} or not all(
+        isinstance(raw[name], dict) for name in named
+    ):
         raise SettingsError(
             f"{path}: expected the tables shape, text, train and sources, got {sorted(raw)}"
         )
-    shape = {**raw["shape"], "bos_token_id": BOS_ID, "pad_token_id": PAD_ID}
-    return BaseRecipe(
-        _table(ModelConfig, {**shape, "eos_token_ids": (END_ID,)}, path),
-        _table(TextRecipe, raw["text"], path),
-        _table(TrainRecipe, raw["train"], path),
-        tuple(raw.get("sources", ())),
-    )
+    return raw
 
 
-def _table(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
-    known = [field.name for field in dataclasses.fields(kind)]
+def _source(table: object, path: Path) -> dict[str, str]:
+    """What was read and under which licence, as it goes on the card."""
+    if not isinstance(table, dict) or set(table) != set(SOURCE_KEYS):
+        raise SettingsError(f"{path}: each of [[sources]] needs {', '.join(SOURCE_KEYS)}")
+    return {key: check_value(table[key], str, Limits(), f"{path}: {key}") for key in SOURCE_KEYS}
+
+
+def _table(
+    kind: type[Any], values: dict[str, Any], where: str, fixed: Mapping[str, Any] | None = None
+) -> Any:
+    fixed = fixed or {}
+    hints = typing.get_type_hints(kind)
+    known = {field.name: field for field in dataclasses.fields(kind) if field.name not in fixed}
     for key in values:
         if key not in known:
+            like = nearest(key, known)
             raise SettingsError(
-                f"{path}: unknown key {key!r}", hint=f"did you mean {nearest(key, known)!r}?"
+                f"{where}: unknown key {key!r}", hint=f"did you mean {like!r}?" if like else None
             )
+    checked = {
+        key: check_value(value, hints[key], _limits(known[key], hints[key]), f"{where} {key}")
+        for key, value in values.items()
+    }
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise SettingsError(f"{path}: {error}") from None
+        return kind(**checked, **fixed)
+    except TypeError:
+        lacking = [key for key, one in known.items() if key not in values and _is_needed(one)]
+        raise SettingsError(f"{where}: {', '.join(lacking)} must be given") from None
+
+
+def _limits(field: dataclasses.Field[Any], kind: Any) -> Limits:
+    """The limits a field names; sizes and rates of a shape are positive."""
+    plain = Limits() if kind is bool else Limits(at_least=0, is_open=True)
+    return field.metadata.get("limits", plain)
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def prepare_text(recipe: BaseRecipe, corpus: Path, traffic: Path, work: Path) -> dict[str, Any]:
@@ -210,7 +274,7 @@ def pretrain(
         train.decay_frac,
     )  # fmt: skip
     plan = WindowPlan(TokenFile.open(work / TOKENS_NAME), recipe)
-    trainer = Trainer(model, plan, rates, run_id=hash_json(dataclasses.asdict(recipe))[:12])
+    trainer = Trainer(model, plan, rates, run_id=hash_json(recipe.trained_by())[:12])
     if not trainer.load_checkpoint(work) and branch_from is not None:
         trainer.load_checkpoint(branch_from, other_plan=True)
     plateau_end = int(train.steps * (1 - train.decay_frac))

@@ -1,8 +1,8 @@
 """The pre-training text as token ids on disk, made once, read by position.
 
-In: documents. Out: `tokens.u16` (all documents, each `<|bos|> … <|end|>`, one after the other) and
-`tokens.json` (counts, hash of what it was made from). Windows are drawn by seed and step alone, so
-that a resumed run reads what an uninterrupted one would have read.
+In: documents. Out: ids of all documents, each `<|bos|> … <|end|>`, one after the other, in a file
+of 16-bit numbers. Windows tile the file (test_windows_always_tile_the_file) and are drawn by seed
+and step alone, so that a resumed run reads what an uninterrupted one would have read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from ownweights.core.errors import InputError
 from ownweights.student.drills import make_drill
 from ownweights.student.vocabulary import ASSISTANT_ID, BOS_ID, END_ID, USER_ID
 
@@ -36,8 +37,14 @@ class TokenFile:
         """The windows of one step. Shapes: → (rows, length) int64
 
         Windows tile the file; each epoch visits all of them once, in an order drawn from the seed.
+        Raises: InputError when the file is shorter than a window
         """
         num_windows = len(self.ids) // length
+        if not num_windows:
+            raise InputError(
+                f"the text has {len(self.ids)} tokens, fewer than one window of {length}",
+                hint="give more text, or a recipe with shorter windows",
+            )
         out = np.empty((rows, length), np.int64)
         for row in range(rows):
             epoch, place = divmod(step * rows + row, num_windows)

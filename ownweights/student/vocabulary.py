@@ -2,9 +2,10 @@
 stands.
 
 Spaces are tokens of their own, so that a name has the same tokens in a sentence and between the
-quotes of a JSON string; a small model then copies it token by token. Digits stand alone, JSON's
-structural characters go together. Out: tokenizer.json and tokenizer_config.json as the hub's
-libraries read them.
+quotes of a JSON string (test_tokenizer_gives_a_word_the_same_ids_everywhere); a small model then
+copies it token by token. Digits stand alone, JSON's structural characters go together. A special
+string within a text stays text (test_tokenizer_keeps_special_strings_plain). Out: tokenizer.json
+and tokenizer_config.json as the hub's libraries read them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 PAD_ID, BOS_ID, END_ID, SYSTEM_ID, USER_ID, ASSISTANT_ID, TOOL_ID = range(7)
 
+MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS), 2**16  # every byte; 16-bit ids
 PIECES = r"[\p{L}\p{M}]+|\p{N}|[{}\[\]\x22:,]+|\n+| +|[^\s\p{L}\p{M}\p{N}{}\[\]\x22:,]+|\s"
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -31,6 +33,7 @@ CHAT_TEMPLATE = (
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn the merges from texts. The same texts give the same tokenizer."""
+    assert MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE, "the recipe's vocabulary was checked"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
         [
@@ -46,6 +49,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A saved tokenizer, for which special strings are plain text as they are while training."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
