@@ -35,9 +35,11 @@ from ownweights.teacher.asgi import (
     SSE_HEADERS,
     ClientGone,
     HttpError,
+    Message,
     Receive,
     Scope,
     Send,
+    check_method,
     decode_json,
     header,
     read_body,
@@ -109,20 +111,31 @@ class Gateway:
             await run_lifespan(receive, send, self.start, self.stop)
             return
         assert scope["type"] == "http", "websockets are switched off"
+        is_started = False
+
+        async def tell(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
         try:
-            await self._respond(scope, receive, send)
+            await self._respond(scope, receive, tell)
         except HttpError as error:
             await send_error(send, error)
         except ClientGone:
             return
+        except Exception as error:  # a defect of ours: say so in the shape that clients read
+            log.error("a request failed with %s", type(error).__name__)
+            if not is_started:
+                what = "the gateway failed at this request"
+                await send_error(send, HttpError(500, what, code="internal", kind="server_error"))
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
+        path = scope["path"]
         wanted = _METHODS.get(path)
         if wanted is None:
             raise HttpError(404, "there is no such path here", code="unknown_url")
-        if method != wanted:
-            raise HttpError(405, f"{path} takes {wanted}", code="method_not_allowed")
+        check_method(scope, wanted)
         if path == "/v1/chat/completions":
             await self._chat(scope, receive, send)
         elif path == "/v1/models":
@@ -157,9 +170,7 @@ class Gateway:
             exchange.fail(error)
             await send_error(send, error, exchange.headers())
         except ClientGone:
-            exchange.error = "client_gone"
-            if exchange.response is not None and exchange.status == "ok":
-                exchange.status = "partial"
+            exchange.error, exchange.status = "client_gone", "partial"
         finally:
             self._record(exchange)
 
@@ -177,7 +188,9 @@ class Gateway:
             exchange.workload = named or default_workload(exchange.prompt_hash)
         exchange.route = route
         completion = None
-        if route is not None:
+        if exchange.is_forced:
+            exchange.reason = "forced"
+        elif route is not None:
             completion = await self._try_student(exchange, route, scope)
         if completion is not None:
             await _send_student(exchange, completion, send)
@@ -190,9 +203,6 @@ class Gateway:
         self, exchange: Exchange, route: Route, scope: Scope
     ) -> Completion | None:
         """The student's answer where it may be sent; else None, with the exchange's reason set."""
-        if exchange.is_forced:
-            exchange.reason = "forced"
-            return None
         if not self._may_ask_students(scope):
             exchange.reason = "ineligible:key"
             return None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from ownweights.route import Route, plain_messages
 
 LOOK_S = 0.5  # how often a quiet engine is asked whether it lives
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+SETTLED_S = 60.0  # an engine that lived so long has its failures forgotten
 GRACE_S = 1.0  # past the route's time-out: for an engine that does not keep it
 
 
@@ -45,6 +47,7 @@ class _Running:
 
     engine: Engine
     student_ids: frozenset[str]
+    since_s: float = field(default_factory=time.monotonic)
     num_waiting: int = 0
     completers: dict[str, Completer] = field(default_factory=dict)
 
@@ -57,19 +60,13 @@ class _Running:
 class Students:
     """Keeps one engine running for the students that are wanted; `state` says how it stands."""
 
-    def __init__(
-        self,
-        project: Project,
-        start_engine: StartEngine,
-        *,
-        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, project: Project, start_engine: StartEngine) -> None:
         self._project = project
         self._start_engine = start_engine
-        self._pause = pause
         self._wanted: frozenset[str] = frozenset()
         self._running: _Running | None = None
         self._retired: set[_Running] = set()
+        self._starting: asyncio.Future[Engine] | None = None
         self._changed = asyncio.Event()
         self._num_failures = 0
         self._task: asyncio.Task[None] | None = None
@@ -111,15 +108,16 @@ class Students:
                 self._changed.set()
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine, also one that is still starting."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._wanted = frozenset()
+        if self._starting is not None:
+            with contextlib.suppress(Exception):
+                self._retired.add(_Running(await self._starting, frozenset()))
         if self._running is not None:
-            self._retired.add(self._running)
-            self._running = None
+            self._retire(self._running)
         for running in list(self._retired):
             await self._stop(running)
         self.state = "off"
@@ -131,35 +129,39 @@ class Students:
             await self._look()
             for running in [r for r in self._retired if not r.num_waiting]:
                 await self._stop(running)
+            wait_s = LOOK_S
+            if self.state == "down":
+                wait_s = BACKOFF_S[min(self._num_failures, len(BACKOFF_S)) - 1]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(wait_s):
                     await self._changed.wait()
 
     async def _look(self) -> None:
         running = self._running
         if running is not None and not running.engine.is_alive():
             self._retire(running)
+            if time.monotonic() - running.since_s > SETTLED_S:
+                self._num_failures = 0
             self._fail("the engine process ended by itself")
-            running = None
-        if not self._wanted:
+        elif not self._wanted:
             if running is not None:
                 self._retire(running)
-            self.state = "off"
+            self.state, self.fault = "off", None
         elif running is None or not self._wanted <= running.student_ids:
             await self._start()
-        else:
-            self.state, self.fault = "ready", None
 
     async def _start(self) -> None:
-        wanted = self._wanted
-        if self._num_failures:
-            await self._pause(BACKOFF_S[min(self._num_failures, len(BACKOFF_S)) - 1])
-        self.state = "loading"
+        wanted, self.state = self._wanted, "loading"
+        self._starting = asyncio.ensure_future(
+            asyncio.to_thread(self._start_engine, self._project, sorted(wanted))
+        )
         try:
-            engine = await asyncio.to_thread(self._start_engine, self._project, sorted(wanted))
+            engine = await asyncio.shield(self._starting)
         except Exception as error:  # whatever it is, the teacher goes on answering
+            self._starting = None
             self._fail(str(error) if isinstance(error, OwnError) else type(error).__name__)
             return
+        self._starting = None
         if self._running is not None:
             self._retire(self._running)
         self._running = _Running(engine, wanted)
@@ -169,7 +171,6 @@ class Students:
     def _fail(self, fault: str) -> None:
         self.state, self.fault = "down", fault
         self._num_failures += 1
-        self._changed.set()
 
     def _retire(self, running: _Running) -> None:
         self._retired.add(running)

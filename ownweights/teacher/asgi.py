@@ -28,6 +28,9 @@ SSE_HEADERS: Headers = [
 ]
 
 
+DROPPED_PER_LIMIT = 4  # how much of a body over the limit is read and dropped
+
+
 class HttpError(OwnError):
     """An answer with an error `status`, to be sent in OpenAI's shape."""
 
@@ -39,9 +42,11 @@ class HttpError(OwnError):
         code: str,
         kind: str = "invalid_request_error",
         param: str | None = None,
+        headers: Headers | None = None,
     ) -> None:
         super().__init__(what)
         self.status, self.code, self.kind, self.param = status, code, kind, param
+        self.headers = headers or []
 
     @property
     def body(self) -> dict[str, Any]:
@@ -52,21 +57,35 @@ class ClientGone(Exception):
     """The caller closed the connection before its request was read."""
 
 
+def check_method(scope: Scope, wanted: str) -> None:
+    """HttpError 405 unless the request has the method that its path takes."""
+    if scope["method"] != wanted:
+        what = f"{scope['path']} takes {wanted}"
+        allow = [(b"allow", wanted.encode())]
+        raise HttpError(405, what, code="method_not_allowed", headers=allow)
+
+
 async def read_body(receive: Receive, max_bytes: int) -> bytes:
-    """The whole request body; HttpError 413 as soon as it is longer than `max_bytes`."""
+    """The whole request body; HttpError 413 when it is longer than `max_bytes`.
+
+    What comes after the limit is read and dropped for a while, because a client that is still
+    sending would not see the answer.
+    """
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > max_bytes:
-            what = f"the request body is longer than {max_bytes} bytes"
-            raise HttpError(413, what, code="request_too_large")
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        size += len(message.get("body", b""))
+        if size <= max_bytes:
+            parts.append(message.get("body", b""))
+        if not message.get("more_body", False) or size > DROPPED_PER_LIMIT * max_bytes:
+            break
+    if size > max_bytes:
+        what = f"the request body is longer than {max_bytes} bytes"
+        raise HttpError(413, what, code="request_too_large")
+    return b"".join(parts)
 
 
 def decode_json(body: bytes) -> dict[str, Any]:
@@ -96,7 +115,7 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> 
 
 async def send_error(send: Send, error: HttpError, headers: Iterable[Any] = ()) -> None:
     """An error answer in OpenAI's shape."""
-    await send_json(send, error.status, error.body, headers)
+    await send_json(send, error.status, error.body, [*error.headers, *headers])
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -31,6 +31,7 @@ from ownweights.teacher.asgi import (
     Receive,
     Scope,
     Send,
+    check_method,
     decode_json,
     read_body,
     run_lifespan,
@@ -204,14 +205,13 @@ class ReplayTeacher:
             return
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
+        path = scope["path"]
         pages: dict[str, Callable[[], Any]] = {"/": self._about, "/health": self._about,
                                                "/v1/models": self._models}  # fmt: skip
         wanted = "POST" if path == "/v1/chat/completions" else "GET"
         if path not in pages and wanted == "GET":
             raise HttpError(404, f"there is no {path} here", code="unknown_url")
-        if method != wanted:
-            raise HttpError(405, f"{path} takes {wanted}, not {method}", code="method_not_allowed")
+        check_method(scope, wanted)
         if wanted == "GET":
             await send_json(send, 200, pages[path](), MARK)
             return
