@@ -57,7 +57,8 @@ class Subject:
     teachers: tuple[str, ...] = ()
     split_by: str = "prompt"
     period: tuple[float, float] | None = None  # unix seconds of the first and last record
-    certify_frac: float = 0.08  # of all units: how many more records bring one more certify unit
+    units_per_record: float = 0.08  # certify units that one more record brings
+    unanswered: int = 0  # certify requests without a teacher's answer: not part of the claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,13 +182,18 @@ def _needed(
     losses = _count(judged, FAILED) / len(judged)
     limits = Limits(claim.alpha, claim.beta, attempt_delta(claim.delta, spend.attempt + 1))
     needed = units_needed(rate, coverage, losses, limits)
-    records = None if needed.units is None else math.ceil(needed.units / subject.certify_frac)
+    records = None if needed.units is None else math.ceil(needed.units / subject.units_per_record)
     return Examples(needed.units, records, needed.reason)
 
 
 def _assumptions(subject: Subject, spend: Spend) -> tuple[str, ...]:
     period = "one recorded period" if subject.period else "one recorded set of requests"
+    left_out = (
+        f"the claim is about requests that the teacher answered: {subject.unanswered} of the"
+        " recorded certify requests have no answer to compare with and are left out"
+    )
     return (
+        *((left_out,) if subject.unanswered else ()),
         f"future requests of workload {subject.workload!r} are like those certified: the data come"
         f" from {period}, which shadow traffic newer than the student would lift",
         f"units (by {subject.split_by}) are independent of each other; requests within one need"

@@ -36,6 +36,7 @@ from ownweights.verdict.slices import slice_keys
 from ownweights.verdict.store import stored_verdict, write_verdict
 
 Progress = Callable[[float, float | None, str], None]  # (done, total, stage)
+GREEDY = {"temperature": 0}  # how students are asked here, and then by a route
 Outcome = Completion | str  # an answer, or why there is none: FAILED or INELIGIBLE
 
 
@@ -77,7 +78,8 @@ class RunOptions:
     workload: str = ""  # empty: what the dataset's card says
     concurrency: int = 32
     timeout_s: float = 60.0
-    decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])  # laid over every request
+    decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])  # laid over GREEDY
+    # what the gateway would keep from the student, and why: None is eligible
     ineligible: Callable[[Mapping[str, Any]], str | None] | None = None
     ledger: Ledger | None = None  # None: the project's own
     keeps_answers: bool = False
@@ -182,6 +184,10 @@ class _Run:
         identity = self.dataset.card.get("identity", {})
         return self.options.workload or str(identity.get("workload", ""))
 
+    @property
+    def decoding(self) -> dict[str, Any]:
+        return {**GREEDY, **self.options.decoding}
+
     def _check(self, develop: Sequence[Asked]) -> Check:
         if isinstance(self.check_wanted, str):
             return check_named(self.check_wanted)
@@ -193,7 +199,7 @@ class _Run:
             "student": self.student_id,
             "dataset": self.dataset.id,
             "check": check.name,
-            "decoding": dict(self.options.decoding),
+            "decoding": self.decoding,
         }
         units = [unit_hash(example.unit) for example in examples]
         return ledger.open(self.workload, plan, units, self.claim.delta)
@@ -222,30 +228,33 @@ class _Run:
         return outcomes
 
     async def _ask_one(self, example: Asked) -> Outcome:
-        body = {key: v for key, v in example.request.items() if not key.startswith("stream")}
         if self.options.ineligible and self.options.ineligible(example.request):
             return INELIGIBLE
-        request = ChatRequest({**body, "messages": list(example.messages), **self.options.decoding})
+        body = {key: v for key, v in example.request.items() if not key.startswith("stream")}
+        body |= {"model": self.student_id, "messages": list(example.messages), **self.decoding}
         try:
-            return await self.completer.complete(request, timeout_s=self.options.timeout_s)
+            return await self.completer.complete(
+                ChatRequest(body), timeout_s=self.options.timeout_s
+            )
         except (Ineligible, ContextTooLong):
             return INELIGIBLE
 
     def _subject(self, check: Check, confidence: Confidence, examples: Sequence[Asked]) -> Subject:
         identity, facts = (self.dataset.card.get(key, {}) for key in ("identity", "facts"))
-        period = facts.get("period") or identity.get("period")
-        fractions = identity.get("fractions") or (0.76, 0.08, 0.08, 0.08)
+        records, units = facts.get("records", {}), facts.get("units", {})
+        num_records, num_units = records.get("num", 0), units.get("certify", 0)
         return Subject(
             workload=self.workload,
             student=self.student_id,
             dataset=self.dataset.id,
             check=check.name,
             confidence=confidence.to_dict(),
-            decoding=dict(self.options.decoding),
+            decoding=self.decoding,
             teachers=tuple(sorted({example.model for example in examples})),
             split_by=str(identity.get("split_by", "prompt")),
-            period=(float(period[0]), float(period[1])) if period else None,
-            certify_frac=float(fractions[2]),
+            period=(records["first_at"], records["last_at"]) if "first_at" in records else None,
+            units_per_record=num_units / num_records if num_units and num_records else 0.08,
+            unanswered=int(facts.get("without_answer", {}).get("certify", 0)),
         )
 
 

@@ -35,8 +35,12 @@ class FakeDataset:
 
     @property
     def card(self) -> dict[str, Any]:
-        identity = {"workload": "tickets", "split_by": "prompt"}
-        return {"identity": identity, "facts": {"period": [0.0, 86_400.0]}}
+        units = {split: len({e.unit for e in found}) for split, found in self.splits.items()}
+        records = {"num": 10 * sum(units.values()), "first_at": 0.0, "last_at": 86_400.0}
+        return {
+            "identity": {"workload": "tickets", "split_by": "prompt"},
+            "facts": {"units": units, "records": records, "without_answer": {"certify": 0}},
+        }
 
     def examples(self, split: str) -> list[FakeExample]:
         return self.splits[split]
