@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,17 @@ from tokenizers import Tokenizer
 from ownweights.core.artefact import hash_json, write_atomic
 from ownweights.core.errors import ArtefactError, SettingsError, nearest
 from ownweights.core.strict import Limits, check_value, parse_toml, setting
+from ownweights.dataset.split import hash_fraction
 from ownweights.model.config import ModelConfig
 from ownweights.model.transformer import Transformer, initialise
 from ownweights.student import corpus as text_of
-from ownweights.student.tokens import TokenFile, encode_documents, encode_drills
+from ownweights.student.drills import Drill, make_drill
+from ownweights.student.tokens import (
+    TokenFile,
+    encode_documents,
+    encode_drills,
+    encode_prompts,
+)
 from ownweights.student.trainer import Batch, Recipe, StepReport, Trainer, batch_loss
 from ownweights.student.vocabulary import (
     BOS_ID,
@@ -33,10 +41,10 @@ from ownweights.student.vocabulary import (
     MAX_VOCAB_SIZE,
     MIN_VOCAB_SIZE,
     PAD_ID,
-    USER_ID,
     train_tokenizer,
 )
 
+CHAPTER_SALT = "seedling-chapters-1"
 SOURCE_KEYS = ("name", "what", "licence")
 TOKENS_NAME, TEXT_CARD, TOKENIZER_NAME = "tokens.u16", "text.json", "tokenizer.json"
 
@@ -47,6 +55,7 @@ class TextRecipe:
 
     workloads: tuple[str, ...]
     held_out_from: tuple[str, ...]
+    document_frac: float = setting(1.0, at_least=0, at_most=1, is_open=True)
     prompt_repeats: int = setting(1, at_least=0)
     num_drills: int = setting(0, at_least=0)
     tokenizer_every: int = setting(1, at_least=1)
@@ -180,11 +189,14 @@ def prepare_text(recipe: BaseRecipe, corpus: Path, traffic: Path, work: Path) ->
     work.mkdir(parents=True, exist_ok=True)
     counts = text_of.Counts()
     prompts, documents = _clean(recipe.text, corpus, traffic, counts)
-    tokenizer = train_tokenizer(
-        [*documents[:: recipe.text.tokenizer_every], *prompts], recipe.shape.vocab_size
-    )
+    drills = _drills(recipe, documents)
+    taught = [*documents, *prompts, *("\n".join(drill) for drill in drills)]
+    tokenizer = train_tokenizer(taught[:: recipe.text.tokenizer_every], recipe.shape.vocab_size)
     tokenizer.save(str(work / TOKENIZER_NAME))
-    num_tokens = _write_tokens(recipe, tokenizer, documents, prompts, work / TOKENS_NAME)
+    num_tokens = _write_tokens(
+        recipe, [*encode_documents(tokenizer, documents), *encode_drills(tokenizer, drills)],
+        encode_prompts(tokenizer, prompts), work / TOKENS_NAME,
+    )  # fmt: skip
     card = {
         "recipe_hash": wanted,
         "num_tokens": num_tokens,
@@ -206,26 +218,28 @@ def _clean(
     held_out = text_of.HeldOutText(forbidden.held_out)
     prompts = text_of.clean_prompts(allowed, held_out, counts)
     sources = [*text_of.read_books(corpus, held_out=False), *text_of.read_handbooks(corpus)]
-    return prompts, [text_of.clean_text(source, held_out, counts) for source in sources]
+    chapters = (chapter for source in sources for chapter in text_of.chapters_of(source))
+    chosen = [
+        chapter
+        for index, chapter in enumerate(chapters)
+        if hash_fraction(CHAPTER_SALT, str(index)) < recipe.document_frac
+    ]
+    return prompts, [text_of.clean_text(chapter, held_out, counts) for chapter in chosen]
+
+
+def _drills(recipe: BaseRecipe, documents: Sequence[str]) -> list[Drill]:
+    sentences = [s for text in documents for s in text_of.sentences_of(text)]
+    rng = random.Random(recipe.train.seed)
+    num_drills = recipe.text.num_drills if sentences else 0
+    return [make_drill(rng.choice(sentences), rng) for _ in range(num_drills)]
 
 
 def _write_tokens(
-    recipe: BaseRecipe, tokenizer: Tokenizer, documents: list[str], prompts: list[str], path: Path
+    recipe: BaseRecipe, pieces: list[np.ndarray], asked: Iterable[np.ndarray], path: Path
 ) -> int:
-    generator = np.random.default_rng(recipe.train.seed)
-    pieces = list(encode_documents(tokenizer, documents))
-    asked = [
-        np.array([BOS_ID, USER_ID, *tokenizer.encode(text).ids, END_ID], np.uint16)
-        for text in prompts
-    ]
-    for _ in range(recipe.text.prompt_repeats):
-        pieces += asked
-    sentences = [s for text in documents for s in text_of.sentences_of(text)]
-    chosen = generator.choice(len(sentences), min(recipe.text.num_drills, len(sentences)), False)
-    drills = encode_drills(tokenizer, [sentences[i] for i in chosen], recipe.train.seed)
-    pieces += list(drills)
+    pieces = [*pieces, *(list(asked) * recipe.text.prompt_repeats)]
     # whole documents are shuffled here, windows once more when they are read
-    order = generator.permutation(len(pieces))
+    order = np.random.default_rng(recipe.train.seed).permutation(len(pieces))
     ids = np.concatenate([pieces[i] for i in order])
     ids.tofile(path)
     return len(ids)

@@ -20,6 +20,7 @@ from ownweights.dataset.split import hash_fraction, split_of
 from ownweights.student.held_out import HeldOutText
 
 HELD_OUT_BOOK_FRAC = 0.03
+CHAPTER_CHARS = 8_000
 BOOK_SALT = "seedling-held-out-books-1"
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…”])\s+|\n+")
@@ -111,6 +112,18 @@ def clean_prompts(prompts: Prompts, held_out: HeldOutText, counts: Counts) -> li
     counts.prompts += len(prompts.train)
     counts.removed_prompts += len(prompts.train) - len(kept)
     return kept
+
+
+def chapters_of(text: str, max_chars: int = CHAPTER_CHARS) -> Iterator[str]:
+    """A text in parts of about equal length that end where a paragraph ends."""
+    part: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        part.append(paragraph)
+        if sum(map(len, part)) >= max_chars:
+            yield "\n\n".join(part)
+            part = []
+    if part:
+        yield "\n\n".join(part)
 
 
 def sentences_of(text: str, *, min_words: int = 4, max_words: int = 40) -> Iterator[str]:

@@ -25,6 +25,11 @@ _LABELS = (
     "place_name", "item_type", "part_of_text", "time_range",
 )  # fmt: skip
 _STRIPPED = "“”‘’\"'()[]{},.;:!?—_*|<>…^$"  # what separates the parts of a question is in no word
+_CUES = {
+    "called": "name", "by": "maker", "at": "place", "near": "near", "for": "purpose", "on": "day",
+    "from": "origin", "to": "goal", "with": "company", "about": "topic",
+}  # fmt: skip
+MADE_UP_FRAC, SHUFFLED_FRAC, LOWER_FRAC = 0.2, 0.5, 0.5
 Drill = tuple[str, str]
 
 
@@ -40,9 +45,11 @@ def made_up_word(rng: random.Random) -> str:
 def make_drill(sentence: str, rng: random.Random) -> Drill:
     """One exercise over the words of a sentence."""
     words = sentence.split()[: rng.randint(4, 18)]
-    words = [made_up_word(rng) if rng.random() < 0.12 else _clean(word) for word in words]
+    words = [made_up_word(rng) if rng.random() < MADE_UP_FRAC else _clean(word) for word in words]
     words = [word for word in words if word] or ["nothing"]
-    if rng.random() < 0.5:
+    if rng.random() < SHUFFLED_FRAC:  # then only the question tells what comes next
+        rng.shuffle(words)
+    if rng.random() < LOWER_FRAC:
         words = [word.lower() for word in words]
     maker: Callable[[list[str], random.Random], Drill] = rng.choice(_MAKERS)
     return maker(words, rng)
@@ -85,6 +92,20 @@ def _bracketed(words: list[str], rng: random.Random) -> Drill:
     return question, _dump(found)
 
 
+def _cued(words: list[str], rng: random.Random) -> Drill:
+    """Spans after cue words, each up to the next cue: the everyday shape of a request."""
+    plain = [word for word in words if word.lower() not in _CUES] or ["nothing"]
+    cues = rng.sample(sorted(_CUES), rng.randint(1, 3))
+    lead = rng.randint(1, 3)
+    pieces, found, at = plain[:lead], dict[str, str](), lead
+    for cue in cues:
+        span = plain[at : at + rng.randint(1, 4)] or [made_up_word(rng)]
+        pieces += [cue, *span]
+        found[_CUES[cue]] = " ".join(span)
+        at += len(span)
+    return " ".join(pieces), _dump({"asked": " ".join(plain[:lead]), "parts": found})
+
+
 def _between(words: list[str], rng: random.Random) -> Drill:
     ends = ["^", *words, "$"]  # words[i] stands between ends[i] and ends[i + 2]
     clear = [
@@ -118,5 +139,5 @@ def _next(words: list[str], rng: random.Random) -> Drill:
 
 
 _MAKERS: tuple[Callable[[list[str], random.Random], Drill], ...] = (
-    _bracketed, _bracketed, _bracketed, _between, _between, _capitals, _whole, _next,
+    _bracketed, _bracketed, _cued, _cued, _cued, _between, _capitals, _whole, _whole, _next,
 )  # fmt: skip

@@ -18,9 +18,10 @@ MIN_CONTAINED_WORDS = 5
 class NearIndex:
     """A fixed set of normalised prompts that can be asked, one text at a time, what is near it.
 
-    Two sets with Jaccard similarity of at least t share one of the rarest ⌊(1-t)·n⌋+1 shingles of
-    either, and their sizes differ by at most the factor t, so a few look-ups find every near prompt
-    (test_near_index_matches_brute_force). `dataset.near` joins a whole set with itself instead.
+    Two sets with Jaccard similarity of at least t share one of the ⌊(1-t)·n⌋+1 shingles of each that
+    are rarest in the index, and their sizes differ by at most the factor t, so a few look-ups find
+    every near prompt (test_near_index_matches_brute_force). `dataset.near` joins a whole set with
+    itself instead.
 
     Source: Chaudhuri et al. 2006 (prefix filter for set-similarity joins)
     """
@@ -42,7 +43,7 @@ class NearIndex:
         pieces = shingles(normalised)
         if len(pieces) > self._max_shingles:
             return []
-        candidates = {i for piece in pieces for i in self._by_rare.get(piece, ())}
+        candidates = {i for piece in self._rarest(pieces) for i in self._by_rare.get(piece, ())}
         return [
             self.prompts[index]
             for index in sorted(candidates)

@@ -7,7 +7,6 @@ and step alone, so that a resumed run reads what an uninterrupted one would have
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ownweights.core.errors import InputError
-from ownweights.student.drills import make_drill
+from ownweights.student.drills import Drill
 from ownweights.student.vocabulary import ASSISTANT_ID, BOS_ID, END_ID, USER_ID
 
 MAX_DOCUMENT_CHARS = 20_000
@@ -75,13 +74,15 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator
             yield np.array([*first, *ids, *last], np.uint16)
 
 
-def encode_drills(
-    tokenizer: Tokenizer, sentences: Iterable[str], seed: int
-) -> Iterator[np.ndarray]:
-    """A copying exercise from each sentence, in the chat format."""
-    rng = random.Random(seed)
-    for sentence in sentences:
-        question, answer = make_drill(sentence, rng)
+def encode_prompts(tokenizer: Tokenizer, prompts: Iterable[str]) -> Iterator[np.ndarray]:
+    """Each prompt as a user's turn of the chat format."""
+    for prompt in prompts:
+        yield np.array([BOS_ID, USER_ID, *tokenizer.encode(prompt).ids, END_ID], np.uint16)
+
+
+def encode_drills(tokenizer: Tokenizer, drills: Iterable[Drill]) -> Iterator[np.ndarray]:
+    """Each exercise as a question and its answer in the chat format."""
+    for question, answer in drills:
         asked, said = tokenizer.encode(question).ids, tokenizer.encode(answer).ids
         ids = [BOS_ID, USER_ID, *asked, END_ID, ASSISTANT_ID, *said, END_ID]
         yield np.array(ids, np.uint16)
