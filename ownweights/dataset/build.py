@@ -10,7 +10,6 @@ before anything is written (test_build_dataset_refuses_denied_teacher).
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,30 +19,39 @@ from typing import Any
 from ownweights.core.artefact import canonical_json, draft_folder, hash_json, seal
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
-from ownweights.dataset.dedupe import HELD_OUT, REASONS, STUDIED, Removed, remove_duplicates
+from ownweights.dataset.card import dataset_facts
+from ownweights.dataset.dedupe import STUDIED, Removed, remove_duplicates
 from ownweights.dataset.example import Example
-from ownweights.dataset.load import Dataset, split_file
+from ownweights.dataset.load import REMOVED_FILE, Dataset, split_file
 from ownweights.dataset.options import DatasetOptions
 from ownweights.dataset.prune import PruneRule, apply_prune, find_prune
-from ownweights.dataset.select import ANSWERED, skip_reason
+from ownweights.dataset.select import HELD_OUT_ONLY, answered_reason, skip_reason
 from ownweights.dataset.split import SPLITS, hash_fraction, split_of
 from ownweights.dataset.unit import SplitBy, choose_split_by, unit_of
 from ownweights.lineage import TeacherUse, check_teachers
 from ownweights.traffic.record import Record
 
-Progress = Callable[[str, int, int], None]
-
-REMOVED_FILE = "removed.jsonl"
-MUCH_REMOVED_FRAC = 0.25
+Progress = Callable[[float, float | None, str], None]  # (done, total, stage)
 
 
 @dataclass(frozen=True, slots=True)
-class _Chosen:
-    """The records of a workload, sorted into those to study and those skipped."""
+class Kept:
+    """A record that some split keeps; `reason` says why it is kept for judging alone."""
+
+    name: str
+    record: Record
+    unit: str
+    split: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A workload's records in their splits, and how many of each split are in none, by reason."""
 
     split_by: SplitBy
-    usable: dict[str, Record]  # example id → record, in hash order
-    skipped: dict[str, Counter[str]]  # split → reason → count
+    kept: list[Kept]
+    skipped: dict[str, Counter[str]]
 
 
 def build_dataset(
@@ -60,180 +68,139 @@ def build_dataset(
     """
     options = options or DatasetOptions()
     report = on_progress or _silent
-    chosen = _choose(records, workload, options, report)
-    rule = find_prune(
-        [record.request["messages"] for record in chosen.usable.values()], options.prune_system
-    )
-    report("split", 0, len(chosen.usable))
-    whole = _split(chosen, rule, options)
-    report("compare", 0, len(chosen.usable))
-    splits, removed = remove_duplicates(whole, options.near_dup_jaccard)
+    chosen = _choose(_of_workload(records, workload, report), options)
+    total = len(chosen.kept)
+    rule = find_prune([one.record.request["messages"] for one in chosen.kept], options.prune_system)
+    report(0, total, "comparing")
+    splits, removed = remove_duplicates(_examples(chosen.kept, rule), options.near_dup_jaccard)
     uses = _check_teachers(splits, chosen, options)
     identity = {
         "workload": workload,
-        "options": options.to_json(),
         "split_by": chosen.split_by.name,
+        "fractions": list(options.fractions),
+        "salt": options.salt,
         "prune": rule.to_json() if rule else None,
+        "options": options.to_json(),
     }
-    facts = _facts(chosen, splits, removed, uses)
-    report("write", 0, len(chosen.usable))
+    facts = dataset_facts(
+        [(one.name, one.record) for one in chosen.kept], splits, removed, uses, options
+    )
+    facts["split_by_reason"] = chosen.split_by.reason
+    facts["skipped"] = _counted(chosen.skipped)
+    facts["held_out_only"] = _held_out_only(chosen.kept)
+    report(total, total, "writing")
     with draft_folder(project.kind_dir("dataset")) as draft:
         _write(draft, splits, removed)
         return Dataset.of(seal(draft, "dataset", identity=identity, facts=facts))
 
 
-def _choose(
-    records: Iterable[Record], workload: str, options: DatasetOptions, report: Progress
-) -> _Chosen:
+def _of_workload(records: Iterable[Record], workload: str, report: Progress) -> list[Record]:
     ours: list[Record] = []
-    for num_read, record in enumerate(records, 1):
+    for record in records:
         if record.workload == workload:
             ours.append(record)
-        if num_read % 1000 == 0:
-            report("read", num_read, 0)
+            if len(ours) % 1000 == 0:
+                report(len(ours), None, "reading")
     if not ours:
         raise InputError(
             f"there is no record of workload {workload!r}", hint="`own traffic stats` lists them"
         )
-    split_by = choose_split_by(ours, options.split_by)
-    usable: list[Record] = []
+    return ours
+
+
+def _choose(records: Sequence[Record], options: DatasetOptions) -> Chosen:
+    split_by = choose_split_by(records, options.split_by)
+    kept: list[Kept] = []
     skipped: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    for record in ours:
+    for name, record in _named(records, options.salt):
+        unit = unit_of(record, split_by.name)
+        split = split_of(unit, options.fractions, options.salt)
         reason = skip_reason(record, options.max_message_bytes)
-        if reason is None:
-            usable.append(record)
+        if reason is None or (reason in HELD_OUT_ONLY and split not in STUDIED):
+            kept.append(Kept(name, record, unit, split, reason))
         else:
-            skipped[_split_of(record, split_by.name, options)][reason] += 1
-    if not usable:
-        total = sum(skipped.values(), Counter[str]())
+            skipped[split][reason] += 1
+    if not any(one.reason is None for one in kept):
+        total = sum(skipped.values(), Counter(one.reason for one in kept))
         listing = ", ".join(f"{reason} {count}" for reason, count in total.most_common())
-        raise InputError(
-            f"none of the {len(ours)} records of {workload!r} can be studied: {listing}"
-        )
-    return _Chosen(split_by, _named(usable, options.salt), skipped)
+        raise InputError(f"none of the {len(records)} records can be studied: {listing}")
+    return Chosen(split_by, kept, skipped)
 
 
-def _split_of(record: Record, split_by: str, options: DatasetOptions) -> str:
-    return split_of(unit_of(record, split_by), options.fractions, options.salt)
+def _named(records: Sequence[Record], salt: str) -> list[tuple[str, Record]]:
+    """Records with their lasting ids, in an order that ids and contents alone decide.
 
-
-def _named(records: Sequence[Record], salt: str) -> dict[str, Record]:
-    """Records by a lasting id, in an order that only the ids decide."""
-    sorted_by_id = sorted(
-        ((_lasting_id(record), record) for record in records),
-        key=lambda pair: (hash_fraction(salt, pair[0]), pair[0], canonical_json(pair[1].response)),
-    )
-    named: dict[str, Record] = {}
-    repeats: Counter[str] = Counter()
-    for name, record in sorted_by_id:
-        repeats[name] += 1
-        named[name if repeats[name] == 1 else f"{name}~{repeats[name]}"] = record
+    An id is the file's own where it gave one; an import gives the same ids in every project.
+    """
+    groups: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.source_id or record.id].append(record)
+    named: list[tuple[str, Record]] = []
+    for name in sorted(groups, key=lambda name: (hash_fraction(salt, name), name)):
+        group = groups[name]
+        if len(group) > 1:
+            group.sort(key=lambda r: (canonical_json(r.request), canonical_json(r.response)))
+        named += [(f"{name}~{k}" if k else name, record) for k, record in enumerate(group)]
     return named
 
 
-def _lasting_id(record: Record) -> str:
-    """The file's id, or for imports without one a hash of the content, equal in every project."""
-    if record.source_id is not None:
-        return record.source_id
-    if record.role != "imported":
-        return record.id
-    return hash_json([record.request, record.answer_text])[:16]
-
-
-def _split(
-    chosen: _Chosen, rule: PruneRule | None, options: DatasetOptions
-) -> dict[str, list[Example]]:
-    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
+def _examples(kept: Sequence[Kept], rule: PruneRule | None) -> dict[str, list[Example]]:
     answers: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    asked: dict[str, str] = {}
-    for name, record in chosen.usable.items():
-        asked[name] = _same_request(record)
-        split = _split_of(record, chosen.split_by.name, options)
-        answers[split, asked[name]][record.answer_text or ""] = None
-    for name, record in chosen.usable.items():
-        unit = unit_of(record, chosen.split_by.name)
-        split = split_of(unit, options.fractions, options.salt)
-        target = record.answer_text or ""
-        others = [text for text in answers[split, asked[name]] if text != target]
-        splits[split].append(
+    asked = [_same_request(one.record) for one in kept]
+    for one, request in zip(kept, asked, strict=True):
+        if (text := _answer(one.record)) is not None:
+            answers[one.split, request][text] = None
+    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for one, request in zip(kept, asked, strict=True):
+        target = _answer(one.record)
+        known = [] if target is None else [target, *answers[one.split, request]]
+        splits[one.split].append(
             Example(
-                id=name,
-                unit=unit,
-                request=record.request,
-                messages=apply_prune(rule, record.request["messages"]),
-                target=target,
-                references=(target, *others),
-                model=record.model,
-                metadata=record.metadata,
+                id=one.name,
+                unit=one.unit,
+                request=one.record.request,
+                messages=apply_prune(rule, one.record.request["messages"]),
+                target=target or "",
+                references=tuple(dict.fromkeys(known)),
+                model=one.record.model,
+                metadata=one.record.metadata,
             )
         )
     return splits
 
 
+def _answer(record: Record) -> str | None:
+    return None if answered_reason(record) else record.answer_text
+
+
 def _same_request(record: Record) -> str:
     """Two requests are the same by their messages and the form of the answer, not the sampling."""
     body = record.request
-    return hash_json([body["messages"], body.get("response_format")])
+    return hash_json([body["messages"], body.get("tools"), body.get("response_format")])
 
 
 def _check_teachers(
-    splits: dict[str, list[Example]], chosen: _Chosen, options: DatasetOptions
+    splits: dict[str, list[Example]], chosen: Chosen, options: DatasetOptions
 ) -> list[TeacherUse]:
     """Check those who answered what is studied; certify and test are only compared with."""
-    studied = [chosen.usable[example.id] for split in STUDIED for example in splits[split]]
+    studied = {example.id for split in STUDIED for example in splits[split]}
     return check_teachers(
-        ((record.model, record.answered_at) for record in studied),
+        ((one.record.model, one.record.answered_at) for one in chosen.kept if one.name in studied),
         allow=options.allow_teachers,
         declared=options.declared_terms,
     )
 
 
-def _facts(
-    chosen: _Chosen,
-    splits: dict[str, list[Example]],
-    removed: Sequence[Removed],
-    uses: Sequence[TeacherUse],
-) -> dict[str, Any]:
-    counts = {split: len(examples) for split, examples in splits.items()}
-    lost: dict[str, Counter[str]] = {split: Counter() for split in STUDIED}
-    for one in removed:
-        lost[one.split][one.reason] += 1
-    source = hashlib.sha256("\n".join(sorted(chosen.usable)).encode("utf-8", "surrogatepass"))
-    moments = [record.at for record in chosen.usable.values()]
-    return {
-        "counts": counts,
-        "units": {split: len({e.unit for e in examples}) for split, examples in splits.items()},
-        "split_by_reason": chosen.split_by.reason,
-        "removed": {s: {r: lost[s][r] for r in REASONS} for s in STUDIED},
-        "skipped": {split: dict(sorted(c.items())) for split, c in chosen.skipped.items()},
-        "without_answer": {
-            split: sum(chosen.skipped[split][reason] for reason in ANSWERED) for split in HELD_OUT
-        },
-        "teachers": [use.to_json() for use in uses],
-        "prompt_hashes": sorted({record.prompt_hash for record in chosen.usable.values()}),
-        "records": {
-            "num": len(chosen.usable),
-            "ids_sha256": source.hexdigest(),
-            "first_at": min(moments),
-            "last_at": max(moments),
-        },
-        "warnings": _warnings(counts, lost, uses),
-    }
+def _held_out_only(kept: Sequence[Kept]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS if split not in STUDIED}
+    for one in kept:
+        if one.reason is not None:
+            counts[one.split][one.reason] += 1
+    return _counted(counts)
 
 
-def _warnings(
-    counts: dict[str, int], lost: dict[str, Counter[str]], uses: Sequence[TeacherUse]
-) -> list[str]:
-    warnings = [use.warning for use in uses if use.warning]
-    warnings += [f"the {split} split is empty" for split, count in counts.items() if not count]
-    for split in STUDIED:
-        num_lost = lost[split]["near_held_out"] + lost[split]["same_as_held_out"]
-        before = counts[split] + lost[split].total()
-        if before and num_lost > MUCH_REMOVED_FRAC * before:
-            warnings.append(
-                f"{num_lost} of {before} {split} examples are like a held-out one and were removed"
-            )
-    return warnings
+def _counted(counts: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {split: dict(sorted(counter.items())) for split, counter in counts.items()}
 
 
 def _write(draft: Path, splits: dict[str, list[Example]], removed: Sequence[Removed]) -> None:
@@ -247,5 +214,5 @@ def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
         file.writelines(canonical_json(line) + b"\n" for line in lines)
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def _silent(done: float, total: float | None, stage: str) -> None:
     pass

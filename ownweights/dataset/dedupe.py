@@ -20,13 +20,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ownweights.dataset.example import Example
-from ownweights.dataset.near import near_pairs
+from ownweights.dataset.near import Wanted, near_pairs
 from ownweights.dataset.normalise import NEAR_JACCARD
 from ownweights.dataset.prompt import comparison_key
 
 HELD_OUT = ("certify", "test")
 STUDIED = ("develop", "train")  # develop keeps what both have: it is the smaller
+SHOWN_CHARS = 200
 REASONS = ("same_as_held_out", "near_held_out", "repeat", "near_repeat")
 
 Splits = Mapping[str, Sequence[Example]]
@@ -34,12 +37,13 @@ Splits = Mapping[str, Sequence[Example]]
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """An example that was left out of `split`, why, and the id of the example it is like."""
+    """An example left out of `split`, why, what it asks, and the id of the example it is like."""
 
     id: str
     split: str
     reason: str
     like: str
+    asks: str
 
 
 @dataclass(slots=True)
@@ -84,7 +88,7 @@ def remove_duplicates(
                 likeness.studied[question, example.target] = example.id
                 kept[split].append(example)
             else:
-                removed.append(Removed(example.id, split, *found))
+                removed.append(Removed(example.id, split, *found, question[:SHOWN_CHARS]))
     return kept, removed
 
 
@@ -94,11 +98,32 @@ def _compare(splits: Splits, questions: Mapping[str, list[str]], limit: float) -
         for example, question in zip(splits[split], questions[split], strict=True):
             likeness.held_out.setdefault(question, example.id)
     distinct = sorted({question for group in questions.values() for question in group})
-    for left, right in near_pairs(distinct, limit):
+    wanted = _wanted(splits, questions, likeness, distinct)
+    for left, right in near_pairs(distinct, limit, wanted=wanted):
         for i, j in zip(left.tolist(), right.tolist(), strict=True):
             _note_pair(likeness, distinct[i], distinct[j])
             _note_pair(likeness, distinct[j], distinct[i])
     return likeness
+
+
+def _wanted(
+    splits: Splits, questions: Mapping[str, list[str]], likeness: _Likeness, distinct: list[str]
+) -> Wanted:
+    """Pairs across the border, and pairs within train and develop that may share an answer."""
+    asked_with: defaultdict[str, set[str]] = defaultdict(set)  # answer → questions
+    for split in STUDIED:
+        for example, question in zip(splits[split], questions[split], strict=True):
+            asked_with[example.target].add(question)
+    sharing = {question for group in asked_with.values() if len(group) > 1 for question in group}
+    is_held_out = np.array([question in likeness.held_out for question in distinct], bool)
+    is_sharing = np.array([question in sharing for question in distinct], bool)
+
+    def wanted(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        across = is_held_out[left] != is_held_out[right]
+        within = is_sharing[left] & is_sharing[right] & ~is_held_out[left] & ~is_held_out[right]
+        return across | within
+
+    return wanted
 
 
 def _note_pair(likeness: _Likeness, question: str, other: str) -> None:

@@ -14,7 +14,9 @@ class Example:
     """One example. `request` is as it was asked, `messages` what the student sees of it.
 
     `references` are all distinct answers recorded for the same request in the split, target first;
-    `id` is the record's own (the file's id where it had one).
+    `id` is the record's own (the file's id where it had one). An example of certify or test that no
+    answer can be compared with (the teacher called a tool, or was cut off) has the target "" and no
+    references, so that whatever the student says cannot be judged right.
     """
 
     id: str

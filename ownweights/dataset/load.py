@@ -16,6 +16,8 @@ from ownweights.dataset.example import Example
 from ownweights.dataset.prune import PruneRule
 from ownweights.dataset.split import SPLITS
 
+REMOVED_FILE = "removed.jsonl"
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -49,6 +51,11 @@ class Dataset:
         """How the student's messages differ from the request's; None when not at all."""
         rule = self.card["identity"]["prune"]
         return None if rule is None else PruneRule.from_json(rule)
+
+    def removed(self) -> list[dict[str, str]]:
+        """What was left out of train and develop as a duplicate, and of what."""
+        with (self.path / REMOVED_FILE).open("rb") as file:
+            return [json.loads(_text(line)) for line in file]
 
     def examples(self, split: str) -> list[Example]:
         """All examples of a split, in the dataset's own (hash) order."""

@@ -13,7 +13,8 @@ Bayardo et al. 2007 (All-Pairs).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,23 +25,34 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Pairs = tuple[np.ndarray, np.ndarray]
+Wanted = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 TEMPLATE_FRAC = 0.9
 MIN_TEXTS_FOR_TEMPLATE = 50
 _CHUNK_ROWS = 2_000
 _SHARED_EVERY = 1000000  # long rows must share more: fewer candidates, same pairs
-_CHUNK_PAIRS = 100_000
+_CHUNK_SHINGLES = 4_000_000  # of all candidates compared at once
 _SLACK = 1e-9  # a product such as 0.8 × 35 may fall just above the whole number it is
 
 
-def near_pairs(texts: Sequence[str], limit: float = NEAR_JACCARD) -> Iterator[Pairs]:
-    """All pairs i < j of texts that are near, in chunks of two equally long index arrays."""
+def near_pairs(
+    texts: Sequence[str], limit: float = NEAR_JACCARD, *, wanted: Wanted | None = None
+) -> Iterator[Pairs]:
+    """All pairs i < j of texts that are near, in chunks of two equally long index arrays.
+
+    `wanted` says of candidate pairs which are worth comparing; all are when it is not given.
+    """
     if len(texts) < 2:
         return
     matrix = without_template(shingle_matrix(texts))
+    sizes = np.diff(matrix.indptr)
     for left, right in _candidates(matrix, limit):
-        for start in range(0, len(left), _CHUNK_PAIRS):
-            i, j = left[start : start + _CHUNK_PAIRS], right[start : start + _CHUNK_PAIRS]
+        if wanted is not None:
+            asked = wanted(left, right)
+            left, right = left[asked], right[asked]  # noqa: PLW2901
+        chunk = np.cumsum(sizes[left]) // _CHUNK_SHINGLES
+        for start, stop in _runs(chunk):
+            i, j = left[start:stop], right[start:stop]
             near = _pair_jaccard(matrix, i, j) >= limit
             if near.any():
                 yield i[near], j[near]
@@ -109,6 +121,12 @@ def _candidates(matrix: csr_array, limit: float) -> Iterator[Pairs]:
         may = (i < j) & (small >= limit * large - _SLACK)
         may &= shared.data >= np.minimum(num_shared[i], num_shared[j])
         yield i[may], j[may]
+
+
+def _runs(values: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Start and stop of every run of equal values."""
+    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    return (pair for pair in pairwise(edges) if pair[0] < pair[1])
 
 
 def _pair_jaccard(matrix: csr_array, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ownweights.core.artefact import hash_json
 from ownweights.dataset.prompt import SYSTEM_ROLES
+from ownweights.traffic.workload import content_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,13 @@ def find_prune(
 
 
 def system_hash(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """The hash of the system message that opens a conversation; None where none does."""
+    """The hash of the system message that opens a conversation; None where none does.
+
+    Text counts as text, whether it is spelled as a string or as a list of one part.
+    """
     if not messages or messages[0].get("role") not in SYSTEM_ROLES:
         return None
-    return hash_json([messages[0]["role"], messages[0].get("content")])
+    return hash_json([messages[0]["role"], content_text(messages[0].get("content"))])
 
 
 def apply_prune(

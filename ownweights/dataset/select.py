@@ -1,9 +1,14 @@
 """Which records can be studied: answered whole, by a teacher, in text, to a request in text.
 
-In: any record. Out: None, or the reason why it is skipped, counted on the dataset's card. Reasons
-that the request shows (ASKED) are those for which the gateway would not ask the student either.
-The others (ANSWERED) show only afterwards: the student may meet such requests when it serves, so
-the card counts them apart for each split (test_build_dataset_counts_unanswered_by_split).
+In: any record. Out: None, or the reason why it cannot be studied. What becomes of such a record
+depends on the reason, because certify and test stand for all requests:
+
+    ASKED     the request shows it: the teacher keeps such requests     │ certify and test keep them
+    ANSWERED  only the answer shows it: the student may be asked such   │ (test_build_dataset_keeps_
+              a request, and nothing it says can be judged right        │ held_out_requests_whole)
+    LOST      no whole request, or no answer of a teacher's             │ no split keeps them
+
+All are counted on the dataset's card.
 """
 
 from __future__ import annotations
@@ -11,69 +16,63 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ownweights.core.artefact import canonical_json
 from ownweights.traffic.record import Record
 from ownweights.traffic.workload import content_text
 
 MAX_MESSAGE_BYTES = 256 * 1024
-ASKED = (
-    "not_json", "no_user_message", "not_text_request", "tools_offered", "tool_loop", "too_large"
-)  # fmt: skip
-ANSWERED = (
-    "error", "partial", "by_student", "no_answer", "truncated", "filtered", "tool_call", "empty",
-    "answer_too_large",
-)  # fmt: skip
+
+ASKED = ("tools_offered", "tool_loop", "not_text_request")
+ANSWERED = ("truncated", "filtered", "tool_call", "no_text", "empty")
+LOST = ("no_user_message", "too_large", "error", "by_student")
+HELD_OUT_ONLY = (*ASKED, *ANSWERED)
 
 
 def skip_reason(record: Record, max_message_bytes: int = MAX_MESSAGE_BYTES) -> str | None:
     """Why the record cannot be studied; None when it can."""
-    return _asked_reason(record.request, max_message_bytes) or _answered_reason(
-        record, max_message_bytes
+    return (
+        _lost_reason(record, max_message_bytes)
+        or _asked_reason(record.request)
+        or answered_reason(record)
     )
 
 
-def _asked_reason(body: Mapping[str, Any], max_message_bytes: int) -> str | None:
-    messages: Sequence[Mapping[str, Any]] = body["messages"]
-    if not any(
-        m.get("role") == "user" and content_text(m.get("content")).strip() for m in messages
-    ):
-        return "no_user_message"
-    if any(_has_other_parts(message) for message in messages):
-        return "not_text_request"
-    if body.get("tools") or body.get("functions"):
-        return "tools_offered"
-    if messages[-1].get("role") in ("tool", "function"):
-        return "tool_loop"
-    if any(
-        _num_bytes(content_text(message.get("content"))) > max_message_bytes for message in messages
-    ):
-        return "too_large"
-    try:
-        canonical_json(body)
-    except ValueError:
-        return "not_json"
-    return None
-
-
-def _answered_reason(record: Record, max_message_bytes: int) -> str | None:
-    if record.status != "ok":
-        return "partial" if record.status == "partial" else "error"
-    if record.role == "student":
-        return "by_student"
-    if record.finish_reason in ("length", "content_filter"):
-        return "truncated" if record.finish_reason == "length" else "filtered"
+def answered_reason(record: Record) -> str | None:
+    """Why the answer cannot be compared with; None for a whole answer in text."""
+    if record.finish_reason == "content_filter":
+        return "filtered"
+    if record.status == "partial":
+        return "truncated"
     if record.message.get("tool_calls") or record.message.get("function_call"):
         return "tool_call"
     text = record.answer_text
     if text is None:
-        return "no_answer"
-    if not text.strip():
-        return "empty"
-    return "answer_too_large" if _num_bytes(text) > max_message_bytes else None
+        return "no_text"
+    return None if text.strip() else "empty"
 
 
-def _has_other_parts(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
+def _lost_reason(record: Record, max_message_bytes: int) -> str | None:
+    if record.status == "error":
+        return "error"
+    if record.role == "student":
+        return "by_student"
+    messages: Sequence[Mapping[str, Any]] = [*record.request["messages"], record.message]
+    if any(_num_bytes(content_text(m.get("content"))) > max_message_bytes for m in messages):
+        return "too_large"
+    return None if any(message.get("role") == "user" for message in messages) else "no_user_message"
+
+
+def _asked_reason(body: Mapping[str, Any]) -> str | None:
+    messages: Sequence[Mapping[str, Any]] = body["messages"]
+    if body.get("tools") or body.get("functions"):
+        return "tools_offered"
+    if messages[-1].get("role") in ("tool", "function"):
+        return "tool_loop"
+    if any(_has_other_parts(message.get("content")) for message in messages):
+        return "not_text_request"
+    return None
+
+
+def _has_other_parts(content: Any) -> bool:
     if content is None or isinstance(content, str):
         return False
     return any(part.get("type") != "text" for part in content)

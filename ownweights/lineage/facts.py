@@ -75,6 +75,14 @@ class LicenceFact:
     as_of: date
     checked: str
 
+    def to_json(self) -> dict[str, Any]:
+        """The fact as it stands on a card."""
+        return {
+            "id": self.id, "commercial": self.commercial, "share_alike": self.share_alike,
+            "obligations": list(self.obligations), "why": self.why, "source": self.source,
+            "as_of": self.as_of.isoformat(), "checked": self.checked,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

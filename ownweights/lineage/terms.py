@@ -17,6 +17,7 @@ from typing import Any
 from ownweights.core.errors import UsageError, nearest
 from ownweights.lineage.facts import Host, LicenceFact, Terms, Version, load_facts
 
+DECLARABLE = ("allowed", "denied", "unknown")
 STRICTNESS = ("allowed", "human", "unknown", "denied")
 
 
@@ -50,9 +51,12 @@ class TermsFact:
 def teacher_terms(model: str, at: float | None, declared: str | None = None) -> TermsFact:
     """What the terms say about training on answers that `model` gave at `at` (unix seconds).
 
-    `declared` names the entry that holds, where the model's name does not tell.
-    Raises: UsageError when `declared` is not the id of an entry
+    `declared` says what holds where the model's name does not tell, or a contract says otherwise:
+    the id of an entry, or allowed, denied or unknown.
+    Raises: UsageError when `declared` is none of these
     """
+    if declared in DECLARABLE:
+        return _declared_outcome(model, declared)
     host, bare = _host_of(model)
     terms = _declared(declared) if declared is not None else _terms_of(bare)
     fact = _unknown(model) if terms is None else _fact(model, terms, at)
@@ -143,6 +147,17 @@ def _stricter(fact: TermsFact, host: Host) -> TermsFact:
         trains=trains,
         why=f"{fact.why}. {host.why}",
         source=f"{fact.source}; {host.source}",
+    )
+
+
+def _declared_outcome(model: str, trains: str) -> TermsFact:
+    return replace(
+        _unknown(model),
+        id="declared",
+        licence="a contract of your own",
+        trains=trains,
+        why="declared so in the settings",
+        source="settings",
     )
 
 
