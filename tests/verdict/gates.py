@@ -25,7 +25,7 @@ def point_estimate_gate(thresholds, scores, harms, limits):
 
 
 def uncorrected_gate(thresholds, scores, harms, limits):
-    """The loosest threshold whose Clopper-Pearson bounds are within the limits, looked up freely."""
+    """The loosest threshold whose Clopper-Pearson bounds are within the limits, at will."""
     served, harmed = counts(thresholds, scores, harms)
     passes = (binomial_p_value(harmed, len(scores), limits.alpha) <= limits.delta) & (
         binomial_p_value(harmed, served, limits.beta) <= limits.delta

@@ -1,4 +1,4 @@
-"""Are certificates wrong no more often than they say? Worlds whose truth is known, 2,000 draws each.
+"""Are certificates wrong no more often than they say? Worlds of known truth, 2,000 draws each.
 
 Scores are uniform, so that a threshold t serves a share 1 - t, and the harm of a request is a known
 function of its score; the true risks at any threshold are then integrals.
@@ -50,7 +50,7 @@ class World:
 
 INFORMATIVE = World(lambda s: 0.6 * (1.0 - s) ** 2)  # harm .2 over all requests
 USELESS = World(lambda s: np.full_like(s, 0.30))
-ALWAYS_WRONG = World(lambda s: np.ones_like(s))
+ALWAYS_WRONG = World(np.ones_like)
 # random score, true harm a hair above beta at every threshold: each one certified is wrong
 LEAST_FAVOURABLE_SERVED = World(lambda s: np.full_like(s, 0.1001))
 # fine above the median, then harmful: the risk among all requests breaks right at coverage .5
