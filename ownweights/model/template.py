@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import jinja2
 import jinja2.ext
@@ -152,7 +152,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         extensions=[jinja2.ext.loopcontrols, _GenerationBlock],
     )
     environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _now}
+    names = cast("dict[str, Any]", environment.globals)
+    names.update(raise_exception=_raise_exception, strftime_now=_now)
     return environment
 
 
