@@ -5,6 +5,7 @@ records ─► select ─► split by hash of the unit ─► remove duplicates 
 
 from ownweights.dataset.build import build_dataset
 from ownweights.dataset.example import Example
+from ownweights.dataset.export import export_split
 from ownweights.dataset.load import Dataset, list_datasets, load_dataset
 from ownweights.dataset.options import DatasetOptions
 from ownweights.dataset.prune import PruneRule, apply_prune
@@ -19,6 +20,7 @@ __all__ = [
     "PruneRule",
     "apply_prune",
     "build_dataset",
+    "export_split",
     "list_datasets",
     "load_dataset",
     "split_of",
