@@ -163,11 +163,10 @@ class ReplayTeacher:
 
     def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The next recorded answer as a completion body; HttpError 404 when there is none."""
-        try:
-            key = request_key(body)
-        except (KeyError, TypeError, ValueError):
+        if not isinstance(body.get("messages"), list):
             what = "'messages' must be a list of messages"
-            raise HttpError(400, what, code="invalid_messages", param="messages") from None
+            raise HttpError(400, what, code="invalid_messages", param="messages")
+        key = request_key(body)
         known = self._answers.get(key)
         if known is None:
             what = "this replay teacher has no recorded answer to that request"
