@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ownweights.core.errors import InputError
 from ownweights.core.jsonl import read_jsonl
-from ownweights.dataset.normalise import normalise_prompt
+from ownweights.dataset.prompt import first_user_text, prompt_key
 from ownweights.dataset.split import hash_fraction, split_of
 from ownweights.student.held_out import HeldOutText
 
@@ -37,13 +39,12 @@ class Prompts:
 
 @dataclass(slots=True)
 class Counts:
-    """What the cleaning removed."""
+    """What the cleaning saw and removed."""
 
     sentences: int = 0
     removed_sentences: int = 0
     prompts: int = 0
     removed_prompts: int = 0
-    examples: list[str] = field(default_factory=list)
 
 
 def read_prompts(files: Iterable[Path]) -> Prompts:
@@ -51,20 +52,27 @@ def read_prompts(files: Iterable[Path]) -> Prompts:
     train: set[str] = set()
     held_out: set[str] = set()
     for path in files:
-        for line in read_jsonl(path):
-            text = _first_user_text(line.value)
-            if text:
-                unit = f"prompt:{normalise_prompt(text)}"
+        for line in _read_objects(path):
+            if text := _question(line):
+                unit = f"prompt:{prompt_key(text)}"
                 (train if split_of(unit) == "train" else held_out).add(text)
     return Prompts(tuple(sorted(train)), tuple(sorted(held_out)))
 
 
-def _first_user_text(value: object) -> str:
-    messages = value.get("request", {}).get("messages", []) if isinstance(value, dict) else []
-    for message in messages:
-        if message.get("role") == "user" and isinstance(message.get("content"), str):
-            return message["content"]
-    return ""
+def _question(line: Mapping[str, Any]) -> str:
+    """The first user message of a recorded request; empty where there is none."""
+    request = line.get("request")
+    messages = request.get("messages") if isinstance(request, Mapping) else None
+    spoken = messages if isinstance(messages, list) else []
+    return first_user_text({"messages": [one for one in spoken if isinstance(one, Mapping)]})
+
+
+def _read_objects(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The objects of a file of JSON lines; a line that cannot be read might be a held-out one."""
+    for line in read_jsonl(path):
+        if line.value is None:
+            raise InputError(line.what, where=f"{path}:{line.number}")
+        yield line.value
 
 
 def is_held_out_book(path: Path) -> bool:
@@ -79,30 +87,39 @@ def read_books(folder: Path, *, held_out: bool) -> Iterator[str]:
         raise InputError("holds no books/*.txt.gz", where=str(folder))
     for path in paths:
         if is_held_out_book(path) == held_out:
-            yield gzip.decompress(path.read_bytes()).decode("utf-8")
+            yield _read_book(path)
+
+
+def _read_book(path: Path) -> str:
+    try:
+        return gzip.decompress(path.read_bytes()).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"is not a gzip file of UTF-8 text: {error}", where=str(path)) from None
 
 
 def read_handbooks(folder: Path) -> Iterator[str]:
     """The pages of every text_*/docs.jsonl, without front matter."""
     for path in sorted(folder.glob("text_*/docs.jsonl")):
-        for line in read_jsonl(path):
-            if isinstance(line.value, dict):
-                yield _FRONT_MATTER.sub("", str(line.value["text"]))
+        for number, value in enumerate(_read_objects(path), 1):
+            text = value.get("text")
+            if not isinstance(text, str):
+                raise InputError("a page needs a `text`", where=f"{path}, page {number}")
+            yield _FRONT_MATTER.sub("", text)
 
 
 def clean_text(text: str, held_out: HeldOutText, counts: Counts) -> str:
     """`text` without the sentences that hold a held-out request."""
     kept = []
     for paragraph in re.split(r"\n\s*\n", text):
-        sentences = _SENTENCE_END.split(paragraph)
-        bad = {s for s in sentences if held_out.is_in(s)}
+        sentences = [s for s in _SENTENCE_END.split(paragraph) if s]
+        is_bad = [held_out.is_in(sentence) for sentence in sentences]
         counts.sentences += len(sentences)
-        if not bad:
+        counts.removed_sentences += sum(is_bad)
+        if any(is_bad):
+            pairs = zip(sentences, is_bad, strict=True)
+            kept.append(" ".join(sentence.strip() for sentence, bad in pairs if not bad))
+        else:
             kept.append(paragraph.strip())
-            continue
-        counts.removed_sentences += len(bad)
-        counts.examples += sorted(bad)[:1]
-        kept.append(" ".join(s.strip() for s in sentences if s not in bad))
     return "\n\n".join(paragraph for paragraph in kept if paragraph)
 
 

@@ -1,5 +1,4 @@
-"""Keeps held-out requests out of pre-training text: equal, near, or word for word within a
-sentence.
+"""Keeps held-out requests out of pre-training text: equal, near, or word for word in a sentence.
 
 In: the prompts of every develop, certify and test request. Out: whether a sentence or a prompt
 holds one of them. The search is exact, not a sketch.
@@ -10,18 +9,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from ownweights.dataset.normalise import NEAR_JACCARD, jaccard, normalise_prompt, shingles
+from ownweights.dataset.normalise import NEAR_JACCARD, jaccard, shingles
+from ownweights.dataset.prompt import prompt_key
 
 MIN_CONTAINED_WORDS = 5
+_SLACK = 1e-9  # rounding of limit · n must not lose a pair that is exactly at the limit
 
 
 class NearIndex:
     """A fixed set of normalised prompts that can be asked, one text at a time, what is near it.
 
-    Two sets with Jaccard similarity of at least t share one of the ⌊(1-t)·n⌋+1 shingles of each that
-    are rarest in the index, and their sizes differ by at most the factor t, so a few look-ups find
-    every near prompt (test_near_index_matches_brute_force). `dataset.near` joins a whole set with
-    itself instead.
+    Two sets with Jaccard similarity of at least t share one of the ⌊(1-t)·n⌋+1 shingles that are
+    the rarest of each, and their sizes differ by at most the factor t, so a few look-ups find every
+    near prompt (test_near_index_matches_brute_force). `dataset.near` joins a whole set with itself.
 
     Source: Chaudhuri et al. 2006 (prefix filter for set-similarity joins)
     """
@@ -56,18 +56,18 @@ class NearIndex:
         return normalised in self._exact or bool(self.near(normalised))
 
     def _rarest(self, pieces: frozenset[str]) -> list[str]:
-        keep = int((1 - self.limit) * len(pieces) + 1e-9) + 1
+        keep = int((1 - self.limit) * len(pieces) + _SLACK) + 1
         return sorted(pieces, key=lambda piece: (self._count[piece], piece))[:keep]
 
     def _sizes_fit(self, left: int, right: int) -> bool:
-        return min(left, right) >= self.limit * max(left, right)
+        return min(left, right) >= self.limit * max(left, right) - _SLACK
 
 
 class HeldOutText:
     """Tells whether a sentence holds a held-out request: equal, near, or word for word."""
 
     def __init__(self, held_out: Iterable[str]) -> None:
-        normalised = {text for text in map(normalise_prompt, held_out) if text}
+        normalised = {text for text in map(prompt_key, held_out) if text}
         self._near = NearIndex(normalised)
         self._by_start: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
         for text in normalised:
@@ -77,7 +77,7 @@ class HeldOutText:
 
     def is_in(self, text: str) -> bool:
         """Whether `text` (one sentence or one request) holds a held-out request."""
-        normalised = normalise_prompt(text)
+        normalised = prompt_key(text)
         if not normalised:
             return False
         words, padded = normalised.split(), f" {normalised} "
