@@ -52,6 +52,7 @@ class Subject:
     student: str = ""  # artefact ids are content hashes
     dataset: str = ""
     check: str = "exact"
+    is_graded: bool = False  # harm may lie between 0 and 1
     confidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
     decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])
     teachers: tuple[str, ...] = ()

@@ -25,13 +25,18 @@ from ownweights.core.errors import SettingsError, nearest
 
 
 class Check(Protocol):
-    """Compares an answer with the references; `name` is what settings and certificates say."""
+    """Compares an answer with the references; `name` is what settings and certificates say.
+
+    One that `is_graded` may answer anything from 0 to 1, and is certified with a wider bound.
+    """
 
     @property
     def name(self) -> str: ...
+    @property
+    def is_graded(self) -> bool: ...
 
     def harm(self, answer: str | None, references: Sequence[str]) -> float | None:
-        """0.0 no harm, 1.0 harm, None could not judge."""
+        """0 no harm, 1 harm, None could not judge."""
         ...
 
 
@@ -39,6 +44,7 @@ class ExactCheck:
     """The text itself, up to Unicode normal form and white space at either end."""
 
     name = "exact"
+    is_graded = False
 
     def harm(self, answer: str | None, references: Sequence[str]) -> float | None:
         known = {_normal_text(text) for text in references} - {""}
@@ -51,6 +57,7 @@ class JsonCheck:
     """The JSON value, however it is spelled."""
 
     name = "json"
+    is_graded = False
 
     def harm(self, answer: str | None, references: Sequence[str]) -> float | None:
         readable = [value for value in map(read_json, references) if value is not None]

@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ownweights.core.errors import InputError
 from ownweights.verdict.certificate import Claim, Examples, Subject, Verdict
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
 from ownweights.verdict.slices import slice_table
@@ -27,17 +29,18 @@ from ownweights.verdict.statistics import (
     Step,
     Walk,
     attempt_delta,
+    binomial_p_value,
     clopper_pearson_interval,
     develop_thresholds,
+    hoeffding_bentkus_p_value,
     served_without_harm,
     units_needed,
     walk_thresholds,
 )
 
-METHOD = (
-    "fixed-sequence Learn-Then-Test, p = max of two exact binomial p-values,"
-    " one hash-drawn request a unit"
-)
+METHOD = "fixed-sequence Learn-Then-Test, p = max of two {} p-values, one hash-drawn request a unit"
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,23 @@ def certify(
     drawn = draw_one_per_unit(row for row in rows if row.split == "certify")
     scores = np.array([row.score for row in drawn], np.float64)
     harms = np.array([row.counted_harm for row in drawn], np.float64)
-    assert np.isin(harms, (0.0, 1.0)).all(), "the binomial certificate needs harms of 0 or 1"
+    _check_harms(harms, subject)
     losses = sum(row.status == FAILED for row in drawn)
     limits = Limits(claim.alpha, claim.beta, spend.delta)
     thresholds = develop_thresholds(develop, claim.min_coverage_frac)
-    walk = walk_thresholds(thresholds, scores, harms, limits, losses=float(losses))
+    test = hoeffding_bentkus_p_value if subject.is_graded else binomial_p_value
+    walk = walk_thresholds(thresholds, scores, harms, limits, losses=float(losses), test=test)
     return _verdict(claim, subject, walk, spend, rows=rows, drawn=drawn)
+
+
+def _check_harms(harms: Floats, subject: Subject) -> None:
+    is_binary = bool(np.isin(harms, (0.0, 1.0)).all())
+    if not is_binary and not (subject.is_graded and ((harms >= 0) & (harms <= 1)).all()):
+        allowed = "from 0 to 1" if subject.is_graded else "0 or 1"
+        raise InputError(
+            f"check {subject.check!r} says harms other than {allowed}",
+            hint="a check whose harm lies between 0 and 1 must say that it is_graded",
+        )
 
 
 def _verdict(
@@ -98,7 +112,7 @@ def _verdict(
         coverage_frac=step.n_served / step.n if issued else 0.0,
         coverage_low=low,
         coverage_high=high,
-        method=METHOD,
+        method=METHOD.format("Hoeffding-Bentkus" if subject.is_graded else "exact binomial"),
         assumptions=_assumptions(subject, spend),
         expires=_expiry(subject),
         reasons=() if issued else _reasons(claim, spend, step, rows=rows, drawn=drawn),

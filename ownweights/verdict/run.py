@@ -248,6 +248,7 @@ class _Run:
             student=self.student_id,
             dataset=self.dataset.id,
             check=check.name,
+            is_graded=check.is_graded,
             confidence=confidence.to_dict(),
             decoding=self.decoding,
             teachers=tuple(sorted({example.model for example in examples})),

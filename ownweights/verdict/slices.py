@@ -62,7 +62,7 @@ def slice_table(rows: Iterable[Judged], beta: float, *, max_rows: int = 40) -> t
                 groups[key, value].append(row.counted_harm)
     table: list[Slice] = []
     for (key, value), harms in groups.items():
-        n, k = len(harms), round(sum(harms))
+        n, k = len(harms), sum(harm > 0 for harm in harms)
         low, high = clopper_pearson_interval(k, n, 0.05)
         table.append(Slice(key, value, n, k, low, high, k > beta * n))
     table.sort(key=lambda s: (-(s.harms - beta * s.n), s.key, s.value))

@@ -13,22 +13,22 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
-from ownweights.verdict.statistics.binomial import binomial_p_value
+from ownweights.verdict.statistics.binomial import Floats, binomial_p_value
 
 BET_CAP = 0.75  # share of the largest stake that cannot lose everything
 
 
-def hoeffding_bentkus_p_value(total: float, n: int, limit: float) -> float:
+def hoeffding_bentkus_p_value(totals: ArrayLike, n: ArrayLike, limit: float) -> Floats:
     """p-value of "the mean loss is above `limit`" from the sum of n losses in [0, 1]."""
-    if n == 0:
-        return 1.0
-    mean = min(total / n, limit)
-    hoeffding = math.exp(-n * _relative_entropy(mean, limit))
+    total, size = np.broadcast_arrays(np.asarray(totals, np.float64), np.asarray(n, np.float64))
+    mean = np.minimum(total / np.maximum(size, 1.0), limit)
+    entropy = special.rel_entr(mean, limit) + special.rel_entr(1.0 - mean, 1.0 - limit)
     # a sum one rounding error above a whole number must not cost a whole harm
-    bentkus = math.e * float(binomial_p_value(math.ceil(total - 1e-9), n, limit))
-    return min(1.0, hoeffding, bentkus)
+    bentkus = math.e * binomial_p_value(np.ceil(total - 1e-9), size, limit)
+    return np.minimum(1.0, np.minimum(np.exp(-size * entropy), bentkus))
 
 
 def betting_p_value(losses: NDArray[np.float64], limit: float) -> float:
@@ -49,9 +49,3 @@ def betting_p_value(losses: NDArray[np.float64], limit: float) -> float:
     bet = np.clip(gap / (past_spread + gap**2), 0.0, BET_CAP / (1.0 - limit))
     log_wealth = np.cumsum(np.log1p(bet * (limit - losses)))
     return min(1.0, math.exp(-max(0.0, float(log_wealth.max()))))
-
-
-def _relative_entropy(mean: float, limit: float) -> float:
-    low = 0.0 if mean <= 0 else mean * math.log(mean / limit)
-    high = 0.0 if mean >= 1 else (1 - mean) * math.log((1 - mean) / (1 - limit))
-    return low + high
