@@ -1,0 +1,79 @@
+"""Certificates become routes; refusals do not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ownweights.core.errors import ArtefactError, ArtefactMissing
+from ownweights.core.project import Project
+from ownweights.route import NotCertified, active_routes, list_routes, promote
+from ownweights.route.promotion import MAX_PROMPT_HASHES
+from tests.route.samples import CONFIDENCE, drop_rule, make_artefact, make_verdict
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_promote_takes_everything_from_the_certificate(project: Project) -> None:
+    verdict = make_verdict(project)
+    route = promote(project, verdict.id, timeout_s=3.0, max_prompt_tokens=500)
+    assert active_routes(project) == {"tickets": route}
+    assert (route.workload, route.student_id) == ("tickets", verdict.subject.student)
+    assert (route.verdict_id, route.threshold) == (verdict.id, -0.25)
+    assert route.confidence == CONFIDENCE
+    assert route.prompt_hashes == ("aaaa", "bbbb")
+    assert route.prune == drop_rule()
+    assert route.decoding == {"max_tokens": 64}
+    assert (route.timeout_s, route.max_prompt_tokens) == (3.0, 500)
+
+
+def test_promote_refusal_is_refused(project: Project) -> None:
+    verdict = make_verdict(project, issued=False)
+    with pytest.raises(NotCertified, match="is a refusal: too few units") as caught:
+        promote(project, verdict.id)
+    assert caught.value.exit_code == 4
+    assert caught.value.reasons == ("too few units",)
+    assert list_routes(project) == []
+
+
+def test_promote_unknown_verdict_is_missing(project: Project) -> None:
+    with pytest.raises(ArtefactMissing):
+        promote(project, "none")
+
+
+@pytest.mark.parametrize("kind", ["student", "dataset"])
+def test_promote_needs_what_was_certified(project: Project, kind: str) -> None:
+    verdict = make_verdict(project)
+    shutil.rmtree(project.kind_dir(kind))
+    with pytest.raises(ArtefactMissing, match=kind):
+        promote(project, verdict.id)
+    assert active_routes(project) == {}
+
+
+def test_promote_changed_student_is_refused(project: Project) -> None:
+    verdict = make_verdict(project)
+    path = project.kind_dir("student") / verdict.subject.student / "file.txt"
+    path.write_text("other weights")
+    with pytest.raises(ArtefactError, match="not what its card says"):
+        promote(project, verdict.id)
+
+
+def test_promote_prompts_that_always_change_are_no_condition(project: Project) -> None:
+    hashes = [f"{n:04x}" for n in range(MAX_PROMPT_HASHES + 1)]
+    dataset = make_artefact(
+        project, "dataset",
+        identity={"workload": "tickets", "prune": None}, facts={"prompt_hashes": hashes},
+    )  # fmt: skip
+    route = promote(project, make_verdict(project, dataset=dataset.id).id)
+    assert route.prompt_hashes == ()
+    assert route.prune is None
+
+
+def test_promote_again_is_the_same_route(project: Project) -> None:
+    verdict = make_verdict(project)
+    assert promote(project, verdict.id) == promote(project, verdict.id, reason="once more")
