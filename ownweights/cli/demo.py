@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 @click.pass_context
 def demo(
     ctx: click.Context, *, traffic: Path | None, workload: str | None, seed: int, split_by: str,
-    allow_teacher: tuple[str, ...], folder: Path | None, no_serve: bool, as_json: bool,
+    allow_teacher: tuple[str, ...], records: int, folder: Path | None, no_serve: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Run the whole loop once, from requests to a served student.
 
@@ -65,7 +66,10 @@ def demo(
 
     name = workload or (traffic.name.split(".")[0] if traffic else "generated")
     place = folder or Path("own-demo") / f"{name}-seed{seed}"
-    plan = Plan(place, traffic, workload, seed, split_by, allow_teacher)
+    plan = Plan(
+        place, traffic=traffic, workload=workload, seed=seed, split_by=split_by,
+        allow_teachers=allow_teacher, num_generated=records,
+    )  # fmt: skip
     if not rehearse(plan, serve=not no_serve, as_json=as_json):
         ctx.exit(EXIT_REFUSED)
 
@@ -83,11 +87,12 @@ def rehearse(plan: Plan, *, serve: bool, as_json: bool) -> bool:
         workload, figures.records = rehearsal.import_traffic(project, path, plan)
         rehearsal.write_settings(project, plan, workload, teacher_url)
         dataset = prepare(project, plan, workload, figures)
+        gateway: Background | None = None
         if dataset is not None:
             gateway = _open_gateway(stack, project, dataset, figures)
         rehearsal.close_folder(plan)
         _print(plan, figures, as_json)
-        if dataset is not None and figures.issued and serve:
+        if gateway is not None and figures.issued and serve:
             _serve_on(gateway)
     return figures.issued
 

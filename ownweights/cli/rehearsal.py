@@ -44,6 +44,7 @@ class Plan:
     seed: int = 1
     split_by: str = "auto"
     allow_teachers: tuple[str, ...] = ()
+    num_generated: int = NUM_GENERATED
 
 
 @dataclass(slots=True)
@@ -93,7 +94,11 @@ def open_folder(plan: Plan) -> Project:
     Raises: UsageError when the folder holds something else
     """
     folder, marker = plan.folder, plan.folder / MARKER
-    about = {"traffic": str(plan.traffic), "workload": plan.workload, "seed": plan.seed}
+    about = {
+        "traffic": str(plan.traffic), "workload": plan.workload, "seed": plan.seed,
+        "split_by": plan.split_by, "allow_teachers": list(plan.allow_teachers),
+        "num_generated": plan.num_generated,
+    }  # fmt: skip
     if folder.exists() and any(folder.iterdir()):
         if not marker.is_file():
             raise UsageError(
@@ -124,7 +129,7 @@ def traffic_file(plan: Plan, project: Project) -> Path:
     path = project.root / GENERATED
     lines = (
         json.dumps(record, ensure_ascii=False)
-        for record in generate_requests(NUM_GENERATED, plan.seed)
+        for record in generate_requests(plan.num_generated, plan.seed)
     )
     write_atomic(path, ("\n".join(lines) + "\n").encode())
     return path
