@@ -1,0 +1,88 @@
+"""Which records can be studied, and the reason when one cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ownweights.dataset.select import (
+    ANSWERED,
+    ASKED,
+    HELD_OUT_ONLY,
+    LOST,
+    answered_reason,
+    skip_reason,
+)
+from tests.dataset.records import answer, body, record
+
+IMAGE = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "x"}}]
+CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+LOOP = [
+    {"role": "user", "content": "find it"},
+    {"role": "assistant", "content": None, "tool_calls": CALL},
+    {"role": "tool", "tool_call_id": "c", "content": "found"},
+]
+CASES: dict[str, Any] = {
+    "tools_offered": {"request": body(tools=[{"type": "function"}])},
+    "tool_loop": {"request": body(LOOP)},
+    "not_text_request": {"request": body([{"role": "user", "content": IMAGE}])},
+    "truncated": {"finish": "length"},
+    "filtered": {"finish": "content_filter"},
+    "tool_call": {"response": answer("let me look", tool_calls=CALL)},
+    "no_text": {"response": answer(None)},
+    "empty": {"response": answer(" \n")},
+    "no_user_message": {"request": body([{"role": "assistant", "content": "hello"}])},
+    "too_large": {"request": body("é" * 600)},
+    "error": {"response": None},
+    "by_student": {"role": "student"},
+}
+
+
+def test_cases_cover_every_reason() -> None:
+    assert set(CASES) == {*ASKED, *ANSWERED, *LOST}
+    assert set(HELD_OUT_ONLY) == {*ASKED, *ANSWERED}
+
+
+@pytest.mark.parametrize("reason", CASES)
+def test_skip_reason_is(reason: str) -> None:
+    assert skip_reason(record(**CASES[reason]), max_message_bytes=1_000) == reason
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"role": "teacher"},
+        {"request": body([*LOOP, {"role": "assistant", "content": "it is there"},
+                          {"role": "user", "content": "thanks"}])},
+        {"request": body([{"role": "user", "content": [{"type": "text", "text": "hi"}]}])},
+        {"request": body(tools=[])},
+        {"request": body(system=None)},
+        {"says": "\u2028"  "x"},
+    ],
+)  # fmt: skip
+def test_skip_reason_is_none_for_a_whole_answer_in_text(fields: dict[str, Any]) -> None:
+    assert skip_reason(record(**fields)) is None
+
+
+def test_skip_reason_counts_the_answer_s_bytes_too() -> None:
+    assert skip_reason(record(says="é" * 600), max_message_bytes=1_000) == "too_large"
+    assert skip_reason(record(says="é" * 600), max_message_bytes=1_200) is None
+
+
+def test_skip_reason_of_a_partial_record_is_truncated() -> None:
+    assert skip_reason(record(status="partial")) == "truncated"
+
+
+def test_skip_reason_names_the_request_before_the_answer() -> None:
+    assert skip_reason(record(request=body(LOOP), finish="length")) == "tool_loop"
+
+
+def test_answered_reason_looks_at_the_answer_alone() -> None:
+    assert answered_reason(record(request=body(LOOP))) is None
+    assert answered_reason(record(finish="length")) == "truncated"
+
+
+def test_answered_reason_knows_the_old_function_call() -> None:
+    assert answered_reason(record(response=answer("x", function_call={"name": "f"}))) == "tool_call"
