@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
+from ownweights.engine.client import EngineProcess
 from ownweights.gateway.app import Gateway
 from ownweights.gateway.settings import GatewaySettings
 from ownweights.gateway.students import Engine, StartEngine
@@ -28,10 +30,8 @@ from ownweights.teacher.serving import bind, serve
 STOP_S = 30.0
 
 
-def start_engine(project: Project, student_ids: Any) -> Engine:
+def start_engine(project: Project, student_ids: Sequence[str]) -> Engine:
     """The engine child for these students; torch is loaded there, not here."""
-    from ownweights.engine.client import EngineProcess
-
     return EngineProcess.start(project, student_ids)
 
 
@@ -43,6 +43,8 @@ def run_gateway(
     engine: StartEngine = start_engine,
 ) -> None:
     """Serve until SIGINT or SIGTERM."""
+    for name in ("httpx", "httpcore"):  # they would log the address of every call
+        logging.getLogger(name).setLevel(logging.WARNING)
     listener = bind(settings.host, settings.port)
     try:
         bound = dataclasses.replace(settings, port=listener.getsockname()[1])
@@ -97,9 +99,9 @@ def _wait_for_engine(running: Background, wait_s: float) -> None:
     give_up_s = time.monotonic() + wait_s
     while True:
         status = running.status()
-        if status["engine"] in ("off", "ready"):
+        if status["engine"] in ("off", "ready") and not status["engine_fault"]:
             return
-        if status["engine"] == "down" or time.monotonic() > give_up_s:
+        if status["engine_fault"] or time.monotonic() > give_up_s:
             fault = status["engine_fault"] or f"not ready within {wait_s} s"
             raise OwnError(f"the engine does not answer: {fault}")
         time.sleep(0.05)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,9 @@ GRACE_S = 1.0  # past the route's time-out: for an engine that does not keep it
 
 class Engine(Protocol):
     """What the gateway needs of `ownweights.engine.EngineProcess`."""
+
+    @property
+    def failures(self) -> Mapping[str, str]: ...
 
     def completer(self, student_id: str) -> Completer: ...
 
@@ -165,7 +168,8 @@ class Students:
         if self._running is not None:
             self._retire(self._running)
         self._running = _Running(engine, wanted)
-        self.state, self.fault = "ready", None
+        faults = [f"student {name}: {why}" for name, why in engine.failures.items()]
+        self.state, self.fault = "ready", "; ".join(faults) or None
         self._changed.set()
 
     def _fail(self, fault: str) -> None:
