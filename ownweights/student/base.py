@@ -21,13 +21,13 @@ import torch
 from tokenizers import Tokenizer
 
 from ownweights.core.artefact import hash_json, write_atomic
-from ownweights.core.errors import ArtefactError, SettingsError, nearest
+from ownweights.core.errors import ArtefactError, InputError, SettingsError, nearest
 from ownweights.core.strict import Limits, check_value, parse_toml, setting
 from ownweights.dataset.split import hash_fraction
 from ownweights.model.config import ModelConfig
 from ownweights.model.transformer import Transformer, initialise
 from ownweights.student import corpus as text_of
-from ownweights.student.drills import Drill, make_drill
+from ownweights.student.drills import Drill, make_drill, question_parts
 from ownweights.student.tokens import (
     TokenFile,
     encode_documents,
@@ -55,7 +55,7 @@ class TextRecipe:
 
     workloads: tuple[str, ...]
     held_out_from: tuple[str, ...]
-    document_frac: float = setting(1.0, at_least=0, at_most=1, is_open=True)
+    document_frac: float = setting(1.0, at_least=0, at_most=1)
     prompt_repeats: int = setting(1, at_least=0)
     num_drills: int = setting(0, at_least=0)
     tokenizer_every: int = setting(1, at_least=1)
@@ -188,8 +188,15 @@ def prepare_text(recipe: BaseRecipe, corpus: Path, traffic: Path, work: Path) ->
         raise ArtefactError(f"{work} holds text of another recipe", hint="choose an empty folder")
     work.mkdir(parents=True, exist_ok=True)
     counts = text_of.Counts()
-    prompts, documents = _clean(recipe.text, corpus, traffic, counts)
-    drills = _drills(recipe, documents)
+    forbidden = text_of.read_prompts(_traffic_files(traffic, recipe.text.held_out_from))
+    held_out = text_of.HeldOutText(forbidden.held_out)
+    allowed = text_of.read_prompts(_traffic_files(traffic, recipe.text.workloads))
+    prompts = text_of.clean_prompts(allowed, held_out, counts)
+    documents = [
+        text_of.clean_text(chapter, held_out, counts)
+        for chapter in _chapters(corpus, recipe.text.document_frac)
+    ]
+    drills = _drills(recipe, documents, held_out)
     taught = [*documents, *prompts, *("\n".join(drill) for drill in drills)]
     tokenizer = train_tokenizer(taught[:: recipe.text.tokenizer_every], recipe.shape.vocab_size)
     tokenizer.save(str(work / TOKENIZER_NAME))
@@ -205,39 +212,42 @@ def prepare_text(recipe: BaseRecipe, corpus: Path, traffic: Path, work: Path) ->
         "removed_sentences": counts.removed_sentences,
         "prompts": counts.prompts,
         "removed_prompts": counts.removed_prompts,
+        "drills": len(drills),
     }
     write_atomic(card_path, json.dumps(card, indent=1).encode())
     return card
 
 
-def _clean(
-    recipe: TextRecipe, corpus: Path, traffic: Path, counts: text_of.Counts
-) -> tuple[list[str], list[str]]:
-    forbidden = text_of.read_prompts(traffic / f"{name}.jsonl.gz" for name in recipe.held_out_from)
-    allowed = text_of.read_prompts(traffic / f"{name}.jsonl.gz" for name in recipe.workloads)
-    held_out = text_of.HeldOutText(forbidden.held_out)
-    prompts = text_of.clean_prompts(allowed, held_out, counts)
-    sources = [*text_of.read_books(corpus, held_out=False), *text_of.read_handbooks(corpus)]
-    chapters = (chapter for source in sources for chapter in text_of.chapters_of(source))
-    chosen = [
-        chapter
-        for index, chapter in enumerate(chapters)
-        if hash_fraction(CHAPTER_SALT, str(index)) < recipe.document_frac
-    ]
-    return prompts, [text_of.clean_text(chapter, held_out, counts) for chapter in chosen]
+def _traffic_files(folder: Path, workloads: Sequence[str]) -> list[Path]:
+    return [folder / f"{name}.jsonl.gz" for name in workloads]
 
 
-def _drills(recipe: BaseRecipe, documents: Sequence[str]) -> list[Drill]:
+def _chapters(corpus: Path, frac: float) -> Iterator[str]:
+    """A share of the chapters of the training books and the handbooks, chosen by hash."""
+    texts = [*text_of.read_books(corpus, held_out=False), *text_of.read_handbooks(corpus)]
+    chapters = (chapter for text in texts for chapter in text_of.chapters_of(text))
+    for index, chapter in enumerate(chapters):
+        if hash_fraction(CHAPTER_SALT, str(index)) < frac:
+            yield chapter
+
+
+def _drills(
+    recipe: BaseRecipe, documents: Sequence[str], held_out: text_of.HeldOutText
+) -> list[Drill]:
     sentences = [s for text in documents for s in text_of.sentences_of(text)]
     rng = random.Random(recipe.train.seed)
     num_drills = recipe.text.num_drills if sentences else 0
-    return [make_drill(rng.choice(sentences), rng) for _ in range(num_drills)]
+    made = (make_drill(rng.choice(sentences), rng) for _ in range(num_drills))
+    # the first words of a sentence may be a request where the whole sentence is none
+    return [drill for drill in made if not any(map(held_out.is_in, question_parts(drill)))]
 
 
 def _write_tokens(
     recipe: BaseRecipe, pieces: list[np.ndarray], asked: Iterable[np.ndarray], path: Path
 ) -> int:
     pieces = [*pieces, *(list(asked) * recipe.text.prompt_repeats)]
+    if not pieces:
+        raise InputError("nothing is left to read", hint="give more text, or raise document_frac")
     # whole documents are shuffled here, windows once more when they are read
     order = np.random.default_rng(recipe.train.seed).permutation(len(pieces))
     ids = np.concatenate([pieces[i] for i in order])

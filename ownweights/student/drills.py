@@ -2,9 +2,10 @@
 
 In: a sentence and a random generator. Out: a (question, answer) pair whose answer is fully
 determined by the question (test_make_drill_answer_always_follows_from_the_question): bracketed
-spans named by labels, the words between two others, words with a capital, the word next to another,
-the whole sentence. Some words are replaced by made-up ones, since names are what no vocabulary
-holds. No request of any workload and none of its answers is used as a pattern.
+spans named by labels, spans after cue words, the words between two others, words with a capital,
+the word next to another, the whole sentence. Some words are replaced by made-up ones, since names
+are what no vocabulary holds. No request of any workload and none of its answers is used as a
+pattern.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ def make_drill(sentence: str, rng: random.Random) -> Drill:
     return maker(words, rng)
 
 
+def question_parts(drill: Drill) -> tuple[str, str]:
+    """What an exercise asks, whole and without its task (empty where it names none)."""
+    question = drill[0]
+    return question, question.rpartition(" | ")[0]
+
+
 def _clean(word: str) -> str:
     return word.strip(_STRIPPED)
 
@@ -99,7 +106,7 @@ def _cued(words: list[str], rng: random.Random) -> Drill:
     lead = rng.randint(1, 3)
     pieces, found, at = plain[:lead], dict[str, str](), lead
     for cue in cues:
-        span = plain[at : at + rng.randint(1, 4)] or [made_up_word(rng)]
+        span = plain[at : at + rng.randint(1, 4)] or [made_up_word(rng).capitalize()]  # no cue
         pieces += [cue, *span]
         found[_CUES[cue]] = " ".join(span)
         at += len(span)

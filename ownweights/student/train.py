@@ -36,7 +36,7 @@ from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
 
 METHODS = ("lora", "full")
-TOKEN_BUDGET = 3_000_000
+TOKEN_BUDGET = 2_000_000
 MIN_EPOCHS, MAX_EPOCHS = 2.0, 12.0
 MAX_PART_TOKENS = 8192
 NUM_DEVELOP_ROWS = 512

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from ownweights.student.drills import made_up_word, make_drill
 
 SENTENCE = "It was the best of times, it was the worst of times — said “Mr. Lorry” [quietly]."
+CUES = {
+    "called": "name", "by": "maker", "at": "place", "near": "near", "for": "purpose", "on": "day",
+    "from": "origin", "to": "goal", "with": "company", "about": "topic",
+}  # fmt: skip
 SEPARATORS = ["|", "…", "$", "^", "[x]", "parts", "capitals"]
 WORDS = st.lists(
     st.one_of(
-        st.sampled_from(["the", "a", "Paris", "a]b[c", "it's", *SEPARATORS]),
+        st.sampled_from(["the", "a", "Paris", "a]b[c", "it's", "to", "By", *SEPARATORS]),
         st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"]), min_size=1, max_size=6),
     ),
     min_size=1, max_size=25,
@@ -38,12 +42,28 @@ def labelled(text: str) -> dict[str, str]:
     return {label: " ".join(words) for label, words in found.items()}
 
 
+def cued(text: str) -> dict[str, Any]:
+    """What is asked, then spans that each follow a cue word."""
+    spans: dict[str, list[str]] = {"asked": []}
+    at = "asked"
+    for word in text.split(" "):
+        if word in CUES:
+            at = CUES[word]
+            spans[at] = []
+        else:
+            spans[at].append(word)
+    found = {name: " ".join(words) for name, words in spans.items()}
+    return {"asked": found.pop("asked"), "parts": found}
+
+
 def solve(question: str) -> Any:
     """The answer to an exercise, worked out from its question alone."""
     text, _, task = question.rpartition(" | ")
     words = text.split(" ")
     if not text:
-        return labelled(question)
+        return (
+            labelled(question) if any(w[0] == "[" for w in question.split(" ")) else cued(question)
+        )
     if task == "parts":
         return {"kind": "parts", "parts": labelled(text)}
     if task == "capitals":
@@ -95,9 +115,10 @@ def test_make_drill_makes_every_kind() -> None:
         "capitals": [q for q in questions if q.endswith(" | capitals")],
         "parts": [q for q in questions if q.endswith(" | parts")],
         "bracketed": [q for q in questions if "[" in q and " | " not in q],
+        "cued": [q for q in questions if "[" not in q and " | " not in q],
     }
     for kind, found in kinds.items():
-        assert len(found) > 15, kind
+        assert len(found) > 10, kind
     assert len(questions) - sum(map(len, kinds.values())) > 10  # the whole sentence
 
 

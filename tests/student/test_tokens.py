@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownweights.core.errors import InputError
+from ownweights.model.template import ChatTemplate
+from ownweights.model.tokenizer import Tokenizer
 from ownweights.student import tokens as tokens_module
-from ownweights.student.tokens import TokenFile, encode_documents, encode_drills
-from tests.tiny import ASSISTANT_ID, BOS_ID, END_ID, USER_ID, byte_tokenizer
+from ownweights.student.tokens import TokenFile, encode_documents, encode_drills, encode_prompts
+from tests.tiny import ASSISTANT_ID, BOS_ID, END_ID, USER_ID, byte_tokenizer, save_byte_tokenizer
 
 
 def read_windows(count: int, length: int, rows: int, *, steps: int, seed: int = 0) -> np.ndarray:
@@ -95,22 +96,24 @@ def test_encode_documents_skips_an_empty_one() -> None:
 
 def test_encode_drills_are_conversations() -> None:
     tokenizer = byte_tokenizer()
-    sentences = ["The Cat sat on the mat with Anna", "one two three four five"] * 10
-    drills = [ids.tolist() for ids in encode_drills(tokenizer, sentences, seed=1)]
-    assert len(drills) == len(sentences)
-    for ids in drills:
-        assert ids[:2] == [BOS_ID, USER_ID]
-        assert ids.count(END_ID) == 2
-        middle = ids.index(END_ID)
-        assert ids[middle + 1] == ASSISTANT_ID
-        assert ids[-1] == END_ID
-        json.loads(tokenizer.decode(ids[middle + 2 : -1]))
+    (ids,) = encode_drills(tokenizer, [("Où? | a", '{"a":"Où"}')])
+    assert ids.tolist() == [
+        BOS_ID, USER_ID, *tokenizer.encode("Où? | a").ids, END_ID,
+        ASSISTANT_ID, *tokenizer.encode('{"a":"Où"}').ids, END_ID,
+    ]  # fmt: skip
 
 
-def test_encode_drills_depend_on_the_seed_alone() -> None:
-    def drills(seed: int) -> list[list[int]]:
-        sentences = ["the quick brown Fox jumps"] * 5
-        return [ids.tolist() for ids in encode_drills(byte_tokenizer(), sentences, seed)]
+def test_encode_prompts_are_the_user_s_turn() -> None:
+    tokenizer = byte_tokenizer()
+    (ids,) = encode_prompts(tokenizer, ["play it"])
+    assert ids.tolist() == [BOS_ID, USER_ID, *tokenizer.encode("play it").ids, END_ID]
 
-    assert drills(1) == drills(1)
-    assert drills(1) != drills(2)
+
+def test_encoded_conversations_start_as_they_are_served(tmp_path: Path) -> None:
+    save_byte_tokenizer(tmp_path)
+    template = ChatTemplate.load(tmp_path, Tokenizer.load(tmp_path))
+    asked = [{"role": "user", "content": "play it"}]
+    (drill,) = encode_drills(byte_tokenizer(), [("play it", "yes")])
+    assert drill.tolist() == template.render_example(asked, "yes")[0]
+    (prompt,) = encode_prompts(byte_tokenizer(), ["play it"])
+    assert [*prompt.tolist(), ASSISTANT_ID] == template.render_prompt(asked)
