@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ownweights.core.errors import ArtefactError, InputError, SettingsError
+from ownweights.dataset.split import split_of
 from ownweights.student.base import (
     TEXT_CARD,
     TOKENIZER_NAME,
@@ -38,7 +39,9 @@ from tests.student.text import (
     make_corpus,
     recipe_text,
     small_recipe,
+    write_books,
     write_recipe,
+    write_traffic,
 )
 from tests.tiny import byte_tokenizer, tiny_model
 
@@ -169,6 +172,26 @@ def test_prepare_text_holds_no_held_out_request(work: Path) -> None:
     card = json.loads((work / TEXT_CARD).read_text("utf-8"))
     assert card["removed_sentences"] == 1
     assert card["removed_prompts"] == 1  # a near one
+
+
+def test_prepare_text_asks_no_held_out_request_by_the_first_words_of_a_sentence(
+    tmp_path: Path,
+) -> None:
+    animals = ("dogs", "cats", "owls", "bees", "crows", "hens", "bats", "mice", "rats", "ants")
+    asked = [f"{size} {animal} ran over" for size in ("nine", "ten") for animal in animals]
+    held_out = [text for text in asked if split_of(f"prompt:{text}") != "train"]
+    assert held_out
+    sentences = " ".join(f"{text} the old stone bridge near that mill." for text in held_out)
+    write_books(tmp_path, {"book-0.txt.gz": sentences})
+    assert not is_held_out_book(Path("book-0.txt.gz"))
+    write_traffic(tmp_path / "talk.jsonl.gz", held_out)
+    recipe = small_recipe(text={"num_drills": 400, "document_frac": 1.0})
+    card = prepare_text(recipe, tmp_path, tmp_path, tmp_path / "work")
+    assert card["removed_sentences"] == 0  # the sentences themselves are not near
+    assert 300 < card["drills"] < 400
+    turns = read_text(tmp_path / "work").split("<|user|>")[1:]
+    questions = [turn.split("<|end|>")[0].lower().rpartition(" | ") for turn in turns]
+    assert [stem for stem, _, _ in questions if stem in held_out] == []
 
 
 def test_prepare_text_counts_what_it_wrote(work: Path) -> None:
