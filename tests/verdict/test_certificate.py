@@ -1,0 +1,95 @@
+"""Certificates as values: the claim's limits, the words, the JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from ownweights.core.errors import ArtefactError, SettingsError
+from ownweights.verdict import Claim, Examples, Slice, Subject, Verdict
+from ownweights.verdict.certificate import sentence
+
+
+def verdict(**changed: Any) -> Verdict:
+    known: dict[str, Any] = {
+        "issued": True, "claim": Claim(), "subject": Subject("tickets", "s1", "d1", "json",
+        teachers=("rented-1",), period=(1.0, 2.0)), "attempt": 2, "delta_spent": 0.0076,
+        "n": 1000, "n_served": 830, "harms": 30.0, "losses": 1, "unjudged": 2, "ineligible": 3,
+        "num_used": 4, "p_all": 0.001, "p_served": 0.002, "threshold": -5.3, "coverage_frac": 0.83,
+        "coverage_low": 0.805, "coverage_high": 0.853, "method": "m", "assumptions": ("a",),
+        "expires": ("e",), "slices": (Slice("k", "v", 10, 2, 0.02, 0.5, True),), "id": "abc",
+    }  # fmt: skip
+    return Verdict(**{**known, **changed})
+
+
+def refusal(**changed: Any) -> Verdict:
+    known: dict[str, Any] = {
+        "issued": False, "threshold": None, "coverage_frac": 0.0, "coverage_low": 0.0,
+        "coverage_high": 0.0, "reasons": ("too few",), "needed": Examples(100, 1250, "about 100"),
+    }  # fmt: skip
+    return verdict(**{**known, **changed})
+
+
+@pytest.mark.parametrize("known", [verdict(), refusal(), refusal(needed=None)])
+def test_verdict_survives_json(known: Verdict) -> None:
+    text = json.dumps(known.to_dict(), allow_nan=False)
+    assert Verdict.from_dict(json.loads(text), verdict_id="abc") == known
+
+
+def test_verdict_json_says_the_claim_in_words() -> None:
+    found = verdict().to_dict()
+    assert found["claim_in_words"].startswith("The student may answer 83% of this traffic")
+    assert "id" not in found
+
+
+def test_sentence_of_a_certificate() -> None:
+    assert sentence(verdict()) == (
+        "The student may answer 83% of this traffic: at most 5 % of all requests, and at most 10 %"
+        " of those the student answers itself, get a worse answer than the teacher would have"
+        " given, with 95 % confidence."
+    )
+
+
+def test_sentence_of_a_refusal() -> None:
+    claim = Claim(alpha=0.025, beta=0.033)
+    text = sentence(refusal(claim=claim))
+    assert text.startswith("Not replaceable yet: not proved that at most 2.5 % of all requests")
+    assert "3.3 % of those" in text
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "delta", "min_coverage_frac"])
+@pytest.mark.parametrize("value", [0.0, -0.1, 5.0, float("nan")])
+def test_claim_refuses_what_is_no_share(name: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=f"verdict {name} is .* between 0 and 1") as info:
+        Claim(**{name: value})
+    assert info.value.hint == "for 5 % write 0.05"
+
+
+def test_claim_of_all_requests_may_be_wanted() -> None:
+    assert Claim(min_coverage_frac=1.0).min_coverage_frac == 1.0
+    with pytest.raises(SettingsError):
+        Claim(alpha=1.0)
+
+
+@pytest.mark.parametrize("missing", ["claim", "subject", "p_all", "slices", "reasons"])
+def test_verdict_from_dict_refuses_a_part(missing: str) -> None:
+    data = verdict().to_dict()
+    del data[missing]
+    with pytest.raises(ArtefactError, match="not a certificate or refusal"):
+        Verdict.from_dict(data)
+
+
+def test_verdict_from_dict_refuses_an_unknown_claim() -> None:
+    data = verdict().to_dict()
+    data["claim"]["gamma"] = 1
+    with pytest.raises(ArtefactError, match="gamma"):
+        Verdict.from_dict(data)
+
+
+def test_slice_harm_frac() -> None:
+    known = Slice("k", "v", 8, 2, 0.0, 1.0, False)
+    assert known.harm_frac == 0.25
+    assert dataclasses.replace(known, n=0, harms=0).harm_frac == 0.0

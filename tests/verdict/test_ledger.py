@@ -1,0 +1,97 @@
+"""The ledger, in memory and on disk: each unit once, each plan one attempt, all within δ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownweights.core.project import Project
+from ownweights.verdict.ledger import DatabaseLedger, Ledger, MemoryLedger
+from ownweights.verdict.statistics import attempt_delta
+
+PLAN: dict[str, Any] = {"student": "s1", "claim": {"alpha": 0.05}}
+
+
+def plan(student: str) -> dict[str, Any]:
+    return {**PLAN, "student": student}
+
+
+@pytest.fixture(params=["memory", "database"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    make: dict[str, Callable[[], Ledger]] = {
+        "memory": MemoryLedger,
+        "database": lambda: DatabaseLedger(Project(tmp_path)),
+    }
+    return make[request.param]()
+
+
+def test_ledger_hands_out_each_unit_once(ledger: Ledger) -> None:
+    first = ledger.open("tickets", plan("s1"), ["a", "b", "a"], 0.05)
+    second = ledger.open("tickets", plan("s2"), ["b", "c", "d"], 0.05)
+    assert (first.k, first.units, first.num_used) == (1, {"a", "b"}, 0)
+    assert (second.k, second.units, second.num_used) == (2, {"c", "d"}, 1)
+
+
+def test_ledger_spends_less_on_every_attempt(ledger: Ledger) -> None:
+    spent = [ledger.open("tickets", plan(f"s{k}"), [f"u{k}"], 0.05).delta_spent for k in (1, 2, 3)]
+    assert spent == pytest.approx([attempt_delta(0.05, k) for k in (1, 2, 3)])
+
+
+def test_ledger_same_plan_is_same_attempt(ledger: Ledger) -> None:
+    first = ledger.open("tickets", PLAN, ["a", "b"], 0.05)
+    assert ledger.open("tickets", PLAN, ["b", "a"], 0.05) == first  # a run that was cut off goes on
+    ledger.close("tickets", first.k, "verdict-1")
+    again = ledger.open("tickets", PLAN, ["a", "b"], 0.05)
+    assert (again.k, again.units, again.verdict_id) == (1, {"a", "b"}, "verdict-1")
+
+
+def test_ledger_other_claim_is_another_attempt(ledger: Ledger) -> None:
+    ledger.open("tickets", PLAN, ["a"], 0.05)
+    looser = {**PLAN, "claim": {"alpha": 0.2}}
+    assert ledger.open("tickets", looser, ["a", "b"], 0.05).units == {"b"}
+
+
+def test_ledger_books_nothing_without_unseen_units(ledger: Ledger) -> None:
+    ledger.open("tickets", plan("s1"), ["a"], 0.05)
+    for student in ("s2", "s3"):
+        found = ledger.open("tickets", plan(student), ["a"], 0.05)
+        assert (found.k, found.units, found.num_used) == (2, frozenset(), 1)
+    fresh = ledger.open("tickets", plan("s4"), ["b"], 0.05)
+    assert fresh.k == 2
+
+
+def test_ledger_keeps_workloads_apart(ledger: Ledger) -> None:
+    ledger.open("tickets", plan("s1"), ["a"], 0.05)
+    other = ledger.open("letters", plan("s1"), ["a"], 0.05)
+    assert (other.k, other.units) == (1, {"a"})
+
+
+def test_ledger_close_of_what_is_not_booked_changes_nothing(ledger: Ledger) -> None:
+    ledger.open("tickets", PLAN, ["a"], 0.05)
+    ledger.close("tickets", 7, "verdict-7")
+    ledger.close("letters", 1, "verdict-8")
+    assert ledger.open("tickets", PLAN, ["a"], 0.05).verdict_id is None
+
+
+def test_database_ledger_outlives_the_process(tmp_path: Path) -> None:
+    first = DatabaseLedger(Project(tmp_path)).open("tickets", plan("s1"), ["a"], 0.05)
+    second = DatabaseLedger(Project(tmp_path)).open("tickets", plan("s2"), ["a", "b"], 0.05)
+    assert (first.k, second.k, second.units) == (1, 2, {"b"})
+
+
+def test_database_ledger_gives_a_unit_to_one_of_many_at_once(tmp_path: Path) -> None:
+    """Whoever books first has the units, also when all look at the same moment."""
+    project, names = Project(tmp_path), [f"u{i}" for i in range(30)]
+    DatabaseLedger(project).open("other", PLAN, ["x"], 0.05)
+
+    def book(number: int) -> frozenset[str]:
+        return DatabaseLedger(project).open("tickets", plan(f"s{number}"), names, 0.05).units
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(book, range(6)))
+    assert sum(map(len, found)) == 30
+    assert frozenset.union(*found) == set(names)
