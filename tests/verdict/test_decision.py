@@ -28,7 +28,8 @@ def judged(
     return [
         Judged(
             f"{prefix}{split}{i}", f"{prefix}{split}{i}", split, status,
-            -(100 * i // len(harms)) / 100 if is_answered else -math.inf, harm if is_answered else None,
+            -(100 * i // len(harms)) / 100 if is_answered else -math.inf,
+            harm if is_answered else None,
         )
         for i, harm in enumerate(harms)
     ]  # fmt: skip

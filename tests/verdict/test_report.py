@@ -1,0 +1,48 @@
+"""The report: what a reader finds in it."""
+
+from __future__ import annotations
+
+from ownweights.verdict import Slice, Subject, report_text
+from tests.verdict.test_certificate import refusal, verdict
+
+SUBJECT = Subject(
+    "tickets", "s1", "d1", "json", confidence={"kind": "sum_logprob"}, teachers=("rented-1",)
+)
+
+
+def test_report_of_a_certificate() -> None:
+    text = report_text(verdict(subject=SUBJECT))
+    blocks = text.split("\n\n")
+    assert blocks[0].startswith("The student may answer 83% of this traffic")
+    for part in (
+        "Evidence at the deployed threshold, from 1000 independent certify units:",
+        "coverage      83.0%  (95 % interval 80.5% to 85.3%)",
+        "threshold     -5.3 on sum_logprob",
+        "harm, all     31 of 1000 in all  (limit 5.0%, p = 0.001)",
+        "harm, served  30 of 830 served  (limit 10.0%, p = 0.002)",
+        "error budget  delta 0.05, attempt 2 spends 0.0076",
+        "not judged    2 (count as harm), failed 1 (count as harm), ineligible 3",
+        "k = v     2 of 10     20.0%  (2.0% to 50.0%)",
+        "This assumes:\n  - a",
+        "Void when:\n  - e",
+        "verdict abc  student s1  dataset d1  check json  teachers rented-1",
+    ):
+        assert part in text
+    assert "Reasons" not in text
+
+
+def test_report_of_a_refusal() -> None:
+    text = report_text(refusal(subject=SUBJECT))
+    assert text.startswith("Not replaceable yet")
+    assert "Reasons:\n  - too few" in text
+    assert "What it would take: about 100, or about 1,250 fresh requests to be split." in text
+    assert "at the strictest threshold" in text
+    assert "coverage  " not in text
+
+
+def test_report_names_failing_slices_alone_and_few_of_them() -> None:
+    slices = tuple(Slice("intent", f"i{n}", 20, 5, 0.1, 0.4, is_failing=n < 12) for n in range(15))
+    text = report_text(verdict(subject=SUBJECT, slices=slices))
+    assert text.count("intent = ") == 8
+    assert "i12" not in text
+    assert "intent" not in report_text(verdict(subject=SUBJECT, slices=slices[12:]))

@@ -1,0 +1,127 @@
+"""Verdicts on disk: read back, listed, recomputed, and found out when changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownweights.core.artefact import CARD_NAME, hash_file
+from ownweights.core.errors import ArtefactError, ArtefactMissing
+from ownweights.core.project import Project
+from ownweights.verdict import (
+    Verdict,
+    list_verdicts,
+    load_verdict,
+    run_verdict,
+    verify_verdict,
+)
+from ownweights.verdict.store import stored_verdict
+from tests.verdict import worlds
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def made(project: Project, *, harm_frac: float = 0.2, student: str = "student1") -> Verdict:
+    data = worlds.dataset(100, 400)
+    return run_verdict(data, worlds.student(data, harm_frac=harm_frac), project, student)
+
+
+def forge(project: Project, found: Verdict, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a certificate by hand, and its card too, so that only recomputing can tell."""
+    folder = project.kind_dir("verdict") / found.id
+    path = folder / ("certificate.json" if found.issued else "refusal.json")
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    card = json.loads((folder / CARD_NAME).read_text())
+    card["files"][path.name] = hash_file(path)
+    (folder / CARD_NAME).write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize("harm_frac", [0.2, 1.0], ids=["certificate", "refusal"])
+def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> None:
+    found = made(project, harm_frac=harm_frac)
+    assert found.issued is (harm_frac < 1)
+    assert verify_verdict(project, found.id) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("threshold", -50.0),
+        ("coverage_frac", 0.99),
+        ("harms", 0.0),
+        ("p_all", 1e-9),
+        ("n", 4000),
+        ("delta_spent", 0.05),
+        ("assumptions", []),
+    ],
+)
+def test_verify_finds_changed_number(project: Project, field: str, value: Any) -> None:
+    found = made(project)
+    forge(project, found, lambda data: data.update({field: value}))
+    wrong = verify_verdict(project, found.id)
+    assert any(line.startswith(f"{field}: the file says {value!r}") for line in wrong) or (
+        field == "delta_spent" and wrong  # a budget too large shows in what it licenses
+    )
+
+
+def test_verify_finds_a_refusal_turned_into_a_certificate(project: Project) -> None:
+    found = made(project, harm_frac=1.0)
+    forge(project, found, lambda data: data.update({"issued": True, "threshold": -9.0}))
+    wrong = verify_verdict(project, found.id)
+    assert "issued: the file says True, its judged requests give False" in wrong
+
+
+def test_verify_finds_changed_rows(project: Project) -> None:
+    found = made(project)
+    path = project.kind_dir("verdict") / found.id / "judged.jsonl"
+    path.write_text(path.read_text().replace('"harm": 1.0', '"harm": 0.0'))
+    with pytest.raises(ArtefactError, match=r"'judged\.jsonl' is not what its card says"):
+        verify_verdict(project, found.id)
+
+
+def test_load_verdict_by_prefix(project: Project) -> None:
+    found = made(project)
+    assert load_verdict(project, found.id[:6]) == found
+
+
+def test_load_verdict_refuses_the_unknown(project: Project) -> None:
+    with pytest.raises(ArtefactMissing, match="verdict 'nope' does not exist"):
+        load_verdict(project, "nope")
+    assert stored_verdict(project, "nope") is None
+
+
+def test_load_verdict_refuses_what_is_no_json(project: Project) -> None:
+    found = made(project)
+    path = project.kind_dir("verdict") / found.id / "certificate.json"
+    path.write_text("{")
+    with pytest.raises(ArtefactError, match=r"certificate\.json is not JSON"):
+        load_verdict(project, found.id)
+
+
+def test_load_verdict_refuses_an_artefact_without_either_file(project: Project) -> None:
+    found = made(project)
+    folder = project.kind_dir("verdict") / found.id
+    (folder / "certificate.json").unlink()
+    card = json.loads((folder / CARD_NAME).read_text())
+    del card["files"]["certificate.json"]
+    (folder / CARD_NAME).write_text(json.dumps(card))
+    with pytest.raises(ArtefactError, match=r"neither certificate\.json nor refusal\.json"):
+        load_verdict(project, found.id)
+
+
+def test_list_verdicts_oldest_first_and_by_workload(project: Project) -> None:
+    assert list_verdicts(project) == []
+    first = made(project, harm_frac=1.0)
+    second = made(project, student="student2")  # refused: the units are used
+    assert {one.id for one in list_verdicts(project)} == {first.id, second.id}
+    assert list_verdicts(project, "tickets") == list_verdicts(project)
+    assert list_verdicts(project, "letters") == []
