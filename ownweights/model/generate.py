@@ -84,7 +84,7 @@ def choose(logits: Tensor, dice: Sequence[Dice | None]) -> list[Choice]:
 
 def draw(scores: np.ndarray, dice: Dice) -> int:
     """A token from softmax(scores / temperature), by inversion in float64. Shapes: scores (V,)"""
-    key = [dice.seed & (2**64 - 1), dice.position]
+    key = np.array([dice.seed % 2**64, dice.position], np.uint64)
     uniform = np.random.Generator(np.random.Philox(key=key)).random()
     scaled = scores.astype(np.float64) / dice.temperature
     sums = np.exp(scaled - scaled.max()).cumsum()

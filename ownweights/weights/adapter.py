@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ownweights.core.errors import ArtefactMissing, ModelError
 from ownweights.model.lora import TARGETS, LoraConfig, lora_layers
 from ownweights.model.transformer import Transformer
 from ownweights.weights.load import STORED, read_file
+from ownweights.weights.save import write_tensors
 
 CONFIG_NAME, ADAPTER_NAME = "adapter_config.json", "adapter_model.safetensors"
 PEFT_VERSION = "0.21.2"
@@ -65,7 +65,7 @@ def save_adapter(
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_a.detach().float().contiguous()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.lora_b.detach().float().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / ADAPTER_NAME, metadata={"format": "pt", _BASE_KEY: base_id})
+    write_tensors(tensors, folder / ADAPTER_NAME, metadata={_BASE_KEY: base_id})
     text = json.dumps(peft_config(config, base_name), indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(text + "\n", "utf-8")
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ownweights.core.errors import ModelError
 from ownweights.model.transformer import Transformer
 from ownweights.weights.load import read_file
+from ownweights.weights.save import write_tensors
 
 CANARY_NAME = "canary.safetensors"
 # Between CPUs, float32 sums of other orders differ by about 1e-6 of the greatest logit; an adapter
@@ -46,7 +46,7 @@ def canary_logits(model: Transformer) -> Tensor:
 
 def save_canary(model: Transformer, folder: Path) -> None:
     """Keep the model's canary logits in `folder`."""
-    save_file({"logits": canary_logits(model)}, folder / CANARY_NAME)
+    write_tensors({"logits": canary_logits(model)}, folder / CANARY_NAME)
 
 
 def check_canary(model: Transformer, folder: Path) -> bool:

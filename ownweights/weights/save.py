@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ownweights.model.transformer import Transformer
 from ownweights.weights.load import WEIGHTS_NAME
@@ -20,6 +22,7 @@ from ownweights.weights.load import WEIGHTS_NAME
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
 )  # fmt: skip
+_FILE_MODE = 0o644
 
 
 def save_model(
@@ -35,7 +38,7 @@ def save_model(
         name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }
     assert not any("lora_" in name for name in tensors), "merge adapters before saving"
-    save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    write_tensors(tensors, folder / WEIGHTS_NAME)
     spelled = str(dtype).removeprefix("torch.")
     config = model.config.to_hub() | {"torch_dtype": spelled, "dtype": spelled}
     _write_json(folder / "config.json", config)
@@ -45,6 +48,26 @@ def save_model(
     )
     if tokenizer_from is not None:
         copy_tokenizer(tokenizer_from, folder)
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file that everybody may read (the library makes it private).
+
+    The library writes metadata in an order of chance; ours is sorted, so that the same tensors are
+    the same bytes (test_train_student_again_gives_the_same_bytes).
+    """
+    save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(text) == length, "the same header in another order is as long"
+        file.seek(8)
+        file.write(text)
+    path.chmod(_FILE_MODE)
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
