@@ -63,8 +63,12 @@ class StudentOptions:
         for name in ("rank", "rows_per_step"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise SettingsError(f"seed must be at least 0, got {self.seed}")
+        if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
+            raise SettingsError(f"lora_alpha must be more than 0, got {self.lora_alpha}")
         if self.epochs is not None and not 0 < self.epochs <= 1000:
-            raise SettingsError(f"epochs must be between 0 and 1000, got {self.epochs}")
+            raise SettingsError(f"epochs must be more than 0 and at most 1000, got {self.epochs}")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise SettingsError(f"learning_rate must be in (0, 1), got {self.learning_rate}")
 
@@ -131,7 +135,13 @@ def load_base(project: Project, name: str) -> Base:
 def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
     """The batches and settings of a run, with every derived value filled in."""
     model = base.model
-    rows, skipped = _encode(base, dataset.examples("train"))
+    examples = dataset.examples("train")
+    if not examples:
+        raise InputError(
+            f"the train split of dataset {dataset.id} is empty",
+            hint="import or record more traffic, and build the dataset again",
+        )
+    rows, skipped = _encode(base, examples)
     if not rows:
         raise InputError(
             f"no train example of dataset {dataset.id} fits the base's window of"

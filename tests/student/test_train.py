@@ -1,0 +1,406 @@
+"""From a dataset to a sealed student: it learns, it repeats, a killed run ends in the same bits."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ownweights.core.artefact import Artefact, hash_file, open_artefact
+from ownweights.core.errors import ArtefactMissing, InputError, ModelError, SettingsError
+from ownweights.core.project import Project
+from ownweights.dataset import Dataset, build_dataset, load_dataset
+from ownweights.model.lora import TARGETS
+from ownweights.student.examples import ExamplePlan
+from ownweights.student.train import (
+    MAX_EPOCHS,
+    MAX_PART_TOKENS,
+    MIN_EPOCHS,
+    TOKEN_BUDGET,
+    StudentOptions,
+    load_base,
+    plan_run,
+    train_student,
+)
+from ownweights.student.trainer import StepReport, batch_loss
+from ownweights.traffic import Record, make_record
+from ownweights.weights.adapter import attach_adapter, read_adapter
+from ownweights.weights.base import base_id
+from ownweights.weights.load import load_model
+from tests.tiny import BASE_NAME, CONFIG, make_base
+
+ADAPTER = "adapter_model.safetensors"
+SYSTEM = "You name the animal."
+ANIMALS = ("fox", "owl", "bee", "hen", "cat")
+PLACES = ("mill", "hill", "pond", "barn", "lane", "wood", "roof", "well", "shed", "moor")
+QUICK = StudentOptions(base=BASE_NAME, rank=4, epochs=2, rows_per_step=8, learning_rate=0.01)
+
+
+def make_records(count: int = 50, *, long: int = 0) -> list[Record]:
+    """Questions whose answer is a word of them; the last `long` ones are too long to be read."""
+    records: list[Record] = []
+    for k in range(count):
+        animal, place = ANIMALS[k % 5], PLACES[k // 5 % 10]
+        text = f"a {animal} by the {place}" + (" and so on" * 20 if k >= count - long else "")
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+        choice = {
+            "index": 0, "message": {"role": "assistant", "content": animal},
+            "finish_reason": "stop",
+        }  # fmt: skip
+        response = {"model": "labelled-by-people", "choices": [choice]}
+        record = make_record(
+            {"model": "m", "messages": messages}, response, role="imported", workload="zoo", at=1.0
+        )
+        records.append(replace(record, source_id=f"zoo-{k}"))
+    return records
+
+
+def make_project(folder: Path, records: Sequence[Record] | None = None) -> tuple[Project, Dataset]:
+    """A project with a tiny base and one dataset."""
+    project = Project(folder)
+    make_base(folder / BASE_NAME)
+    return project, build_dataset(records or make_records(), project, workload="zoo")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Dataset]:
+    return make_project(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def student(home: tuple[Project, Dataset]) -> Artefact:
+    project, dataset = home
+    return train_student(dataset, project, QUICK)
+
+
+# --- what comes out
+
+
+def test_train_student_is_a_peft_folder_with_a_card(
+    home: tuple[Project, Dataset], student: Artefact
+) -> None:
+    project, dataset = home
+    assert sorted(path.name for path in student.path.iterdir()) == [
+        "adapter_config.json", ADAPTER, "card.json",
+    ]  # fmt: skip
+    base = base_id(project.root / BASE_NAME)
+    assert student.card["parents"] == {"dataset": dataset.id, "base": base}
+    config = json.loads((student.path / "adapter_config.json").read_text("utf-8"))
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 4, 8)
+    assert sorted(config["target_modules"]) == sorted(TARGETS)
+    adapter = read_adapter(student.path, base_id=base)
+    assert student.card["facts"]["trainable_params"] == adapter.num_parameters
+    open_artefact(project.kind_dir("student"), student.id, "student", verify=True)
+
+
+def test_train_student_card_says_how_it_was_trained(
+    home: tuple[Project, Dataset], student: Artefact
+) -> None:
+    identity, facts = student.card["identity"], student.card["facts"]
+    num_train = home[1].counts["train"]
+    steps = 2 * math.ceil(num_train / 8)
+    assert identity["steps"] == steps
+    assert identity["base_name"] == BASE_NAME
+    assert (identity["method"], identity["epochs"], identity["seed"]) == ("lora", 2, 1)
+    assert identity["lora"] == {"rank": 4, "alpha": 8.0, "targets": list(TARGETS)}
+    assert identity["derived"] == {"epochs": "as asked", "learning_rate": "as asked"}
+    rule = home[1].prune
+    assert rule is not None and identity["prune"] == rule.to_json()
+    assert (facts["skipped_too_long"], facts["resumed_at"]) == (0, 0)
+    assert facts["num_trained_tokens"] == 2 * num_train * 4  # three letters and the end
+    assert facts["num_tokens"] > facts["num_trained_tokens"]
+    assert facts["seconds"] > 0 and facts["tokens_per_s"] > 0
+    assert 0 < len(facts["losses"]) <= 2 * 50
+
+
+def test_train_student_learns(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path)
+    reports: list[StepReport] = []
+    options = replace(QUICK, epochs=25, rank=8)
+    made = train_student(dataset, project, options, on_step=reports.append)
+    losses = [report.loss for report in reports]
+    assert sum(losses[-5:]) < 0.2 * sum(losses[:5])
+    assert made.card["facts"]["develop_loss"] < 0.5 * losses[0]
+    assert [report.step for report in reports] == list(range(1, len(reports) + 1))
+
+
+def test_train_student_stores_what_it_measured(
+    home: tuple[Project, Dataset], student: Artefact
+) -> None:
+    project, dataset = home
+    base = load_base(project, BASE_NAME)
+    attach_adapter(base.model, read_adapter(student.path))
+    rows = plan_run(_only(dataset, "develop"), base, QUICK).plan.rows
+    plan = ExamplePlan(rows, epochs=1, rows_per_step=1, max_tokens=MAX_PART_TOKENS, seed=0)
+    with torch.no_grad():
+        nats = [
+            float(batch_loss(base.model, part, 1.0))
+            for step in range(plan.num_steps)
+            for part in plan.batches(step)
+        ]
+    expected = sum(nats) / sum(len(row.ids) - row.num_prompt for row in rows)
+    assert student.card["facts"]["develop_loss"] == pytest.approx(expected, abs=2e-5)
+
+
+class _OneSplit(Dataset):
+    """A dataset whose `train` split is another one."""
+
+    split = "train"
+
+    def examples(self, split: str) -> list[Any]:
+        return super().examples(self.split)
+
+
+def _only(dataset: Dataset, split: str) -> Dataset:
+    found = _OneSplit(dataset.id, dataset.path, dataset.card)
+    object.__setattr__(found, "split", split)
+    return found
+
+
+def test_train_student_never_opens_certify_and_test(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path)
+    for split in ("certify", "test"):
+        (dataset.path / f"{split}.jsonl").write_bytes(b"unreadable")
+    train_student(dataset, project, replace(QUICK, epochs=0.1))
+
+
+def test_train_student_sees_the_pruned_prompt(home: tuple[Project, Dataset]) -> None:
+    project, dataset = home
+    base = load_base(project, BASE_NAME)
+    texts = [
+        base.template.tokenizer.decode(row.ids.tolist(), skip_special=False)
+        for row in plan_run(dataset, base, QUICK).plan.rows
+    ]
+    assert all(text.startswith("<|bos|><|user|>a ") for text in texts)
+    assert dataset.prune is not None and dataset.prune.drops_system
+
+
+def test_train_student_without_develop_has_no_develop_loss(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path)
+    (dataset.path / "develop.jsonl").write_bytes(b"")
+    made = train_student(dataset, project, replace(QUICK, epochs=0.1))
+    assert made.card["facts"]["develop_loss"] is None
+
+
+def test_train_student_full_changes_all_weights(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path)
+    made = train_student(dataset, project, replace(QUICK, method="full"))
+    assert sorted(made.card["files"]) == [
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+    assert "lora" not in made.card["identity"]
+    before, after = load_model(project.root / BASE_NAME), load_model(made.path)
+    unmoved = [
+        name
+        for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
+        if torch.equal(old, new)
+    ]
+    assert unmoved == []
+    num_parameters = sum(p.numel() for p in after.parameters())
+    assert made.card["facts"]["trainable_params"] == num_parameters
+    load_base(project, str(made.path))  # a full student is a base of its own
+
+
+# --- the same again
+
+
+def test_train_student_again_gives_the_same_bytes(
+    home: tuple[Project, Dataset], student: Artefact
+) -> None:
+    project, dataset = home
+    kept = student.path.with_name("kept")
+    shutil.move(student.path, kept)
+    try:
+        again = train_student(dataset, project, QUICK)
+        assert again.id == student.id
+        assert hash_file(again.path / ADAPTER) == hash_file(kept / ADAPTER)
+    finally:
+        shutil.rmtree(student.path, ignore_errors=True)
+        shutil.move(kept, student.path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"rank": 2}, {"epochs": 1}, {"learning_rate": 0.02}, {"rows_per_step": 4},
+     {"lora_alpha": 4.0}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_train_student_with_other_options_is_another(
+    home: tuple[Project, Dataset], student: Artefact, change: dict[str, Any]
+) -> None:
+    project, dataset = home
+    base = load_base(project, BASE_NAME)
+    run, other = (plan_run(dataset, base, options) for options in (QUICK, replace(QUICK, **change)))
+    assert run.id != other.id
+    assert plan_run(dataset, base, QUICK).id == run.id
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(int(sys.argv[4]))
+from ownweights.core.project import Project
+from ownweights.dataset import load_dataset
+from ownweights.student.train import StudentOptions, train_student
+
+def on_step(report):
+    if report.step == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+project = Project(Path(sys.argv[1]))
+options = StudentOptions(
+    base="tiny", rank=4, epochs=2, rows_per_step=8, learning_rate=0.01, checkpoint_every_s=0
+)
+train_student(load_dataset(project, sys.argv[2]), project, options, on_step=on_step)
+"""
+
+
+def test_train_student_resumes_after_kill(
+    tmp_path: Path, home: tuple[Project, Dataset], student: Artefact
+) -> None:
+    project = Project(tmp_path)
+    shutil.copytree(home[0].root / BASE_NAME, tmp_path / BASE_NAME)
+    shutil.copytree(home[1].path, project.kind_dir("dataset") / home[1].id)
+    words = [str(tmp_path), home[1].id, "7", str(torch.get_num_threads())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, *words], env=environment, capture_output=True, check=False
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    (work,) = project.kind_dir("student").iterdir()
+    assert json.loads((work / "progress.json").read_text("utf-8"))["step"] == 6
+    resumed = train_student(load_dataset(project, home[1].id), project, QUICK)
+    assert resumed.card["facts"]["resumed_at"] == 6
+    assert hash_file(resumed.path / ADAPTER) == hash_file(student.path / ADAPTER)
+    assert resumed.id == student.id
+    assert not work.exists()
+
+
+def test_train_student_saves_every_so_often(home: tuple[Project, Dataset]) -> None:
+    project, dataset = home
+    saved: list[int] = []
+    run_id = plan_run(dataset, load_base(project, BASE_NAME), replace(QUICK, seed=9)).id
+    progress = project.kind_dir("student") / f".run-{run_id}" / "progress.json"
+
+    def on_step(report: StepReport) -> None:
+        if progress.is_file():
+            saved.append(json.loads(progress.read_text("utf-8"))["step"])
+
+    train_student(dataset, project, replace(QUICK, seed=9), on_step=on_step)
+    assert saved == []  # half a minute has not passed
+    options = replace(QUICK, seed=9, checkpoint_every_s=0)
+    train_student(dataset, project, options, on_step=on_step)
+    assert saved == list(range(1, len(saved) + 1))
+    assert len(saved) > 4
+
+
+# --- what does not fit
+
+
+def test_train_student_skips_and_counts_what_is_too_long(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path, make_records(50, long=20))
+    made = train_student(dataset, project, replace(QUICK, epochs=1))
+    num_long = sum(len(e.messages[-1]["content"]) > 100 for e in dataset.examples("train"))
+    assert made.card["facts"]["skipped_too_long"] == num_long > 5
+    steps = math.ceil((dataset.counts["train"] - num_long) / 8)
+    assert made.card["identity"]["steps"] == steps
+
+
+def test_train_student_refuses_a_dataset_that_never_fits(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path, make_records(20, long=20))
+    with pytest.raises(InputError) as caught:
+        train_student(dataset, project, QUICK)
+    window, count = CONFIG.max_position_embeddings, dataset.counts["train"]
+    assert caught.value.what == (
+        f"no train example of dataset {dataset.id} fits the base's window of {window} tokens"
+        f" ({count} are too long)"
+    )
+    assert caught.value.hint == "choose a base with a longer window"
+
+
+def test_train_student_refuses_an_empty_train_split(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path)
+    (dataset.path / "train.jsonl").write_bytes(b"")
+    with pytest.raises(InputError, match=r"the train split of dataset \w+ is empty"):
+        train_student(dataset, project, QUICK)
+
+
+def test_train_student_names_a_base_that_is_not_there(home: tuple[Project, Dataset]) -> None:
+    project, dataset = home
+    with pytest.raises(ArtefactMissing, match="base 'nobody' was not found"):
+        train_student(dataset, project, replace(QUICK, base="nobody"))
+
+
+def test_train_student_refuses_a_base_that_is_broken(tmp_path: Path) -> None:
+    project, dataset = make_project(tmp_path)
+    (tmp_path / BASE_NAME / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ModelError, match="is not a readable safetensors file"):
+        train_student(dataset, project, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "qlora"}, "method 'qlora' is not one of lora, full"),
+        ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"rows_per_step": 0}, "rows_per_step must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be more than 0 and at most 1000, got 0"),
+        ({"epochs": math.nan}, "epochs must be more than 0 and at most 1000, got nan"),
+        ({"learning_rate": 1.0}, "learning_rate must be in (0, 1), got 1.0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"lora_alpha": 0.0}, "lora_alpha must be more than 0, got 0.0"),
+    ],
+)  # fmt: skip
+def test_student_options_refuse(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        StudentOptions(**options)
+    assert caught.value.what == message
+
+
+# --- what is derived
+
+
+def test_plan_run_derives_epochs_from_a_budget_of_tokens(home: tuple[Project, Dataset]) -> None:
+    project, dataset = home
+    base = load_base(project, BASE_NAME)
+    run = plan_run(dataset, base, replace(QUICK, epochs=None))
+    num_tokens = run.plan.tokens_per_epoch
+    expected = min(MAX_EPOCHS, max(MIN_EPOCHS, round(TOKEN_BUDGET / num_tokens, 1)))
+    assert run.settings["epochs"] == expected == MAX_EPOCHS  # a small dataset: as often as allowed
+    assert run.settings["derived"]["epochs"] == (
+        f"{TOKEN_BUDGET:,} tokens over {num_tokens:,} a pass, {MIN_EPOCHS}-{MAX_EPOCHS}"
+    )
+
+
+@pytest.mark.parametrize(("method", "at_256"), [("lora", 4e-3), ("full", 1e-3)])
+def test_plan_run_derives_the_rate_from_the_width(
+    home: tuple[Project, Dataset], method: str, at_256: float
+) -> None:
+    project, dataset = home
+    options = replace(QUICK, learning_rate=None, method=method)
+    run = plan_run(dataset, load_base(project, BASE_NAME), options)
+    rate = at_256 * math.sqrt(256 / CONFIG.hidden_size)
+    assert run.recipe.learning_rate == pytest.approx(rate, rel=0.05)
+    assert run.settings["learning_rate"] == run.recipe.learning_rate
+    assert "scaled by the root of 256 / 32" in run.settings["derived"]["learning_rate"]
+
+
+def test_plan_run_takes_alpha_as_twice_the_rank(home: tuple[Project, Dataset]) -> None:
+    project, dataset = home
+    base = load_base(project, BASE_NAME)
+    assert plan_run(dataset, base, replace(QUICK, rank=6)).settings["lora"]["alpha"] == 12.0
+    asked = plan_run(dataset, base, replace(QUICK, lora_alpha=5.0))
+    assert asked.settings["lora"]["alpha"] == 5.0
