@@ -170,7 +170,8 @@ class Gateway:
             exchange.fail(error)
             await send_error(send, error, exchange.headers())
         except ClientGone:
-            exchange.error, exchange.status = "client_gone", "partial"
+            if exchange.status != "ok":  # many a client leaves once it has read [DONE]
+                exchange.error, exchange.status = "client_gone", "partial"
         finally:
             self._record(exchange)
 

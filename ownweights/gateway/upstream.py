@@ -93,7 +93,8 @@ class TeacherDoor:
         wants_plain = exchange is not None and exchange.is_stream
         headers = _request_headers(scope["headers"], upstream.key(), wants_plain)
         content = None if exchange is None else _content(exchange, upstream)
-        return httpx.Request(method, url, headers=headers, content=content)
+        with _as_http_errors():
+            return httpx.Request(method, url, headers=headers, content=content)
 
     @contextlib.asynccontextmanager
     async def _answer(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
@@ -121,6 +122,9 @@ def _as_http_errors() -> Any:
     except (httpx.TimeoutException, TimeoutError):
         what, code = "the teacher did not answer in time", "teacher_timeout"
         raise HttpError(504, what, code=code, kind="upstream_error") from None
+    except httpx.LocalProtocolError:
+        what = "one of the request's headers cannot be passed on"
+        raise HttpError(400, what, code="invalid_header") from None
     except httpx.RemoteProtocolError:
         what, code = "the teacher's answer broke off or is not HTTP", "teacher_garbled"
         raise HttpError(502, what, code=code, kind="upstream_error") from None
@@ -138,8 +142,8 @@ def _request_headers(
     dropped = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"accept-encoding"}
     for name, value in asked:
         if name == b"accept-encoding" and not wants_plain:
-            known = [c for c in value.decode("latin-1").split(",") if c.strip() in _CODINGS]
-            codings = ",".join(known) or codings
+            asked_for = (coding.strip() for coding in value.decode("latin-1").split(","))
+            codings = ", ".join(c for c in asked_for if c in _CODINGS) or codings
         elif name == b"authorization" and key is not None:
             continue
         elif name not in dropped and not name.startswith(b"x-own-"):

@@ -192,7 +192,9 @@ def test_gateway_key_that_is_not_set_stops_the_start(
         asyncio.run(start())
 
 
-def test_gateway_logs_no_content(both: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_gateway_logs_no_content(
+    project: Project, teacher: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     follow(project)
     with gateway(project, teacher, engines=Engines(student)) as one:
