@@ -3,12 +3,13 @@
 In: any record. Out: None, or the reason why it cannot be studied. What becomes of such a record
 depends on the reason, because certify and test stand for all requests:
 
-    ASKED     the request shows it: the teacher keeps such requests     │ certify and test keep them
-    ANSWERED  only the answer shows it: the student may be asked such   │ (test_build_dataset_keeps_
-              a request, and nothing it says can be judged right        │ held_out_requests_whole)
+    ASKED     the request shows it: the teacher keeps such requests     │ certify and test
+    ANSWERED  only the answer shows it: the student may be asked such   │ keep them
+              a request, and nothing it says can be judged right        │
     LOST      no whole request, or no answer of a teacher's             │ no split keeps them
 
-All are counted on the dataset's card.
+All are counted on the dataset's card. Invariant: no record of certify or test that a student might
+be asked disappears (test_build_dataset_keeps_held_out_requests_whole).
 """
 
 from __future__ import annotations
