@@ -118,7 +118,8 @@ class Exchange:
             own["error"] = self.error
         if self.route is not None:
             own["route"], own["threshold"] = self.route.id, self.route.threshold
-            own["score"] = self.score if self.score and math.isfinite(self.score) else None
+            is_known = self.score is not None and math.isfinite(self.score)
+            own["score"] = self.score if is_known else None
         asked = self.body.get("metadata")
         return {**(asked if isinstance(asked, dict) else {}), "own": own}
 

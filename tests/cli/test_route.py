@@ -1,0 +1,114 @@
+"""`own route`: promote, status, rollback, from the shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ownweights.cli.app import run
+from ownweights.core.project import Project
+from ownweights.route import active_id, active_routes
+from tests.route.samples import follow, make_verdict
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def own(project: Project, *words: str) -> int:
+    return run(["--project", str(project.root), "route", *words])
+
+
+def test_route_promote_makes_the_route_active(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = make_verdict(project)
+    assert own(project, "promote", verdict.id[:6]) == 0
+    told = capsys.readouterr()
+    route = active_routes(project)["tickets"]
+    assert told.out == f"{route.id}\n"
+    assert f"student {route.student_id} answers from score -0.25 up" in told.err
+
+
+def test_route_promote_takes_the_workloads_settings(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.settings_path.write_text("[route.tickets]\ntimeout_s = 2.5\nmax_prompt_tokens = 99\n")
+    assert own(project, "promote", make_verdict(project).id, "--json") == 0
+    route = active_routes(project)["tickets"]
+    assert (route.timeout_s, route.max_prompt_tokens) == (2.5, 99)
+    assert json.loads(capsys.readouterr().out) == {
+        "route": route.id, "workload": "tickets", "student": route.student_id
+    }  # fmt: skip
+
+
+def test_route_promote_refusal_exits_with_four(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "promote", make_verdict(project, issued=False).id) == 4
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "is a refusal: too few units" in told.err
+    assert "hint: everything stays with the teacher" in told.err
+    assert active_routes(project) == {}
+
+
+def test_route_promote_unknown_verdict_is_an_error(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "promote", "abc") == 1
+    assert "verdict 'abc' does not exist" in capsys.readouterr().err
+
+
+def test_route_status_lists_what_is_active(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tickets, mail = follow(project), follow(project, workload="mail", threshold=-1.0)
+    assert own(project, "status", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["workload"], row["route"], row["threshold"]) for row in rows] == [
+        ("mail", mail.id, -1.0),
+        ("tickets", tickets.id, -0.5),
+    ]
+
+
+def test_route_status_without_routes_says_who_answers(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "status") == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "every request goes to the teacher" in told.err
+
+
+def test_route_status_warns_of_a_route_that_cannot_be_followed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = follow(project)
+    assert route.path is not None
+    route.path.unlink()
+    assert own(project, "status") == 0
+    assert "warning: tickets goes to the teacher" in capsys.readouterr().err
+
+
+def test_route_rollback_to_the_teacher_and_to_a_route(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, _ = follow(project), follow(project, threshold=-0.25)
+    assert own(project, "rollback", "tickets", "--to", old.id) == 0
+    assert active_id(project, "tickets") == old.id
+    assert own(project, "rollback", "tickets", "--reason", "drift", "--json") == 0
+    assert active_id(project, "tickets") is None
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == old.id
+    assert json.loads(second) == {"workload": "tickets", "route": None}
+
+
+def test_route_rollback_of_nothing_is_a_usage_error(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "rollback", "tickets") == 2
+    assert "its teacher answers already" in capsys.readouterr().err

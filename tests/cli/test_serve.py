@@ -1,0 +1,100 @@
+"""`own serve`: where it listens, and what it warns of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ownweights.cli.app import run
+from ownweights.core.project import Project
+from ownweights.gateway import GatewaySettings
+
+TEACHER = '[teacher.main]\nbase_url = "http://127.0.0.1:9/v1"\n'
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
+    """What the gateway was told, instead of running it."""
+    told: list[GatewaySettings] = []
+
+    def stand_in(project: Project, settings: GatewaySettings, *, on_ready: Any) -> None:
+        told.append(settings)
+        on_ready(f"http://{settings.host}:{settings.port}")
+
+    monkeypatch.setattr("ownweights.gateway.run.run_gateway", stand_in)
+    return told
+
+
+def own(folder: Path, text: str, *words: str) -> int:
+    (folder / "own.toml").write_text(text)
+    return run(["--project", str(folder), "serve", *words])
+
+
+def test_serve_prints_the_base_url(
+    tmp_path: Path, served: list[GatewaySettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(tmp_path, TEACHER, "--port", "4321") == 0
+    told = capsys.readouterr()
+    assert told.out == "http://127.0.0.1:4321/v1\n"
+    assert told.err == ""
+    assert served[0].port == 4321
+
+
+def test_serve_flag_goes_before_the_file(tmp_path: Path, served: list[GatewaySettings]) -> None:
+    text = TEACHER + '[gateway]\nport = 1111\nhost = "127.0.0.2"\n'
+    assert own(tmp_path, text, "--port", "2222", "--key-env", "DOOR") == 0
+    assert (served[0].host, served[0].port, served[0].key_env) == ("127.0.0.2", 2222, "DOOR")
+
+
+def test_serve_without_a_teacher_warns(
+    tmp_path: Path, served: list[GatewaySettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(tmp_path, "", "--json") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["base_url"].endswith("/v1")
+    assert "no [teacher.NAME] in own.toml" in told.err
+
+
+@pytest.mark.parametrize(("words", "num_warnings"), [([], 2), (["--key-env", "DOOR"], 1)])
+@pytest.mark.usefixtures("served")
+def test_serve_beyond_loopback_warns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], num_warnings: int
+) -> None:
+    assert own(tmp_path, TEACHER, "--host", "0.0.0.0", *words) == 0
+    told = capsys.readouterr().err
+    assert "0.0.0.0 can be reached by other machines" in told
+    assert told.count("warning:") == num_warnings
+
+
+def test_serve_unknown_setting_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(tmp_path, "[gateway]\nprot = 1\n") == 2
+    assert "prot" in capsys.readouterr().err
+
+
+def test_serve_key_that_is_not_set_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOOR", raising=False)
+    assert own(tmp_path, TEACHER, "--port", "0", "--key-env", "DOOR") == 2
+    assert "DOOR, which is not set" in capsys.readouterr().err
+
+
+def test_serve_answers_at_the_address_it_prints(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(TEACHER)
+    words = ["--project", str(tmp_path), "serve", "--port", "0", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ownweights.cli", *words], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert httpx.get(f"{told['url']}/health", timeout=30).json() == {"status": "ok"}
+        process.terminate()
+        assert process.wait(30) == 0

@@ -1,0 +1,81 @@
+"""What the gateway takes from the project's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ownweights.core.errors import SettingsError
+from ownweights.core.project import Project
+from ownweights.core.settings import load_settings
+from ownweights.gateway import GatewaySettings, Upstream
+
+TWO_TEACHERS = """
+[gateway]
+host = "127.0.0.2"
+port = 9000
+timeout_s = 5.5
+[teacher.big]
+base_url = "http://big/v1"
+model = "big-1"
+key_env = "BIG_KEY"
+[teacher.small]
+base_url = "http://small/v1"
+[workload.tickets]
+teacher = "small"
+[workload.mail]
+"""
+
+
+def settings_of(folder: Path, text: str) -> GatewaySettings:
+    (folder / "own.toml").write_text(text)
+    return GatewaySettings.of(load_settings(Project(folder), env={}), key_env="DOOR")
+
+
+def test_gateway_settings_come_from_own_toml(tmp_path: Path) -> None:
+    found = settings_of(tmp_path, TWO_TEACHERS)
+    assert (found.host, found.port, found.timeout_s) == ("127.0.0.2", 9000, 5.5)
+    assert found.key_env == "DOOR"
+    assert found.teachers["big"] == Upstream("big", "http://big/v1", "big-1", "BIG_KEY")
+
+
+def test_gateway_settings_several_teachers_have_no_default(tmp_path: Path) -> None:
+    found = settings_of(tmp_path, TWO_TEACHERS)
+    assert found.upstream("", "tickets") == found.teachers["small"]
+    assert found.upstream("", "mail") is None
+    assert found.upstream("big", "tickets") == found.teachers["big"]
+    assert found.upstream("nobody", "tickets") is None
+
+
+def test_gateway_settings_only_teacher_is_the_default(tmp_path: Path) -> None:
+    found = settings_of(tmp_path, '[teacher.one]\nbase_url = "http://one/v1"\n')
+    assert found.upstream("", "anything") == found.teachers["one"]
+
+
+def test_gateway_settings_route_may_name_an_address() -> None:
+    found = GatewaySettings().upstream("https://else/v1", "x")
+    assert found == Upstream("https://else/v1", "https://else/v1")
+
+
+def test_gateway_settings_teacher_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError):
+        settings_of(tmp_path, '[workload.tickets]\nteacher = "nobody"\n')
+
+
+def test_upstream_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIG_KEY", "sk-1")
+    assert Upstream("big", "http://big/v1", key_env="BIG_KEY").key() == "sk-1"
+    assert Upstream("big", "http://big/v1").key() is None
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_upstream_key_that_is_not_set_says_so(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("BIG_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BIG_KEY", value)
+    settings = GatewaySettings(teachers={"big": Upstream("big", "http://x/v1", "", "BIG_KEY")})
+    with pytest.raises(SettingsError, match=r"teacher\.big: key_env names BIG_KEY, which is not"):
+        settings.check_keys()
