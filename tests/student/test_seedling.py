@@ -13,14 +13,13 @@ from ownweights.core.artefact import hash_file
 from ownweights.core.project import Project
 from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
-from ownweights.student.base import read_recipe
+from ownweights.student.base import BaseRecipe
 from ownweights.student.train import load_base
 from ownweights.student.vocabulary import CHAT_TEMPLATE, END_ID
 from ownweights.weights.base import EMBEDDED_DIR, SEEDLING, base_id, resolve_base
 from ownweights.weights.load import load_model
 
 MAX_BYTES = 25_000_000
-RECIPE_FILE = Path(__file__).parents[2] / "recipes" / "seedling" / "recipe.toml"
 
 
 @pytest.fixture
@@ -49,8 +48,8 @@ def test_seedling_has_the_size_that_is_promised(folder: Path) -> None:
     assert Tokenizer.load(folder).vocab_size <= model.config.vocab_size
 
 
-def test_seedling_is_shaped_by_its_recipe(folder: Path) -> None:
-    assert load_model(folder).config == read_recipe(RECIPE_FILE).shape
+def test_seedling_is_shaped_by_its_recipe(folder: Path, shipped_recipe: BaseRecipe) -> None:
+    assert load_model(folder).config == shipped_recipe.shape
 
 
 def test_seedling_speaks_the_chat_format(folder: Path) -> None:
@@ -98,12 +97,11 @@ def test_seedling_card_is_of_these_files(folder: Path, card: dict[str, Any]) -> 
 
 def test_seedling_card_names_every_source_with_its_licence(card: dict[str, Any]) -> None:
     facts = card["facts"]
-    recipe = read_recipe(RECIPE_FILE)
     assert facts["licence"] == "Apache-2.0"
-    assert {source["name"] for source in facts["sources"]} >= {"books", *recipe.text.workloads}
+    workloads = card["identity"]["text"]["workloads"]
+    assert {source["name"] for source in facts["sources"]} >= {"books", *workloads}
     for source in facts["sources"]:
         assert source["what"] and source["licence"], source
-    assert facts["sources"] == list(recipe.sources)
 
 
 def test_seedling_card_beats_a_five_gram_model_and_zstd(card: dict[str, Any]) -> None:
@@ -111,7 +109,7 @@ def test_seedling_card_beats_a_five_gram_model_and_zstd(card: dict[str, Any]) ->
     assert 0 < figures["model"] < min(figures["five_gram"], figures["zstd_19"])
 
 
-def test_seedling_card_names_its_recipe(card: dict[str, Any]) -> None:
-    recipe = read_recipe(RECIPE_FILE)
-    assert card["identity"] == json.loads(json.dumps(recipe.trained_by()))
+def test_seedling_card_names_its_recipe(card: dict[str, Any], shipped_recipe: BaseRecipe) -> None:
+    assert card["identity"] == json.loads(json.dumps(shipped_recipe.trained_by()))
+    assert card["facts"]["sources"] == list(shipped_recipe.sources)
     assert card["facts"]["text"]["num_tokens"] > 0

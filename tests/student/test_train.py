@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from ownweights.core.artefact import Artefact, hash_file, open_artefact
 from ownweights.core.errors import ArtefactMissing, InputError, ModelError, SettingsError
 from ownweights.core.project import Project
-from ownweights.dataset import Dataset, build_dataset, load_dataset
+from ownweights.dataset import Dataset, load_dataset
 from ownweights.model.lora import TARGETS
 from ownweights.student.examples import ExamplePlan
 from ownweights.student.train import (
@@ -34,43 +33,13 @@ from ownweights.student.train import (
     train_student,
 )
 from ownweights.student.trainer import StepReport, batch_loss
-from ownweights.traffic import Record, make_record
 from ownweights.weights.adapter import attach_adapter, read_adapter
 from ownweights.weights.base import base_id
 from ownweights.weights.load import load_model
-from tests.tiny import BASE_NAME, CONFIG, make_base
+from tests.student.zoo import QUICK, make_project, make_records
+from tests.tiny import BASE_NAME, CONFIG
 
 ADAPTER = "adapter_model.safetensors"
-SYSTEM = "You name the animal."
-ANIMALS = ("fox", "owl", "bee", "hen", "cat")
-PLACES = ("mill", "hill", "pond", "barn", "lane", "wood", "roof", "well", "shed", "moor")
-QUICK = StudentOptions(base=BASE_NAME, rank=4, epochs=2, rows_per_step=8, learning_rate=0.01)
-
-
-def make_records(count: int = 50, *, long: int = 0) -> list[Record]:
-    """Questions whose answer is a word of them; the last `long` ones are too long to be read."""
-    records: list[Record] = []
-    for k in range(count):
-        animal, place = ANIMALS[k % 5], PLACES[k // 5 % 10]
-        text = f"a {animal} by the {place}" + (" and so on" * 20 if k >= count - long else "")
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
-        choice = {
-            "index": 0, "message": {"role": "assistant", "content": animal},
-            "finish_reason": "stop",
-        }  # fmt: skip
-        response = {"model": "labelled-by-people", "choices": [choice]}
-        record = make_record(
-            {"model": "m", "messages": messages}, response, role="imported", workload="zoo", at=1.0
-        )
-        records.append(replace(record, source_id=f"zoo-{k}"))
-    return records
-
-
-def make_project(folder: Path, records: Sequence[Record] | None = None) -> tuple[Project, Dataset]:
-    """A project with a tiny base and one dataset."""
-    project = Project(folder)
-    make_base(folder / BASE_NAME)
-    return project, build_dataset(records or make_records(), project, workload="zoo")
 
 
 @pytest.fixture(scope="module")
