@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     help="Learn from this model's answers although its terms deny it.",
 )
 @click.option(
+    "--records",
+    type=click.IntRange(1, 1_000_000),
+    default=4000,
+    show_default=True,
+    help="How many requests to generate, where no traffic is given.",
+)
+@click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),

@@ -2,7 +2,7 @@
 
 In: a demo's project with its traffic recorded. Out: its figures, filled in step by step. Every
 figure about serving is computed from answers that came over HTTP by the official OpenAI client
-(test_demo_figures_come_from_http_answers); develop tunes, certify is asked once, test comes last.
+(test_demo_sends_the_whole_test_split); develop tunes, certify is asked once, test comes last.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Served:
 
 def make_dataset(project: Project, workload: str, figures: Figures) -> Dataset | None:
     """Build the dataset; None, with the reasons noted, when none can lead to a certificate."""
+    from ownweights.cli.dataset import options_of
     from ownweights.core.settings import load_settings
-    from ownweights.dataset import DatasetOptions, build_dataset
+    from ownweights.dataset import build_dataset
     from ownweights.traffic import TrafficStore
 
     settings = load_settings(project)
-    chosen, verdict = settings.workload_of(workload), settings.verdict_of(workload)
-    claim = _claim(verdict)
+    claim = _claim(settings.verdict_of(workload))
     figures.claim = {"alpha": claim.alpha, "beta": claim.beta, "delta": claim.delta}
-    options = DatasetOptions(split_by=chosen.split_by, allow_teachers=chosen.allow_teachers)
+    options = options_of(settings, workload)
     dataset: Dataset | None = None
     try:
         with TrafficStore.open(project) as store:
@@ -142,13 +142,15 @@ async def _judge(
     project: Project, dataset: Dataset, student: Artefact, completer: Completer, figures: Figures
 ) -> Verdict:
     from ownweights.core.settings import load_settings
-    from ownweights.verdict import check_named, report_text, run_verdict_async
+    from ownweights.route import unanswerable
+    from ownweights.verdict import RunOptions, check_named, report_text, run_verdict_async
 
     settings = load_settings(project).verdict_of(dataset.workload)
     with Progress("verdict") as bar:
         verdict = await run_verdict_async(
             dataset, completer, project, student.id, claim=_claim(settings),
             check=None if settings.check == "auto" else settings.check, on_progress=bar,
+            options=RunOptions(ineligible=unanswerable),
         )  # fmt: skip
     figures.verdict = verdict
     say(report_text(verdict))
