@@ -63,7 +63,7 @@ $(BIN)/python:
 
 $(VENV)/.demo-ready: $(PINS) | $(BIN)/python
 	@echo "setting up $(VENV) (once)" >&2
-	@$(BIN)/python $(PIP) -e '.[train]' >&2
+	@$(BIN)/python $(PIP) -e '.[demo]' >&2
 	@touch $@
 
 $(VENV)/.dev-ready: $(PINS) | $(BIN)/python
