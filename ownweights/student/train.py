@@ -160,7 +160,7 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
         "steps": plan.num_steps, "derived": {"epochs": why_epochs, "learning_rate": why_rate},
     }  # fmt: skip
     if options.method == "lora":
-        lora = LoraConfig(options.rank, options.lora_alpha or 2.0 * options.rank, TARGETS)
+        lora = LoraConfig(options.rank, float(options.lora_alpha or 2 * options.rank), TARGETS)
         settings["lora"] = asdict(lora) | {"targets": list(lora.targets)}
     settings["prune"] = dataset.prune.to_json() if dataset.prune else None
     run_id = hash_json([settings, dataset.id, hash_rows(rows)])[:12]
@@ -181,7 +181,7 @@ def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[TokenRow], in
 
 def _derive_epochs(rows: Sequence[TokenRow], options: StudentOptions) -> tuple[float, str]:
     if options.epochs is not None:
-        return options.epochs, "as asked"
+        return float(options.epochs), "as asked"
     num_tokens = sum(len(row.ids) for row in rows)
     epochs = min(MAX_EPOCHS, max(MIN_EPOCHS, round(TOKEN_BUDGET / num_tokens, 1)))
     return epochs, f"{TOKEN_BUDGET:,} tokens over {num_tokens:,} a pass, {MIN_EPOCHS}-{MAX_EPOCHS}"
@@ -189,7 +189,7 @@ def _derive_epochs(rows: Sequence[TokenRow], options: StudentOptions) -> tuple[f
 
 def _derive_rate(model: Transformer, options: StudentOptions) -> tuple[float, str]:
     if options.learning_rate is not None:
-        return options.learning_rate, "as asked"
+        return float(options.learning_rate), "as asked"
     width = model.config.hidden_size
     at_256 = 4e-3 if options.method == "lora" else 1e-3
     rate = at_256 * math.sqrt(256 / width)

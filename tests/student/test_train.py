@@ -216,6 +216,13 @@ def test_train_student_with_other_options_is_another(
     assert plan_run(dataset, base, QUICK).id == run.id
 
 
+def test_plan_run_does_not_tell_two_from_two_point_nought(home: tuple[Project, Dataset]) -> None:
+    project, dataset = home
+    base = load_base(project, BASE_NAME)
+    whole, point = (replace(QUICK, epochs=n, lora_alpha=n) for n in (2, 2.0))
+    assert plan_run(dataset, base, whole).id == plan_run(dataset, base, point).id
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
