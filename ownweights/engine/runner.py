@@ -25,7 +25,7 @@ MIN_ROWS, MIN_POSITIONS = 8, 128
 WINDOW_STEP = 32  # visible lengths are rounded up to this, for even shapes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Fused:
     """A layer's weights, transposed for x @ w."""
 

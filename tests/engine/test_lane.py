@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ownweights.engine import lane as lane_module
 from ownweights.engine.lane import Lane, Sequence
@@ -97,8 +102,9 @@ class LaneMachine(RuleBasedStateMachine):
             assert sequence.result.is_ended == expected.is_ended
 
 
-test_lane_always_keeps_its_books = LaneMachine.TestCase
-LaneMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=15)
+def test_lane_always_keeps_its_books() -> None:
+    few = settings(max_examples=25, stateful_step_count=15)
+    run_state_machine_as_test(LaneMachine, settings=few)
 
 
 def test_lane_reads_waiting_prompts_together() -> None:
