@@ -27,7 +27,7 @@ from ownweights.dataset.split import hash_fraction
 from ownweights.model.config import ModelConfig
 from ownweights.model.transformer import Transformer, initialise
 from ownweights.student import corpus as text_of
-from ownweights.student.drills import Drill, make_drill, question_parts
+from ownweights.student.drills import Drill, make_drill, texts_of
 from ownweights.student.tokens import (
     TokenFile,
     encode_documents,
@@ -239,7 +239,7 @@ def _drills(
     num_drills = recipe.text.num_drills if sentences else 0
     made = (make_drill(rng.choice(sentences), rng) for _ in range(num_drills))
     # the first words of a sentence may be a request where the whole sentence is none
-    return [drill for drill in made if not any(map(held_out.is_in, question_parts(drill)))]
+    return [drill for drill in made if not any(map(held_out.is_in, texts_of(drill)))]
 
 
 def _write_tokens(

@@ -56,10 +56,10 @@ def make_drill(sentence: str, rng: random.Random) -> Drill:
     return maker(words, rng)
 
 
-def question_parts(drill: Drill) -> tuple[str, str]:
-    """What an exercise asks, whole and without its task (empty where it names none)."""
-    question = drill[0]
-    return question, question.rpartition(" | ")[0]
+def texts_of(drill: Drill) -> tuple[str, str, str]:
+    """What an exercise says: its question, that without the task (if it names one), its answer."""
+    question, answer = drill
+    return question, question.rpartition(" | ")[0], answer
 
 
 def _clean(word: str) -> str:

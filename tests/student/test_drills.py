@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownweights.student.drills import made_up_word, make_drill
+from ownweights.student.drills import made_up_word, make_drill, texts_of
 
 SENTENCE = "It was the best of times, it was the worst of times — said “Mr. Lorry” [quietly]."
 CUES = {
@@ -105,6 +105,13 @@ def test_make_drill_answer_always_follows_from_the_question(words: list[str], se
 def test_make_drill_answer_always_copies_from_the_question(words: list[str], seed: int) -> None:
     for question, answer in drills(4, seed, " ".join(words)):
         assert [text for text in texts_in(json.loads(answer)) if text not in question] == []
+
+
+def test_texts_of_are_all_that_is_said() -> None:
+    assert texts_of(("a b c | title", '{"title":"a b c"}')) == (
+        "a b c | title", "a b c", '{"title":"a b c"}',
+    )  # fmt: skip
+    assert texts_of(("[a b] c", '{"a":"b"}')) == ("[a b] c", "", '{"a":"b"}')
 
 
 def test_make_drill_makes_every_kind() -> None:

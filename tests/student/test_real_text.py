@@ -138,10 +138,12 @@ def test_prepared_text_of_the_recipe_holds_no_held_out_request(
         tokenizer.decode(ids, skip_special_tokens=False)
         for ids in split_at(TokenFile.open(tmp_path / TOKENS_NAME).ids.tolist(), BOS_ID)
     ]
-    turns = [turn for text in texts for turn in re.split(r"<\|\w+\|>", text) if turn.strip()]
+    conversations = [text for text in texts if text.startswith("<|user|>")]
+    turns = [turn for text in conversations for turn in re.split(r"<\|\w+\|>", text) if turn]
     stems = [turn.rpartition(" | ")[0] for turn in turns]
-    assert len(turns) > 100_000
-    assert_free(judge, turns, [*pieces_of(turns), *sorted(set(stems))])
+    documents = [text for text in texts if not text.startswith("<|user|>")]
+    assert len(turns) > 100_000 and sum(map(len, documents)) > 10**6
+    assert_free(judge, texts, [*turns, *sorted({*stems} - {""}), *pieces_of(documents)])
 
 
 @pytest.mark.slow
