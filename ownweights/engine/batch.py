@@ -6,9 +6,9 @@ Invariants: greedy answers are `model.generate`'s token for token (test_batch_ma
 student that could not be loaded fails its own asks and nobody else's
 (test_batch_keeps_answering_*).
 
-Each student has a lane with its adapter folded into weights of its own, one copy a student. For one
-student that is the faster form; four that are all busy would share one pass of the base in less time
-than four passes take (bench/engine_batch.py, cases `merged students=1` and `merged students=4`).
+Each student has a lane with its adapter folded into weights of its own, one copy a student. For
+one student that is the faster form; four that are all busy would share one pass of the base in
+less time than four passes take (bench/engine_batch.py, cases `merged students=1` and `merged students=4`).
 """
 
 from __future__ import annotations
