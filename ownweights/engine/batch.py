@@ -8,7 +8,8 @@ student that could not be loaded fails its own asks and nobody else's
 
 Each student has a lane with its adapter folded into weights of its own, one copy a student. For
 one student that is the faster form; four that are all busy would share one pass of the base in
-less time than four passes take (bench/engine_batch.py, cases `merged students=1` and `merged students=4`).
+less time than four passes take (bench/engine_batch.py, cases `merged students=1` and
+`merged students=4`).
 """
 
 from __future__ import annotations
