@@ -76,7 +76,7 @@ def chat(ctx: click.Context, student_id: str, text: str, system: str | None) -> 
     import asyncio
 
     from ownweights.core.artefact import open_artefact
-    from ownweights.core.chat import ChatRequest
+    from ownweights.core.chat import ChatRequest, Completion
     from ownweights.dataset.prune import PruneRule, apply_prune
     from ownweights.engine.client import EngineProcess
 
@@ -87,10 +87,16 @@ def chat(ctx: click.Context, student_id: str, text: str, system: str | None) -> 
     messages.append({"role": "user", "content": text})
     pruned = apply_prune(PruneRule.from_json(rule) if rule else None, messages)
     engine = EngineProcess.start(project, [card["id"]])
-    try:
+
+    async def ask() -> Completion:
         completer = engine.completer(card["id"])
-        answer = asyncio.run(completer.complete(ChatRequest.of(pruned)))
-        click.echo(answer.text or "")
+        try:
+            return await completer.complete(ChatRequest.of(pruned))
+        finally:
+            await completer.close()
+
+    try:
+        click.echo(asyncio.run(ask()).text or "")
     finally:
         engine.stop()
 

@@ -13,7 +13,7 @@ from ownweights.cli.main import main
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset, build_dataset
 from ownweights.student.train import train_student
-from tests.student.zoo import QUICK, WORKLOAD, make_project, make_records
+from tests.student.zoo import QUICK, SYSTEM, WORKLOAD, make_project, make_records
 from tests.tiny import BASE_NAME
 
 SETTINGS = f"""
@@ -171,3 +171,15 @@ def test_student_show_of_nothing_says_what_to_do(
     assert shell.json("show") == []
     _, errors = shell("show", "abc", code=1)
     assert "student 'abc' does not exist\nhint: there are: none" in errors
+
+
+def test_student_chat_prints_one_answer(home: tuple[Project, Dataset], own: Shell) -> None:
+    project, dataset = home
+    made = train_student(dataset, project, replace(QUICK, epochs=25, rank=8))
+    words = ("chat", made.id[:8], "a fox by the mill", "--system", SYSTEM)  # pruned as in training
+    assert own(*words) == ("fox\n", "")
+
+
+def test_student_chat_names_a_student_that_is_not_there(own: Shell) -> None:
+    _, errors = own("chat", "abc", "hello", code=1)
+    assert "student 'abc' does not exist" in errors
