@@ -32,6 +32,7 @@ from ownweights.student.examples import ExamplePlan, TokenRow, hash_rows
 from ownweights.student.trainer import Recipe, StepReport, Trainer, batch_loss
 from ownweights.weights.adapter import save_adapter
 from ownweights.weights.base import base_id, resolve_base
+from ownweights.weights.canary import save_canary
 from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
 
@@ -258,6 +259,7 @@ def _seal(
             save_adapter(base.model, _lora_of(run), draft, base_id=base.id, base_name=base.name)
         else:
             save_model(base.model, draft, tokenizer_from=base.path)
+        save_canary(base.model, draft)
         return seal(
             draft, "student", identity=dict(run.settings),
             parents={"dataset": dataset.id, "base": base.id}, facts=facts,

@@ -61,7 +61,7 @@ def test_train_student_is_a_peft_folder_with_a_card(
 ) -> None:
     project, dataset = home
     assert sorted(path.name for path in student.path.iterdir()) == [
-        "adapter_config.json", ADAPTER, "card.json",
+        "adapter_config.json", ADAPTER, "canary.safetensors", "card.json",
     ]  # fmt: skip
     base = base_id(project.root / BASE_NAME)
     assert student.card["parents"] == {"dataset": dataset.id, "base": base}
