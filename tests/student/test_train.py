@@ -166,8 +166,8 @@ def test_train_student_full_changes_all_weights(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     made = train_student(dataset, project, replace(QUICK, method="full"))
     assert sorted(made.card["files"]) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json",
+        "canary.safetensors", "config.json", "generation_config.json", "model.safetensors",
+        "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert "lora" not in made.card["identity"]
     before, after = load_model(project.root / BASE_NAME), load_model(made.path)
