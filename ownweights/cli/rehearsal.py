@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MARKER = "own-demo.json"
 GENERATED = "requests.jsonl"
 NUM_GENERATED = 4000
+GENERATED_EPOCHS = 5  # enough for requests as regular as these, and a demo is short
 TEACHER_START_S = 60.0
 
 
@@ -162,6 +163,7 @@ def write_settings(project: Project, plan: Plan, workload: str, teacher_url: str
 
     claim = VerdictSettings()
     allowed = json.dumps(list(plan.allow_teachers))
+    epochs = f"\nepochs = {GENERATED_EPOCHS}" if plan.traffic is None else ""
     text = f"""\
 # Written by `own demo`. The teacher is a replay of recorded answers, not a model.
 [teacher.replay]
@@ -173,7 +175,7 @@ split_by = {json.dumps(plan.split_by)}
 allow_teachers = {allowed}
 
 [student.{workload}]
-seed = {plan.seed}
+seed = {plan.seed}{epochs}
 
 [verdict.{workload}]
 alpha = {claim.alpha}
