@@ -31,7 +31,10 @@ def verdict() -> None:
 @click.option("--delta", type=float, help="Chance, over all attempts, that a certificate is wrong.")
 @click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
 @click.option("--check", type=click.Choice(["auto", "json", "exact"]), help="What harm is.")
-@click.option("--concurrency", type=click.IntRange(1), default=32, show_default=True)
+@click.option(
+    "--concurrency", type=click.IntRange(1), default=32, show_default=True,
+    help="Requests in flight at once.",
+)  # fmt: skip
 @click.option("--timeout-s", type=float, default=60.0, show_default=True, help="For each answer.")
 @click.option("--keep-answers", is_flag=True, help="Keep answers and references beside the scores.")
 @json_option
