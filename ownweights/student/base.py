@@ -29,6 +29,7 @@ from ownweights.model.transformer import Transformer, initialise
 from ownweights.student import corpus as text_of
 from ownweights.student.drills import Drill, make_drill, texts_of
 from ownweights.student.tokens import (
+    READ_ONLY,
     TokenFile,
     encode_documents,
     encode_drills,
@@ -58,6 +59,7 @@ class TextRecipe:
     document_frac: float = setting(1.0, at_least=0, at_most=1)
     prompt_repeats: int = setting(1, at_least=0)
     num_drills: int = setting(0, at_least=0)
+    prompt_drill_frac: float = setting(0.0, at_least=0, at_most=1)
     tokenizer_every: int = setting(1, at_least=1)
 
 
@@ -196,7 +198,7 @@ def prepare_text(recipe: BaseRecipe, corpus: Path, traffic: Path, work: Path) ->
         text_of.clean_text(chapter, held_out, counts)
         for chapter in _chapters(corpus, recipe.text.document_frac)
     ]
-    drills = _drills(recipe, documents, held_out)
+    drills = _drills(recipe, documents, prompts, held_out)
     taught = [*documents, *prompts, *("\n".join(drill) for drill in drills)]
     tokenizer = train_tokenizer(taught[:: recipe.text.tokenizer_every], recipe.shape.vocab_size)
     tokenizer.save(str(work / TOKENIZER_NAME))
@@ -232,12 +234,19 @@ def _chapters(corpus: Path, frac: float) -> Iterator[str]:
 
 
 def _drills(
-    recipe: BaseRecipe, documents: Sequence[str], held_out: text_of.HeldOutText
-) -> list[Drill]:
+    recipe: BaseRecipe, documents: Sequence[str], prompts: Sequence[str],
+    held_out: text_of.HeldOutText,
+) -> list[Drill]:  # fmt: skip
+    """Exercises over sentences of the documents and, for a share of them, training prompts."""
     sentences = [s for text in documents for s in text_of.sentences_of(text)]
     rng = random.Random(recipe.train.seed)
     num_drills = recipe.text.num_drills if sentences else 0
-    made = (make_drill(rng.choice(sentences), rng) for _ in range(num_drills))
+    prompt_frac = recipe.text.prompt_drill_frac if prompts else 0.0
+
+    def sentence() -> str:
+        return rng.choice(prompts if rng.random() < prompt_frac else sentences)
+
+    made = (make_drill(sentence(), rng) for _ in range(num_drills))
     # the first words of a sentence may be a request where the whole sentence is none
     return [drill for drill in made if not any(map(held_out.is_in, texts_of(drill)))]
 
@@ -277,9 +286,10 @@ class WindowPlan:
 
 
 def next_token_batch(rows: torch.Tensor) -> Batch:
-    """Every position trains its successor. Shapes: rows (B, T + 1)"""
-    tokens, targets = rows[:, :-1], rows[:, 1:]
-    return Batch(tokens.contiguous(), torch.arange(tokens.numel()), targets.flatten())
+    """Every position trains its successor, unless that is only read. Shapes: rows (B, T + 1)"""
+    tokens, targets = rows[:, :-1] & ~READ_ONLY, rows[:, 1:].flatten()
+    where = torch.nonzero(targets < READ_ONLY).flatten()
+    return Batch(tokens.contiguous(), where, targets[where])
 
 
 def pretrain(

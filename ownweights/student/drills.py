@@ -4,8 +4,7 @@ In: a sentence and a random generator. Out: a (question, answer) pair whose answ
 determined by the question (test_make_drill_answer_always_follows_from_the_question): bracketed
 spans named by labels, spans after cue words, the words between two others, words with a capital,
 the word next to another, the whole sentence. Some words are replaced by made-up ones, since names
-are what no vocabulary holds. No request of any workload and none of its answers is used as a
-pattern.
+are what no vocabulary holds. No answer of any workload is used as a pattern.
 """
 
 from __future__ import annotations

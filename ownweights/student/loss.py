@@ -27,11 +27,13 @@ class _TokenLoss(torch.autograd.Function):
             rows = slice(start, start + CHUNK_POSITIONS)
             scores = hidden[rows] @ head.T  # (N, V)
             target = targets[rows, None]  # (N, 1)
-            norm = scores.logsumexp(-1, keepdim=True)  # (N, 1)
-            loss += (norm - scores.gather(1, target)).sum()
+            scores -= scores.amax(-1, keepdim=True)  # in place: passes over memory cost the most
+            loss -= scores.gather(1, target).sum()
+            norm = scores.exp_().sum(-1, keepdim=True)  # (N, 1)
+            loss += norm.log().sum()
             if not needs_hidden and not needs_head:
                 continue
-            grad = scores.sub_(norm).exp_()  # softmax, in place
+            grad = scores.div_(norm)  # softmax
             grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=grad.dtype))
             grad.div_(total)
             if grad_hidden is not None:

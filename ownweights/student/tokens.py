@@ -1,8 +1,10 @@
 """The pre-training text as token ids on disk, made once, read by position.
 
 In: documents. Out: ids of all documents, each `<|bos|> … <|end|>`, one after the other, in a file
-of 16-bit numbers. Windows tile the file (test_windows_always_tile_the_file) and are drawn by seed
-and step alone, so that a resumed run reads what an uninterrupted one would have read.
+of 16-bit numbers. The highest bit of a number says that the token is read but not trained: the
+question of an exercise, whose shuffled words nothing could foresee. Windows tile the file
+(test_windows_always_tile_the_file) and are drawn by seed and step alone, so that a resumed run
+reads what an uninterrupted one would have read.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ownweights.student.drills import Drill
 from ownweights.student.vocabulary import ASSISTANT_ID, BOS_ID, END_ID, USER_ID
 
 MAX_DOCUMENT_CHARS = 20_000
+READ_ONLY = 0x8000  # the mark of a token that is no target; ids are far smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,12 @@ class TokenFile:
         """Map a file of 16-bit ids."""
         return cls(np.memmap(path, dtype=np.uint16, mode="r"))
 
+    def unmarked(self) -> np.ndarray:
+        """All ids without their marks. Shapes: → (N,) uint16"""
+        return self.ids & np.uint16(READ_ONLY - 1)
+
     def windows(self, length: int, rows: int, *, step: int, seed: int) -> np.ndarray:
-        """The windows of one step. Shapes: → (rows, length) int64
+        """The windows of one step, marks included. Shapes: → (rows, length) int64
 
         Windows tile the file; each epoch visits all of them once, in an order drawn from the seed.
         Raises: InputError when the file is shorter than a window
@@ -81,8 +88,8 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Iterable[str]) -> Iterator[np.
 
 
 def encode_drills(tokenizer: Tokenizer, drills: Iterable[Drill]) -> Iterator[np.ndarray]:
-    """Each exercise as a question and its answer in the chat format."""
+    """Each exercise as a question, which is only read, and its answer, in the chat format."""
     for question, answer in drills:
-        asked, said = tokenizer.encode(question).ids, tokenizer.encode(answer).ids
-        ids = [BOS_ID, USER_ID, *asked, END_ID, ASSISTANT_ID, *said, END_ID]
-        yield np.array(ids, np.uint16)
+        asked = [BOS_ID, USER_ID, *tokenizer.encode(question).ids, END_ID, ASSISTANT_ID]
+        said = [*tokenizer.encode(answer).ids, END_ID]
+        yield np.array([*(READ_ONLY | i for i in asked), *said], np.uint16)

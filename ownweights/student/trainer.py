@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +25,7 @@ from ownweights.core.errors import ArtefactError
 from ownweights.model.transformer import Transformer
 from ownweights.student.loss import token_loss
 
+NUM_WORKERS = 2  # each computes the gradients of half a step's rows; threads meet once a step
 CHECKPOINT_NAME = "checkpoint.pt"
 _CHECKPOINT_KEYS = {"run_id", "step", "parameters", "optimisers"}
 _START_AGAIN = "delete the folder to start the run again"
@@ -91,6 +94,10 @@ class Trainer:
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimisers = _make_optimisers(self.parameters, recipe)
         self._peaks = [group["lr"] for opt in self._optimisers for group in opt.param_groups]
+        threads = max(1, torch.get_num_threads() // NUM_WORKERS)
+        self._workers = ThreadPoolExecutor(
+            NUM_WORKERS, "trainer", initializer=torch.set_num_threads, initargs=(threads,)
+        )
 
     def __iter__(self) -> Iterator[StepReport]:
         while self.step < self.plan.num_steps:
@@ -99,9 +106,9 @@ class Trainer:
     def train_step(self) -> StepReport:
         """Take one optimiser step."""
         began = time.perf_counter()
-        parts = self.plan.batches(self.step)
+        parts = [piece for part in self.plan.batches(self.step) for piece in halves(part)]
         trained = sum(len(part.targets) for part in parts)
-        loss = sum(self._accumulate(part, trained) for part in parts)
+        loss = self._accumulate(parts, trained)
         nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
         factor = self.recipe.factor(self.step, self.plan.num_steps)
         groups = [group for opt in self._optimisers for group in opt.param_groups]
@@ -117,10 +124,22 @@ class Trainer:
             sum(part.tokens.numel() for part in parts), trained, time.perf_counter() - began,
         )  # fmt: skip
 
-    def _accumulate(self, part: Batch, total: int) -> float:
+    def _accumulate(self, parts: Sequence[Batch], total: int) -> float:
+        """Sum the gradients of all parts, in their order, and give the sum of their losses."""
+        loss, parameters = 0.0, list(self.parameters.values())
+        for value, grads in self._workers.map(partial(self._gradients, total=total), parts):
+            loss += value
+            for parameter, grad in zip(parameters, grads, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = grad
+                elif grad is not None:
+                    parameter.grad += grad
+        return loss
+
+    def _gradients(self, part: Batch, *, total: int) -> tuple[float, Sequence[Tensor | None]]:
         loss = batch_loss(self.model, part, total)
-        loss.backward()
-        return float(loss.detach())
+        wanted = list(self.parameters.values())
+        return float(loss.detach()), torch.autograd.grad(loss, wanted, allow_unused=True)
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write everything a resumed run needs, in one atomic replace."""
@@ -171,6 +190,18 @@ class Trainer:
                     f" {ours.get(name)}",
                     hint=_START_AGAIN,
                 )
+
+
+def halves(batch: Batch) -> list[Batch]:
+    """A batch as two of half its rows each; one row stays whole."""
+    num_rows, width = batch.tokens.shape
+    if num_rows < 2:
+        return [batch]
+    middle = num_rows // 2
+    is_first = batch.where < middle * width
+    first = Batch(batch.tokens[:middle], batch.where[is_first], batch.targets[is_first])
+    where = batch.where[~is_first] - middle * width
+    return [first, Batch(batch.tokens[middle:], where, batch.targets[~is_first])]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

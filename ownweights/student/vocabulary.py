@@ -21,7 +21,7 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 PAD_ID, BOS_ID, END_ID, SYSTEM_ID, USER_ID, ASSISTANT_ID, TOOL_ID = range(7)
 
-MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS), 2**16  # every byte; 16-bit ids
+MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS), 2**15  # every byte; 15-bit ids
 PIECES = r"[\p{L}\p{M}]+|\p{N}|[{}\[\]\x22:,]+|\n+| +|[^\s\p{L}\p{M}\p{N}{}\[\]\x22:,]+|\s"
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

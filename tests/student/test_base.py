@@ -29,8 +29,8 @@ from ownweights.student.base import (
     read_recipe,
 )
 from ownweights.student.corpus import is_held_out_book
-from ownweights.student.tokens import TokenFile
-from ownweights.student.trainer import CHECKPOINT_NAME, Trainer
+from ownweights.student.tokens import READ_ONLY, TokenFile
+from ownweights.student.trainer import CHECKPOINT_NAME, Trainer, batch_loss
 from ownweights.student.vocabulary import BOS_ID, END_ID, USER_ID, load_tokenizer
 from tests.student.text import (
     HELD_OUT_QUESTION,
@@ -71,7 +71,7 @@ def test_read_recipe_reads_every_table(tmp_path: Path) -> None:
         ("text", {"workloads": "talk"}, "[text] workloads: expected a list of text, got the text"),
         ("text", {"tokenizer_every": 0}, "[text] tokenizer_every: expected at least 1, got 0"),
         ("shape", {"hidden_size": 0}, "[shape] hidden_size: expected more than 0, got 0"),
-        ("shape", {"vocab_size": 262}, "[shape] vocab_size: expected between 263 and 65536, got"),
+        ("shape", {"vocab_size": 262}, "[shape] vocab_size: expected between 263 and 32768, got"),
         ("shape", {"rope_theta": -1.0}, "[shape] rope_theta: expected more than 0, got -1.0"),
     ],
 )  # fmt: skip
@@ -154,7 +154,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, corpus: tuple[Path, Path]) ->
 
 
 def read_text(work: Path) -> str:
-    ids = TokenFile.open(work / TOKENS_NAME).ids.tolist()
+    ids = TokenFile.open(work / TOKENS_NAME).unmarked().tolist()
     return load_tokenizer(work / TOKENIZER_NAME).decode(ids, skip_special_tokens=False)
 
 
@@ -196,7 +196,7 @@ def test_prepare_text_asks_no_held_out_request_by_the_first_words_of_a_sentence(
 
 def test_prepare_text_counts_what_it_wrote(work: Path) -> None:
     card = json.loads((work / TEXT_CARD).read_text("utf-8"))
-    ids = TokenFile.open(work / TOKENS_NAME).ids
+    ids = TokenFile.open(work / TOKENS_NAME).unmarked()
     assert card["num_tokens"] == len(ids)
     kept = card["prompts"] - card["removed_prompts"]
     num_asked = np.count_nonzero(ids == USER_ID)
@@ -359,6 +359,34 @@ def test_next_token_batch_trains_every_position() -> None:
     assert batch.tokens.tolist() == [[1, 2], [4, 5]]
     assert batch.where.tolist() == [0, 1, 2, 3]
     assert batch.targets.tolist() == [2, 3, 5, 6]
+
+
+def test_next_token_batch_reads_but_does_not_train_marked_tokens() -> None:
+    batch = next_token_batch(torch.tensor([[READ_ONLY | 1, READ_ONLY | 2, 3, READ_ONLY | 4, 5]]))
+    assert batch.tokens.tolist() == [[1, 2, 3, 4]]
+    assert batch.where.tolist() == [1, 3]
+    assert batch.targets.tolist() == [3, 5]
+
+
+def test_next_token_batch_of_marked_tokens_alone_costs_nothing() -> None:
+    batch = next_token_batch(torch.full((2, 5), READ_ONLY | 7))
+    assert float(batch_loss(tiny_model(4), batch, 1.0).detach()) == 0.0
+
+
+def test_prepare_text_makes_exercises_of_prompts(
+    tmp_path: Path, corpus: tuple[Path, Path]
+) -> None:
+    texts = dict[float, str]()
+    for frac in (0.0, 1.0):
+        folder = tmp_path / str(frac)
+        recipe = small_recipe(text={"prompt_drill_frac": frac, "prompt_repeats": 0})
+        prepare_text(recipe, *corpus, folder)
+        texts[frac] = read_text(folder)
+    questions = {
+        frac: " ".join(turn.split("<|end|>")[0] for turn in text.split("<|user|>")[1:]).lower()
+        for frac, text in texts.items()
+    }
+    assert "fox" in questions[0.0] and "fox" not in questions[1.0]
 
 
 # --- bits a byte

@@ -136,7 +136,7 @@ def test_prepared_text_of_the_recipe_holds_no_held_out_request(
     tokenizer = load_tokenizer(tmp_path / TOKENIZER_NAME)
     texts = [
         tokenizer.decode(ids, skip_special_tokens=False)
-        for ids in split_at(TokenFile.open(tmp_path / TOKENS_NAME).ids.tolist(), BOS_ID)
+        for ids in split_at(TokenFile.open(tmp_path / TOKENS_NAME).unmarked().tolist(), BOS_ID)
     ]
     conversations = [text for text in texts if text.startswith("<|user|>")]
     turns = [turn for text in conversations for turn in re.split(r"<\|\w+\|>", text) if turn]

@@ -13,7 +13,13 @@ from ownweights.core.errors import InputError
 from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.student import tokens as tokens_module
-from ownweights.student.tokens import TokenFile, encode_documents, encode_drills, encode_prompts
+from ownweights.student.tokens import (
+    READ_ONLY,
+    TokenFile,
+    encode_documents,
+    encode_drills,
+    encode_prompts,
+)
 from tests.tiny import ASSISTANT_ID, BOS_ID, END_ID, USER_ID, byte_tokenizer, save_byte_tokenizer
 
 
@@ -97,10 +103,16 @@ def test_encode_documents_skips_an_empty_one() -> None:
 def test_encode_drills_are_conversations() -> None:
     tokenizer = byte_tokenizer()
     (ids,) = encode_drills(tokenizer, [("Où? | a", '{"a":"Où"}')])
-    assert ids.tolist() == [
+    assert TokenFile(ids).unmarked().tolist() == [
         BOS_ID, USER_ID, *tokenizer.encode("Où? | a").ids, END_ID,
         ASSISTANT_ID, *tokenizer.encode('{"a":"Où"}').ids, END_ID,
     ]  # fmt: skip
+
+
+def test_encode_drills_mark_the_question_as_read_only() -> None:
+    (ids,) = encode_drills(byte_tokenizer(), [("play it", "yes")])
+    trained = [int(i) for i in ids if not i & READ_ONLY]
+    assert trained == [*byte_tokenizer().encode("yes").ids, END_ID]
 
 
 def test_encode_prompts_are_the_user_s_turn() -> None:
@@ -114,6 +126,6 @@ def test_encoded_conversations_start_as_they_are_served(tmp_path: Path) -> None:
     template = ChatTemplate.load(tmp_path, Tokenizer.load(tmp_path))
     asked = [{"role": "user", "content": "play it"}]
     (drill,) = encode_drills(byte_tokenizer(), [("play it", "yes")])
-    assert drill.tolist() == template.render_example(asked, "yes")[0]
+    assert TokenFile(drill).unmarked().tolist() == template.render_example(asked, "yes")[0]
     (prompt,) = encode_prompts(byte_tokenizer(), ["play it"])
     assert [*prompt.tolist(), ASSISTANT_ID] == template.render_prompt(asked)
