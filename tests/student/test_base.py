@@ -373,9 +373,7 @@ def test_next_token_batch_of_marked_tokens_alone_costs_nothing() -> None:
     assert float(batch_loss(tiny_model(4), batch, 1.0).detach()) == 0.0
 
 
-def test_prepare_text_makes_exercises_of_prompts(
-    tmp_path: Path, corpus: tuple[Path, Path]
-) -> None:
+def test_prepare_text_makes_exercises_of_prompts(tmp_path: Path, corpus: tuple[Path, Path]) -> None:
     texts = dict[float, str]()
     for frac in (0.0, 1.0):
         folder = tmp_path / str(frac)
