@@ -87,4 +87,11 @@ BEGIN
 END;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first tables", _FIRST_TABLES),)
+_PROMPT_INDEX = """
+CREATE INDEX record_by_prompt ON record (prompt_hash, workload);
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "first tables", _FIRST_TABLES),
+    Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
+)

@@ -26,6 +26,7 @@ from ownweights.core.errors import (
 )
 from ownweights.core.project import Project
 from ownweights.gateway.exchange import Exchange, open_exchange
+from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
 from ownweights.gateway.students import StartEngine, Students
@@ -51,7 +52,6 @@ from ownweights.teacher.serving import is_loopback
 from ownweights.teacher.wire import chunk_events, completion_body
 from ownweights.traffic.record import Record
 from ownweights.traffic.recorder import Recorder
-from ownweights.traffic.workload import default_workload
 
 log = logging.getLogger("ownweights.gateway")
 _METHODS = {
@@ -83,6 +83,7 @@ class Gateway:
         self._start_engine = start_engine
         self._recorder = recorder
         self._routes = RouteTable(project)
+        self._names = WorkloadNames(project)
         self._key = key_from(settings.key_env, "gateway") if settings.key_env else None
 
     async def start(self) -> None:
@@ -185,8 +186,8 @@ class Gateway:
         self._follow()
         route = self._routes.find(exchange.workload, exchange.prompt_hash)
         if exchange.workload is None:
-            named = None if route is None else route.workload
-            exchange.workload = named or default_workload(exchange.prompt_hash)
+            named = await self._names.of(exchange.prompt_hash) if route is None else route.workload
+            exchange.workload = named
         exchange.route = route
         completion = None
         if exchange.is_forced:

@@ -218,6 +218,13 @@ class TrafficStore:
         numbers: list[tuple[Any, ...]] = [(*row, tuple(models[row[0]])) for row in rows]
         return [WorkloadStats(**dict(zip(names, row, strict=True))) for row in numbers]
 
+    def workloads_of_prompt(self, prompt_hash: str) -> list[str]:
+        """The workloads that hold requests with these fixed prompt parts."""
+        rows = self.database.query(
+            "SELECT DISTINCT workload FROM record WHERE prompt_hash = ? ORDER BY 1", (prompt_hash,)
+        )
+        return [row[0] for row in rows]
+
     def _models(self) -> dict[str, list[str]]:
         """Who answered in each workload."""
         models: dict[str, list[str]] = {}

@@ -217,7 +217,7 @@ def test_gateway_own_defect_is_an_error_in_shape(
     def broken(*given: object) -> None:
         raise KeyError("a defect")
 
-    monkeypatch.setattr("ownweights.gateway.app.default_workload", broken)
+    monkeypatch.setattr("ownweights.gateway.names.default_workload", broken)
     with gateway(project, teacher) as one:
         answer = one.post(asked("hello"))
         assert answer.status_code == 500

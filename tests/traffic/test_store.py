@@ -356,3 +356,11 @@ def test_store_says_that_the_index_is_gone_mad(project: Project, tmp_path: Path)
     connection.close()
     with pytest.raises(StoreError, match="schema version 999"):
         TrafficStore.open(project)
+
+
+def test_store_workloads_of_prompt_names_each_once(store: TrafficStore) -> None:
+    other = make_record({"model": "big", "messages": []}, None, role="teacher", workload="c")
+    records = [*numbered(2, workload="b"), make("q9", workload="a"), other]
+    store.add(records)
+    assert store.workloads_of_prompt(records[0].prompt_hash) == ["a", "b"]
+    assert store.workloads_of_prompt("unknown") == []
