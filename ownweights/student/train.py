@@ -157,15 +157,16 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
     )  # fmt: skip
     settings: dict[str, Any] = {
         "base": base.id, "base_name": base.name, "method": options.method, "epochs": epochs,
-        "learning_rate": rate, "rows_per_step": plan.rows_per_step, "seed": options.seed,
-        "steps": plan.num_steps, "derived": {"epochs": why_epochs, "learning_rate": why_rate},
+        "optimiser": "muon", "learning_rate": rate, "rows_per_step": plan.rows_per_step,
+        "seed": options.seed, "steps": plan.num_steps,
+        "derived": {"epochs": why_epochs, "learning_rate": why_rate},
     }  # fmt: skip
     if options.method == "lora":
         lora = LoraConfig(options.rank, float(options.lora_alpha or 2 * options.rank), TARGETS)
         settings["lora"] = asdict(lora) | {"targets": list(lora.targets)}
     settings["prune"] = dataset.prune.to_json() if dataset.prune else None
     run_id = hash_json([settings, dataset.id, hash_rows(rows)])[:12]
-    recipe = Recipe(rate, warmup_frac=0.03, decay_frac=1.0)
+    recipe = Recipe(rate, rate, warmup_frac=0.03, decay_frac=1.0)
     return Run(run_id, settings, recipe, plan, skipped)
 
 
@@ -192,7 +193,7 @@ def _derive_rate(model: Transformer, options: StudentOptions) -> tuple[float, st
     if options.learning_rate is not None:
         return float(options.learning_rate), "as asked"
     width = model.config.hidden_size
-    at_256 = 4e-3 if options.method == "lora" else 1e-3
+    at_256 = 4e-3 if options.method == "lora" else 3e-3
     rate = at_256 * math.sqrt(256 / width)
     return float(f"{rate:.2g}"), f"{at_256} at width 256, scaled by the root of 256 / {width}"
 

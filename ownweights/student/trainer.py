@@ -56,7 +56,12 @@ class Plan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How parameters move. Matrices inside the network may use Muon, everything else AdamW."""
+    """How parameters move. Matrices inside the network may use Muon, everything else AdamW.
+
+    Muon's steps are scaled to the RMS of AdamW's, so that one rate may serve both.
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the scale: Liu et al. 2025,
+    arXiv 2502.16982
+    """
 
     learning_rate: float
     muon_learning_rate: float | None = None

@@ -361,7 +361,7 @@ def test_plan_run_derives_epochs_from_a_budget_of_tokens(home: tuple[Project, Da
     )
 
 
-@pytest.mark.parametrize(("method", "at_256"), [("lora", 4e-3), ("full", 1e-3)])
+@pytest.mark.parametrize(("method", "at_256"), [("lora", 4e-3), ("full", 3e-3)])
 def test_plan_run_derives_the_rate_from_the_width(
     home: tuple[Project, Dataset], method: str, at_256: float
 ) -> None:
