@@ -80,7 +80,7 @@ class StudentSettings:
     """The open weights to start from."""
     method: str = setting("lora", choices=("lora", "full"))
     """Train an adapter, or all weights."""
-    rank: int = setting(32, at_least=1, at_most=1024)
+    rank: int = setting(128, at_least=1, at_most=1024)
     """Rank of the adapter."""
     lora_alpha: float | None = setting(None, at_least=0, is_open=True)
     """Scale of the adapter times its rank; twice the rank when not given."""

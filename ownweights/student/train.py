@@ -50,7 +50,7 @@ class StudentOptions:
 
     base: str = "seedling"
     method: str = "lora"
-    rank: int = 32
+    rank: int = 128
     lora_alpha: float | None = None
     epochs: float | None = None
     learning_rate: float | None = None
