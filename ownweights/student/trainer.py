@@ -24,6 +24,7 @@ from ownweights.core.artefact import write_atomic
 from ownweights.core.errors import ArtefactError
 from ownweights.model.transformer import Transformer
 from ownweights.student.loss import token_loss
+from ownweights.student.muon import Muon
 
 NUM_WORKERS = 2  # each computes the gradients of half a step's rows; threads meet once a step
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -59,8 +60,6 @@ class Recipe:
     """How parameters move. Matrices inside the network may use Muon, everything else AdamW.
 
     Muon's steps are scaled to the RMS of AdamW's, so that one rate may serve both.
-    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the scale: Liu et al. 2025,
-    arXiv 2502.16982
     """
 
     learning_rate: float
@@ -256,11 +255,8 @@ def _make_optimisers(
     if matrices:
         assert recipe.muon_learning_rate is not None, "matrices are chosen only for Muon"
         optimisers.append(
-            torch.optim.Muon(
-                matrices, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay,
-                momentum=0.95, adjust_lr_fn="match_rms_adamw",
-            )
-        )  # fmt: skip
+            Muon(matrices, recipe.muon_learning_rate, weight_decay=recipe.weight_decay)
+        )
     return optimisers
 
 
