@@ -47,9 +47,12 @@ class Linear(nn.Module):
         self.lora_a: nn.Parameter | None = None
         self.lora_b: nn.Parameter | None = None
         self.scale = 0.0
+        self.formed: Tensor | None = None
 
     def effective_weight(self) -> Tensor:
-        """The weight that acts: W, or W + s·B·A."""
+        """The weight that acts: W, or W + s·B·A, as `formed` where somebody formed it already."""
+        if self.formed is not None:
+            return self.formed
         if self.lora_a is None or self.lora_b is None:
             return self.weight
         return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)

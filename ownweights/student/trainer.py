@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ownweights.core.artefact import write_atomic
 from ownweights.core.errors import ArtefactError
+from ownweights.model.lora import Linear
 from ownweights.model.transformer import Transformer
 from ownweights.student.loss import token_loss
 from ownweights.student.muon import Muon
@@ -129,20 +130,40 @@ class Trainer:
         )  # fmt: skip
 
     def _accumulate(self, parts: Sequence[Batch], total: int) -> float:
-        """Sum the gradients of all parts, in their order, and give the sum of their losses."""
-        loss, parameters = 0.0, list(self.parameters.values())
-        for value, grads in self._workers.map(partial(self._gradients, total=total), parts):
-            loss += value
-            for parameter, grad in zip(parameters, grads, strict=True):
-                if parameter.grad is None:
-                    parameter.grad = grad
-                elif grad is not None:
-                    parameter.grad += grad
+        """Sum the gradients of all parts, in their order, and give the sum of their losses.
+
+        Adapted weights are formed once for all parts, and their summed gradients go on to the
+        factors at the end.
+        """
+        modules = [m for m in self.model.modules() if isinstance(m, Linear)]
+        adapted = [layer for layer in modules if layer.lora_a is not None]
+        formed = [layer.effective_weight() for layer in adapted]
+        for layer, weight in zip(adapted, formed, strict=True):
+            layer.formed = weight.detach().requires_grad_()
+        own = list(self.parameters.values())
+        wanted = [*own, *(layer.formed for layer in adapted if layer.formed is not None)]
+        sums: list[Tensor | None] = [None] * len(wanted)
+        loss = 0.0
+        try:
+            task = partial(self._gradients, wanted=wanted, total=total)
+            for value, grads in self._workers.map(task, parts):
+                loss += value
+                sums = [_sum(a, b) for a, b in zip(sums, grads, strict=True)]
+        finally:
+            for layer in adapted:
+                layer.formed = None
+        for parameter, grad in zip(own, sums, strict=False):
+            parameter.grad = grad
+        pairs = zip(formed, sums[len(own) :], strict=True)
+        used = [(weight, grad) for weight, grad in pairs if grad is not None]
+        if used:
+            torch.autograd.backward([w for w, _ in used], [g for _, g in used])
         return loss
 
-    def _gradients(self, part: Batch, *, total: int) -> tuple[float, Sequence[Tensor | None]]:
+    def _gradients(
+        self, part: Batch, *, wanted: Sequence[Tensor], total: int
+    ) -> tuple[float, Sequence[Tensor | None]]:
         loss = batch_loss(self.model, part, total)
-        wanted = list(self.parameters.values())
         return float(loss.detach()), torch.autograd.grad(loss, wanted, allow_unused=True)
 
     def save_checkpoint(self, folder: Path) -> None:
@@ -258,6 +279,13 @@ def _make_optimisers(
             Muon(matrices, recipe.muon_learning_rate, weight_decay=recipe.weight_decay)
         )
     return optimisers
+
+
+def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """In place where there is something already."""
+    if total is None or more is None:
+        return more if total is None else total
+    return total.add_(more)
 
 
 def _is_of_tokens(name: str) -> bool:
