@@ -19,7 +19,14 @@ from ownweights.core.errors import ArtefactError
 from ownweights.model.lora import Linear, attach_lora
 from ownweights.model.transformer import Transformer
 from ownweights.student.examples import TokenRow, pad_rows
-from ownweights.student.trainer import CHECKPOINT_NAME, Batch, Recipe, Trainer, batch_loss
+from ownweights.student.trainer import (
+    CHECKPOINT_NAME,
+    Batch,
+    Recipe,
+    Trainer,
+    batch_loss,
+    halves,
+)
 from tests.student.rows import RECIPES, SMALL, ListPlan, empty_batch, make_rows, small_trainer
 from tests.tiny import LORA, tiny_model, with_adapter
 
@@ -216,6 +223,53 @@ def test_lora_step_matches_the_low_rank_formulation(
     for ours, theirs in zip(*spy.gradients, strict=True):
         assert theirs.abs().max() > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 5, [2, 2]], ids=str)
+def test_lora_parts_equal_the_large_batch(spy: StepSpy, sizes: list[int]) -> None:
+    rows = make_rows(5)
+    for parts in ([pad_rows(rows)], split_rows(rows, sizes)):
+        model = with_adapter(tiny_model(1), 4)
+        Trainer(model, ListPlan([parts]), NO_CLIP, run_id="r").train_step()
+    for whole, summed in zip(*spy.gradients, strict=True):
+        torch.testing.assert_close(summed, whole, rtol=CLOSE_REL, atol=CLOSE_ABS)
+
+
+def test_train_step_forms_an_adapted_weight_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    formed: list[Linear] = []
+    form = Linear.effective_weight
+
+    def spied(layer: Linear) -> Tensor:
+        if layer.formed is None:
+            formed.append(layer)
+        return form(layer)
+
+    monkeypatch.setattr(Linear, "effective_weight", spied)
+    model = with_adapter(tiny_model(1), 4)
+    parts = split_rows(make_rows(6), [2, 2])
+    Trainer(model, ListPlan([parts]), NO_CLIP, run_id="r").train_step()
+    adapted = [m for m in model.modules() if isinstance(m, Linear) and m.lora_a is not None]
+    assert sorted(map(id, formed)) == sorted(map(id, adapted))
+    assert all(layer.formed is None for layer in adapted)
+
+
+def test_train_step_that_fails_lets_go_of_formed_weights() -> None:
+    model = with_adapter(tiny_model(1), 4)
+    beyond = Batch(torch.full((2, 3), 10**6), torch.tensor([0]), torch.tensor([1]))
+    with pytest.raises(IndexError):
+        Trainer(model, ListPlan([[beyond]]), NO_CLIP, run_id="r").train_step()
+    assert all(m.formed is None for m in model.modules() if isinstance(m, Linear))
+
+
+@given(count=st.integers(1, 9), seed=st.integers(0, 99))
+def test_halves_always_hold_all_rows_in_order(count: int, seed: int) -> None:
+    batch = pad_rows(make_rows(count, seed))
+    pieces = halves(batch)
+    assert [len(piece.tokens) for piece in pieces] == [n for n in (count // 2, -(-count // 2)) if n]
+    assert torch.equal(torch.cat([piece.tokens for piece in pieces]), batch.tokens)
+    assert torch.equal(torch.cat([piece.targets for piece in pieces]), batch.targets)
+    read = [piece.tokens.flatten()[piece.where] for piece in pieces]
+    assert torch.equal(torch.cat(read), batch.tokens.flatten()[batch.where])
 
 
 # --- schedule
