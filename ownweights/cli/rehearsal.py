@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MARKER = "own-demo.json"
 GENERATED = "requests.jsonl"
 NUM_GENERATED = 4000
-GENERATED_EPOCHS = 3  # enough for requests as regular as these, and a demo is short
+GENERATED_EPOCHS = 4  # enough for requests as regular as these, and a demo is short
 TEACHER_START_S = 60.0
 
 

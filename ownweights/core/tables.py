@@ -88,7 +88,7 @@ class StudentSettings:
     """Passes over the train split; derived from a budget of tokens when not given."""
     learning_rate: float | None = setting(None, at_least=0, at_most=1, is_open=True)
     """Peak step size; derived from the method and the width of the base when not given."""
-    rows_per_step: int = setting(16, at_least=1, at_most=65536)
+    rows_per_step: int = setting(32, at_least=1, at_most=65536)
     """Examples in one step."""
     seed: int = setting(1, at_least=0)
     """Starts every random choice of the training."""

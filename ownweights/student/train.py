@@ -37,7 +37,7 @@ from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
 
 METHODS = ("lora", "full")
-TOKEN_BUDGET = 1_900_000
+TOKEN_BUDGET = 2_000_000
 MIN_EPOCHS, MAX_EPOCHS = 2.0, 12.0
 MAX_PART_TOKENS = 8192
 NUM_DEVELOP_ROWS = 512
@@ -54,7 +54,7 @@ class StudentOptions:
     lora_alpha: float | None = None
     epochs: float | None = None
     learning_rate: float | None = None
-    rows_per_step: int = 16
+    rows_per_step: int = 32
     seed: int = 1
     checkpoint_every_s: float = 30.0
 
