@@ -95,12 +95,15 @@ def simulation_line(
     }
 
 
+def is_result(line: Mapping[str, Any]) -> bool:
+    """Whether a line has the keys of a comparison, of a simulation, or of a demo."""
+    keys = tuple(line)
+    return keys in (RATIO_KEYS, SIMULATION_KEYS) or keys[:2] + keys[-len(_TAIL) :] == _DEMO_ENDS
+
+
 def write_line(line: Mapping[str, Any], results_dir: Path = RESULTS_DIR) -> str:
     """Append a line to `<bench>.jsonl`, and return it as text."""
-    if (
-        tuple(line) not in (RATIO_KEYS, SIMULATION_KEYS)
-        and tuple(line)[:2] + tuple(line)[-len(_TAIL) :] != _DEMO_ENDS
-    ):
+    if not is_result(line):
         raise ValueError(f"not the keys of a result line: {', '.join(line)}")
     text = json.dumps(line, ensure_ascii=False, allow_nan=False)
     results_dir.mkdir(parents=True, exist_ok=True)
