@@ -186,8 +186,9 @@ class Gateway:
         self._follow()
         route = self._routes.find(exchange.workload, exchange.prompt_hash)
         if exchange.workload is None:
-            named = await self._names.of(exchange.prompt_hash) if route is None else route.workload
-            exchange.workload = named
+            exchange.workload = (
+                await self._names.of(exchange.prompt_hash) if route is None else route.workload
+            )
         exchange.route = route
         completion = None
         if exchange.is_forced:

@@ -1,8 +1,9 @@
 """Keep the memory that was used once, instead of handing it back and faulting it in again.
 
 The C library returns big blocks to the kernel the moment they are freed; the next step then pays a
-page fault per 4 KiB. For small models on a CPU that costs more than the arithmetic
-(bench/train_step.py measures it). Call `keep_freed_memory` before torch allocates.
+page fault per 4 KiB. In pre-training steps of 4,096 tokens that cost more than the arithmetic
+(dev/LOG.md); in steps of half the size it no longer shows (bench/train_step.py). Call
+`keep_freed_memory` before torch allocates.
 """
 
 from __future__ import annotations
