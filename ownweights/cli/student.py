@@ -30,6 +30,8 @@ def student() -> None:
 @click.option("--rank", type=int, help="Rank of the adapter.")
 @click.option("--epochs", type=float, help="Passes over the train split.")
 @click.option("--learning-rate", type=float, help="Peak step size.")
+@click.option("--hard-frac", type=float, help="Share of the examples that later passes visit.")
+@click.option("--swap/--no-swap", default=None, help="Exchange values among JSON answers.")
 @click.option("--seed", type=int, help="Starts every random choice.")
 @json_option
 @click.pass_context
@@ -128,7 +130,7 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
         base=settings.base, method=settings.method, rank=settings.rank,
         lora_alpha=settings.lora_alpha, epochs=settings.epochs,
         learning_rate=settings.learning_rate, rows_per_step=settings.rows_per_step,
-        seed=settings.seed, **given,
+        hard_frac=settings.hard_frac, swap=settings.swap, seed=settings.seed, **given,
     )  # fmt: skip
 
 

@@ -87,9 +87,13 @@ class StudentSettings:
     epochs: float | None = setting(None, at_least=0, at_most=1000, is_open=True)
     """Passes over the train split; derived from a budget of tokens when not given."""
     learning_rate: float | None = setting(None, at_least=0, at_most=1, is_open=True)
-    """Peak step size; derived from the method and the width of the base when not given."""
+    """Peak step size; derived from the width of the base when not given."""
     rows_per_step: int = setting(32, at_least=1, at_most=65536)
     """Examples in one step."""
+    hard_frac: float = setting(0.5, at_least=0, at_most=1)
+    """Share of the examples, the least known ones, that every pass after the first visits."""
+    swap: bool = setting(True)
+    """Train on examples with values exchanged among JSON answers, too."""
     seed: int = setting(1, at_least=0)
     """Starts every random choice of the training."""
 

@@ -18,19 +18,21 @@ CHUNK_POSITIONS = 1024
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, total: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, total: float
+    ) -> tuple[Tensor, Tensor]:
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_head = torch.zeros_like(head) if needs_head else None
-        loss = hidden.new_zeros(())
+        nats = hidden.new_empty(hidden.shape[0])
         for start in range(0, hidden.shape[0], CHUNK_POSITIONS):
             rows = slice(start, start + CHUNK_POSITIONS)
             scores = hidden[rows] @ head.T  # (N, V)
             target = targets[rows, None]  # (N, 1)
             scores -= scores.amax(-1, keepdim=True)  # in place: passes over memory cost the most
-            loss -= scores.gather(1, target).sum()
+            of_target = scores.gather(1, target)  # (N, 1)
             norm = scores.exp_().sum(-1, keepdim=True)  # (N, 1)
-            loss += norm.log().sum()
+            nats[rows] = norm.log().sub_(of_target)[:, 0]
             if not needs_hidden and not needs_head:
                 continue
             grad = scores.div_(norm)  # softmax
@@ -41,12 +43,13 @@ class _TokenLoss(torch.autograd.Function):
             if grad_head is not None:
                 grad_head.addmm_(grad.T, hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_head)
-        return loss / total
+        ctx.mark_non_differentiable(nats)
+        return nats.sum() / total, nats
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_head = ctx.saved_tensors
-        (grad,) = grads
+        grad, _ = grads
         return (
             None if grad_hidden is None else grad * grad_hidden,
             None if grad_head is None else grad * grad_head,
@@ -55,14 +58,18 @@ class _TokenLoss(torch.autograd.Function):
         )
 
 
-def token_loss(hidden: Tensor, head: Tensor, targets: Tensor, total: float) -> Tensor:
+def token_loss(
+    hidden: Tensor, head: Tensor, targets: Tensor, total: float, nats: Tensor | None = None
+) -> Tensor:
     """Cross-entropy summed over positions, divided by `total` (the batch's trained tokens).
 
     Dividing by the whole batch's count, not by each part's, makes accumulated gradients equal the
-    large batch's. Shapes: hidden (N, E), head (V, E), targets (N,) → scalar, in nats
+    large batch's. What each position lost is written into `nats`, where that is given.
+    Shapes: hidden (N, E), head (V, E), targets (N,), nats (N,) → scalar, in nats
     """
     if hidden.shape[0] == 0:
         return hidden.sum() * 0.0
-    result = _TokenLoss.apply(hidden, head, targets, max(total, 1.0))
-    assert isinstance(result, Tensor), "autograd returns the forward's tensor"
-    return result
+    loss, each = _TokenLoss.apply(hidden, head, targets, max(total, 1.0))
+    if nats is not None:
+        nats.copy_(each)
+    return loss

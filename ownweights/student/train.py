@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.model.transformer import Transformer
 from ownweights.student.examples import ExamplePlan, TokenRow, hash_rows
+from ownweights.student.swap import Swapper
 from ownweights.student.trainer import Recipe, StepReport, Trainer, batch_loss
 from ownweights.weights.adapter import save_adapter
 from ownweights.weights.base import base_id, resolve_base
@@ -39,6 +41,7 @@ from ownweights.weights.save import save_model
 METHODS = ("lora", "full")
 TOKEN_BUDGET = 2_000_000
 MIN_EPOCHS, MAX_EPOCHS = 2.0, 12.0
+RATE_AT_256 = 3e-3
 MAX_PART_TOKENS = 8192
 NUM_DEVELOP_ROWS = 512
 Progress = Callable[[StepReport], None]
@@ -55,6 +58,8 @@ class StudentOptions:
     epochs: float | None = None
     learning_rate: float | None = None
     rows_per_step: int = 32
+    hard_frac: float = 0.5
+    swap: bool = True
     seed: int = 1
     checkpoint_every_s: float = 30.0
 
@@ -66,6 +71,8 @@ class StudentOptions:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise SettingsError(f"seed must be at least 0, got {self.seed}")
+        if not 0 < self.hard_frac <= 1:
+            raise SettingsError(f"hard_frac must be in (0, 1], got {self.hard_frac}")
         if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
             raise SettingsError(f"lora_alpha must be more than 0, got {self.lora_alpha}")
         if self.epochs is not None and not 0 < self.epochs <= 1000:
@@ -114,7 +121,7 @@ def train_student(
     work = project.kind_dir("student") / f".run-{run.id}"
     trainer.load_checkpoint(work)
     facts = _drive(trainer, work, options, on_step)
-    develop = _encode(base, dataset.examples("develop")[:NUM_DEVELOP_ROWS])[0]
+    _, develop = _encode(base, dataset.examples("develop")[:NUM_DEVELOP_ROWS])
     facts["develop_loss"] = _mean_loss(base.model, develop)
     facts["skipped_too_long"] = run.skipped_too_long
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
@@ -142,7 +149,8 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
             f"the train split of dataset {dataset.id} is empty",
             hint="import or record more traffic, and build the dataset again",
         )
-    rows, skipped = _encode(base, examples)
+    examples, rows = _encode(base, examples)
+    skipped = len(dataset.examples("train")) - len(rows)
     if not rows:
         raise InputError(
             f"no train example of dataset {dataset.id} fits the base's window of"
@@ -151,14 +159,17 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
         )
     epochs, why_epochs = _derive_epochs(rows, options)
     rate, why_rate = _derive_rate(model, options)
+    swapper = Swapper(examples if options.swap else [], seed=options.seed)
     plan = ExamplePlan(
-        rows, epochs=epochs, rows_per_step=options.rows_per_step,
-        max_tokens=MAX_PART_TOKENS, seed=options.seed,
+        rows, epochs=epochs, rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
+        seed=options.seed, hard_frac=options.hard_frac,
+        vary=partial(_varied, base, swapper, rows) if swapper.num_values else None,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "base": base.id, "base_name": base.name, "method": options.method, "epochs": epochs,
         "optimiser": "muon", "learning_rate": rate, "rows_per_step": plan.rows_per_step,
-        "seed": options.seed, "steps": plan.num_steps,
+        "hard_frac": options.hard_frac, "swap": options.swap, "seed": options.seed,
+        "steps": plan.num_steps,
         "derived": {"epochs": why_epochs, "learning_rate": why_rate},
     }  # fmt: skip
     if options.method == "lora":
@@ -170,15 +181,27 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
     return Run(run_id, settings, recipe, plan, skipped)
 
 
-def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[TokenRow], int]:
-    """Examples as token rows; how many do not fit the window."""
-    window = base.model.config.max_position_embeddings
-    rows: list[TokenRow] = []
-    for example in examples:
-        ids, num_prompt = base.template.render_example(example.messages, example.target)
-        if len(ids) <= window:
-            rows.append(TokenRow(np.array(ids, np.int32), num_prompt))
-    return rows, len(examples) - len(rows)
+def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[Example], list[TokenRow]]:
+    """The examples that fit the base's window, and their token rows."""
+    rows = [_row(base, example.messages, example.target) for example in examples]
+    fitting = [(e, row) for e, row in zip(examples, rows, strict=True) if row is not None]
+    return [example for example, _ in fitting], [row for _, row in fitting]
+
+
+def _row(base: Base, messages: Sequence[Mapping[str, Any]], answer: str) -> TokenRow | None:
+    """One example as a token row; None when it does not fit the base's window."""
+    ids, num_prompt = base.template.render_example(messages, answer)
+    if len(ids) > base.model.config.max_position_embeddings:
+        return None
+    return TokenRow(np.array(ids, np.int32), num_prompt)
+
+
+def _varied(
+    base: Base, swapper: Swapper, rows: Sequence[TokenRow], index: int, epoch: int
+) -> TokenRow:
+    """The row that an example has in an epoch: with values of other examples, or its own."""
+    swapped = swapper.swapped(index, epoch)
+    return (swapped and _row(base, *swapped)) or rows[index]
 
 
 def _derive_epochs(rows: Sequence[TokenRow], options: StudentOptions) -> tuple[float, str]:
@@ -193,9 +216,8 @@ def _derive_rate(model: Transformer, options: StudentOptions) -> tuple[float, st
     if options.learning_rate is not None:
         return float(options.learning_rate), "as asked"
     width = model.config.hidden_size
-    at_256 = 4e-3 if options.method == "lora" else 3e-3
-    rate = at_256 * math.sqrt(256 / width)
-    return float(f"{rate:.2g}"), f"{at_256} at width 256, scaled by the root of 256 / {width}"
+    rate = RATE_AT_256 * math.sqrt(256 / width)
+    return float(f"{rate:.2g}"), f"{RATE_AT_256} at width 256, scaled by the root of 256 / {width}"
 
 
 def _start(model: Transformer, run: Run, options: StudentOptions) -> Trainer:

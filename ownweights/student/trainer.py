@@ -2,8 +2,9 @@
 
 In: a model, a plan of batches addressed by step, a recipe. Out: after each step a `StepReport`; now
 and then a checkpoint. The trainer is an iterator, so that something else may take turns with it.
-Batches depend on (seed, step) alone and nothing draws random numbers while training, so a run
-killed at any step and resumed ends in the same bits (test_resume_equals_uninterrupted).
+Batches depend on the seed, the step and what a plan observed, which a checkpoint keeps, and nothing
+draws random numbers while training, so a run killed at any step and resumed ends in the same bits
+(test_resume_equals_uninterrupted).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from ownweights.student.muon import Muon
 
 NUM_WORKERS = 2  # each computes the gradients of half a step's rows; threads meet once a step
 CHECKPOINT_NAME = "checkpoint.pt"
-_CHECKPOINT_KEYS = {"run_id", "step", "parameters", "optimisers"}
+_CHECKPOINT_KEYS = {"run_id", "step", "parameters", "optimisers", "plan"}
 _START_AGAIN = "delete the folder to start the run again"
 
 
@@ -53,6 +54,23 @@ class Plan(Protocol):
 
     def batches(self, step: int) -> Sequence[Batch]:
         """The parts whose gradients make up one step."""
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A plan whose later batches depend on how well earlier ones were known."""
+
+    def observe(self, step: int, nats: Tensor) -> None:
+        """Take in the loss (N,) of every trained position of a step, in the batches' order."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of what was observed."""
+        ...
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
         ...
 
 
@@ -113,7 +131,10 @@ class Trainer:
         began = time.perf_counter()
         parts = [piece for part in self.plan.batches(self.step) for piece in halves(part)]
         trained = sum(len(part.targets) for part in parts)
-        loss = self._accumulate(parts, trained)
+        nats = [torch.empty(len(part.targets)) for part in parts]
+        loss = self._accumulate(parts, trained, nats)
+        if isinstance(self.plan, Observer):
+            self.plan.observe(self.step, torch.cat(nats))
         nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
         factor = self.recipe.factor(self.step, self.plan.num_steps)
         groups = [group for opt in self._optimisers for group in opt.param_groups]
@@ -129,11 +150,11 @@ class Trainer:
             sum(part.tokens.numel() for part in parts), trained, time.perf_counter() - began,
         )  # fmt: skip
 
-    def _accumulate(self, parts: Sequence[Batch], total: int) -> float:
+    def _accumulate(self, parts: Sequence[Batch], total: int, nats: Sequence[Tensor]) -> float:
         """Sum the gradients of all parts, in their order, and give the sum of their losses.
 
-        Adapted weights are formed once for all parts, and their summed gradients go on to the
-        factors at the end.
+        `nats` receives what every trained position of each part lost. Adapted weights are formed
+        once for all parts, and their summed gradients go on to the factors at the end.
         """
         modules = [m for m in self.model.modules() if isinstance(m, Linear)]
         adapted = [layer for layer in modules if layer.lora_a is not None]
@@ -146,7 +167,7 @@ class Trainer:
         loss = 0.0
         try:
             task = partial(self._gradients, wanted=wanted, total=total)
-            for value, grads in self._workers.map(task, parts):
+            for value, grads in self._workers.map(task, parts, nats):
                 loss += value
                 sums = [_sum(a, b) for a, b in zip(sums, grads, strict=True)]
         finally:
@@ -161,9 +182,9 @@ class Trainer:
         return loss
 
     def _gradients(
-        self, part: Batch, *, wanted: Sequence[Tensor], total: int
+        self, part: Batch, nats: Tensor, *, wanted: Sequence[Tensor], total: int
     ) -> tuple[float, Sequence[Tensor | None]]:
-        loss = batch_loss(self.model, part, total)
+        loss = batch_loss(self.model, part, total, nats)
         return float(loss.detach()), torch.autograd.grad(loss, wanted, allow_unused=True)
 
     def save_checkpoint(self, folder: Path) -> None:
@@ -174,6 +195,7 @@ class Trainer:
             "step": self.step,
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "plan": self.plan.state() if isinstance(self.plan, Observer) else {},
         }
         draft = folder / f".{CHECKPOINT_NAME}"
         torch.save(state, draft)
@@ -202,6 +224,8 @@ class Trainer:
                 parameter.copy_(state["parameters"][name])
         for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+        if isinstance(self.plan, Observer):
+            self.plan.restore(state["plan"])
         self.step = state["step"]
         return True
 
@@ -245,14 +269,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def batch_loss(model: Transformer, batch: Batch, total: float) -> Tensor:
-    """The loss of one batch, scored at its trained positions only."""
+def batch_loss(
+    model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
+) -> Tensor:
+    """The loss of one batch, scored at its trained positions only; each one's goes to `nats`."""
     hidden = model(batch.tokens).flatten(0, 1)  # (B·T, E)
     if model.lm_head is None:
         head = model.model.embed_tokens.weight
     else:
         head = model.lm_head.effective_weight()
-    return token_loss(hidden.index_select(0, batch.where), head, batch.targets, total)
+    return token_loss(hidden.index_select(0, batch.where), head, batch.targets, total, nats)
 
 
 def _make_optimisers(

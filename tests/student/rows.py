@@ -46,10 +46,11 @@ class ListPlan:
 
 
 def small_plan(epochs: float = 3, *, seed: int = 5, max_tokens: int = 60) -> ExamplePlan:
-    """Eleven examples, three a step: four steps an epoch, some of them in several parts."""
+    """Eleven examples, three a step: four steps in the first epoch, then two, some in parts."""
     return ExamplePlan(
-        make_rows(11), epochs=epochs, rows_per_step=3, max_tokens=max_tokens, seed=seed
-    )
+        make_rows(11), epochs=epochs, rows_per_step=3, max_tokens=max_tokens, seed=seed,
+        hard_frac=0.5,
+    )  # fmt: skip
 
 
 def small_trainer(

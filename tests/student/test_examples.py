@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,6 +218,108 @@ def test_plan_counts_its_steps(epochs: float, num_steps: int) -> None:
 def test_plan_takes_fewer_rows_than_a_step_holds() -> None:
     plan = ExamplePlan(make_rows(3), epochs=2, rows_per_step=100, max_tokens=999, seed=0)
     assert (plan.rows_per_step, plan.num_steps) == (3, 2)
+
+
+# --- what is left to learn
+
+
+def hard_plan(
+    count: int = 40, *, seed: int = 0, hard_frac: float = 0.5, **more: Any
+) -> ExamplePlan:
+    return ExamplePlan(
+        number_rows([4 + k % 5 for k in range(count)]), epochs=4, rows_per_step=4, max_tokens=999,
+        seed=seed, hard_frac=hard_frac, **more,
+    )  # fmt: skip
+
+
+def observe_all(
+    plan: ExamplePlan, steps: Iterable[int], nats_of: Callable[[int], float]
+) -> list[int]:
+    """Go through steps; every token of row k costs `nats_of(k)`. The rows, in order."""
+    seen: list[int] = []
+    for step in steps:
+        parts = plan.batches(step)
+        rows = [target for part in parts for target in part.targets.tolist()]
+        plan.observe(step, torch.tensor([nats_of(target - 100) for target in rows]))
+        seen += [row for part in parts for row in rows_in(part)]
+    return seen
+
+
+@pytest.mark.parametrize("max_tokens", [999, 12])
+def test_plan_goes_back_to_what_is_not_known(max_tokens: int) -> None:
+    plan = hard_plan()
+    plan.max_tokens = max_tokens
+    lengths = {k: len(row.ids) - 1 for k, row in enumerate(plan.rows)}
+    nats = {k: (k * 7 % 40) / lengths[k] for k in lengths}  # 0 to 39 an example, each once
+    first = observe_all(plan, range(10), nats.__getitem__)
+    assert sorted(first) == list(range(40))
+    later = observe_all(plan, range(10, 16), nats.__getitem__)
+    hard = {k for k in range(40) if k * 7 % 40 >= 20}
+    assert hard <= set(later)
+    assert len(later) == len(set(later)) == plan.num_hard + plan.num_known == 23
+
+
+def test_plan_forgets_what_it_thought_of_an_example_that_is_learned() -> None:
+    plan = hard_plan()
+    observe_all(plan, range(10), lambda k: float(k >= 20))
+    observe_all(plan, range(10, 16), lambda k: 0.01 if k >= 20 else 0.5)
+    third = observe_all(plan, range(16, 22), float)
+    known_before = [k for k in third if k < 20]
+    assert len(known_before) >= 3  # those that were visited and known worse than the rest
+
+
+def test_plan_visits_other_known_examples_every_time() -> None:
+    plan = hard_plan()
+    found = set()
+    for start in range(10, 34, 6):
+        observe_all(plan, range(10) if start == 10 else (), lambda k: float(k >= 20))
+        found |= {k for k in observe_all(plan, range(start, start + 6), lambda k: float(k >= 20))
+                  if k < 20}  # fmt: skip
+    assert len(found) > plan.num_known
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 9, 10, 12, 15, 16, 30])
+def test_plan_goes_on_from_its_state(stop_at: int) -> None:
+    whole, first, second = hard_plan(), hard_plan(), hard_plan()
+    nats_of = lambda k: float(k * 11 % 40)  # noqa: E731
+    wanted = observe_all(whole, range(40), nats_of)
+    before = observe_all(first, range(stop_at), nats_of)
+    second.restore(first.state())
+    assert before + observe_all(second, range(stop_at, 40), nats_of) == wanted
+
+
+def test_plan_state_does_not_change_later() -> None:
+    plan = hard_plan()
+    state = plan.state()
+    observe_all(plan, range(12), float)
+    assert not state["nats"].any()
+    assert len(state["chosen"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("count", "hard_frac", "num_hard", "num_known"),
+    [(40, 0.5, 20, 3), (40, 1.0, 40, 0), (40, 0.01, 4, 5), (3, 0.5, 3, 0), (1, 0.5, 1, 0)],
+)
+def test_plan_counts_hard_and_known(
+    count: int, hard_frac: float, num_hard: int, num_known: int
+) -> None:
+    plan = hard_plan(count, hard_frac=hard_frac)
+    assert (plan.num_hard, plan.num_known) == (num_hard, num_known)
+    for step in range(plan.num_steps):
+        assert plan.batches(step)
+
+
+def test_plan_varies_rows_by_epoch() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def vary(index: int, epoch: int) -> TokenRow:
+        asked.append((index, epoch))
+        return TokenRow(np.full(5 + epoch, 100 + index, np.int32), 1)
+
+    plan = hard_plan(vary=vary)
+    widths = {step: plan.batches(step)[0].tokens.shape[1] for step in (0, 9, 10, 15, 16)}
+    assert widths == {0: 4, 9: 4, 10: 5, 15: 5, 16: 6}
+    assert len(asked) == len(set(asked)) == 40 + 2 * 23
 
 
 def test_plan_needs_examples() -> None:

@@ -122,6 +122,19 @@ def test_token_loss_without_any_gradient_gives_the_value() -> None:
     torch.testing.assert_close(value, reference_loss(hidden, head, targets, 3.0).detach())
 
 
+@pytest.mark.parametrize("count", [1, 3, 1025])
+def test_token_loss_gives_every_position_its_own(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    hidden = torch.randn(count, 8, generator=generator)
+    head = torch.randn(50, 8, generator=generator)
+    targets = torch.randint(50, (count,), generator=generator)
+    nats = torch.full((count,), torch.nan)
+    loss = token_loss(hidden, head, targets, 7.0, nats)
+    wanted = F.cross_entropy(hidden @ head.T, targets, reduction="none")
+    torch.testing.assert_close(nats, wanted)
+    torch.testing.assert_close(loss, wanted.sum() / 7)
+
+
 def test_token_loss_of_nothing_is_zero() -> None:
     hidden = torch.empty(0, WIDTH, requires_grad=True)
     value = token_loss(hidden, torch.ones(VOCABULARY, WIDTH), torch.empty(0, dtype=torch.long), 0)

@@ -26,7 +26,10 @@ from ownweights.student.train import (
     MAX_EPOCHS,
     MAX_PART_TOKENS,
     MIN_EPOCHS,
+    RATE_AT_256,
     TOKEN_BUDGET,
+    Base,
+    Run,
     StudentOptions,
     load_base,
     plan_run,
@@ -87,7 +90,9 @@ def test_train_student_card_says_how_it_was_trained(
     rule = home[1].prune
     assert rule is not None and identity["prune"] == rule.to_json()
     assert (facts["skipped_too_long"], facts["resumed_at"]) == (0, 0)
-    assert facts["num_trained_tokens"] == 2 * num_train * 4  # three letters and the end
+    assert (identity["hard_frac"], identity["swap"]) == (0.5, True)
+    visits, each = num_train + 8 * (steps // 2), 4  # three letters and the end
+    assert num_train * each < facts["num_trained_tokens"] <= visits * each
     assert facts["num_tokens"] > facts["num_trained_tokens"]
     assert facts["seconds"] > 0 and facts["tokens_per_s"] > 0
     assert 0 < len(facts["losses"]) <= 2 * 50
@@ -155,6 +160,33 @@ def test_train_student_sees_the_pruned_prompt(home: tuple[Project, Dataset]) -> 
     assert dataset.prune is not None and dataset.prune.drops_system
 
 
+def test_plan_run_exchanges_values_of_json_answers(tmp_path: Path) -> None:
+    records = make_records(as_json=True)
+    project, dataset = make_project(tmp_path, records)
+    base = load_base(project, BASE_NAME)
+    read = {swap: texts_of(plan_run(dataset, base, replace(QUICK, swap=swap)), base)
+            for swap in (True, False)}  # fmt: skip
+    asked = {example.messages[-1]["content"] for example in dataset.examples("train")}
+    assert {text for text, _ in read[False]} == asked
+    assert {text for text, _ in read[True]} - asked
+    for text, answer in read[True]:
+        assert f"a {json.loads(answer)['animal']} by" in text
+
+
+def texts_of(run: Run, base: Base) -> set[tuple[str, str]]:
+    """The questions and answers that a run's first epoch reads."""
+    found: set[tuple[str, str]] = set()
+    for step in range(run.plan.steps_per_epoch):
+        for part in run.plan.batches(step):
+            width = part.tokens.shape[1]
+            for row, tokens in enumerate(part.tokens.tolist()):
+                answer = part.targets[part.where // width == row].tolist()[:-1]
+                text = base.template.tokenizer.decode(tokens)
+                animal = base.template.tokenizer.decode(answer)
+                found.add((text[text.index("a ") : text.index(animal)], animal))
+    return found
+
+
 def test_train_student_without_develop_has_no_develop_loss(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     (dataset.path / "develop.jsonl").write_bytes(b"")
@@ -203,7 +235,7 @@ def test_train_student_again_gives_the_same_bytes(
 @pytest.mark.parametrize(
     "change",
     [{"seed": 2}, {"rank": 2}, {"epochs": 1}, {"learning_rate": 0.02}, {"rows_per_step": 4},
-     {"lora_alpha": 4.0}],
+     {"lora_alpha": 4.0}, {"hard_frac": 0.25}, {"swap": False}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_train_student_with_other_options_is_another(
@@ -337,6 +369,9 @@ def test_train_student_refuses_a_base_that_is_broken(tmp_path: Path) -> None:
         ({"epochs": math.nan}, "epochs must be more than 0 and at most 1000, got nan"),
         ({"learning_rate": 1.0}, "learning_rate must be in (0, 1), got 1.0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"hard_frac": 0.0}, "hard_frac must be in (0, 1], got 0.0"),
+        ({"hard_frac": 1.5}, "hard_frac must be in (0, 1], got 1.5"),
+        ({"hard_frac": math.nan}, "hard_frac must be in (0, 1], got nan"),
         ({"lora_alpha": 0.0}, "lora_alpha must be more than 0, got 0.0"),
     ],
 )  # fmt: skip
@@ -361,17 +396,19 @@ def test_plan_run_derives_epochs_from_a_budget_of_tokens(home: tuple[Project, Da
     )
 
 
-@pytest.mark.parametrize(("method", "at_256"), [("lora", 4e-3), ("full", 3e-3)])
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_plan_run_derives_the_rate_from_the_width(
-    home: tuple[Project, Dataset], method: str, at_256: float
+    home: tuple[Project, Dataset], method: str
 ) -> None:
     project, dataset = home
     options = replace(QUICK, learning_rate=None, method=method)
     run = plan_run(dataset, load_base(project, BASE_NAME), options)
-    rate = at_256 * math.sqrt(256 / CONFIG.hidden_size)
+    rate = RATE_AT_256 * math.sqrt(256 / CONFIG.hidden_size)
     assert run.recipe.learning_rate == pytest.approx(rate, rel=0.05)
-    assert run.settings["learning_rate"] == run.recipe.learning_rate
-    assert "scaled by the root of 256 / 32" in run.settings["derived"]["learning_rate"]
+    assert (
+        f"scaled by the root of 256 / {CONFIG.hidden_size}"
+        in (run.settings["derived"]["learning_rate"])
+    )
 
 
 def test_plan_run_takes_alpha_as_twice_the_rank(home: tuple[Project, Dataset]) -> None:

@@ -325,7 +325,9 @@ def run_in_two(folder: Path, stop_at: int, make: Any) -> Trainer:
     return second
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 6, 9, 11])  # 4 steps an epoch, 12 in all
+@pytest.mark.parametrize(
+    "stop_at", [1, 3, 4, 6, 9, 11]
+)  # 4 steps in the first epoch, then 2, 12 in all
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_resume_equals_uninterrupted(tmp_path: Path, recipe: Recipe, stop_at: int) -> None:
     whole = small_trainer(recipe)

@@ -19,15 +19,16 @@ PLACES = ("mill", "hill", "pond", "barn", "lane", "wood", "roof", "well", "shed"
 QUICK = StudentOptions(base=BASE_NAME, rank=4, epochs=2, rows_per_step=8, learning_rate=0.01)
 
 
-def make_records(count: int = 50, *, long: int = 0) -> list[Record]:
+def make_records(count: int = 50, *, long: int = 0, as_json: bool = False) -> list[Record]:
     """Questions whose answer is a word of them; the last `long` ones are too long to be read."""
     records: list[Record] = []
     for k in range(count):
         animal, place = ANIMALS[k % 5], PLACES[k // 5 % 10]
         text = f"a {animal} by the {place}" + (" and so on" * 20 if k >= count - long else "")
+        answer = f'{{"animal":"{animal}"}}' if as_json else animal
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
         choice = {
-            "index": 0, "message": {"role": "assistant", "content": animal},
+            "index": 0, "message": {"role": "assistant", "content": answer},
             "finish_reason": "stop",
         }  # fmt: skip
         response = {"model": "labelled-by-people", "choices": [choice]}
