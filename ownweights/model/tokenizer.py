@@ -65,8 +65,13 @@ class Tokenizer:
         return 1 + max(self._marked.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """Ids of a text, nothing added; special strings are plain text unless allowed."""
+        """Ids of a text, nothing added; special strings are plain text unless allowed.
+
+        Half of a surrogate pair, which is no text, is read as U+FFFD.
+        """
         used = self._marked if allow_special else self._plain
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return used.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:

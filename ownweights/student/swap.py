@@ -59,7 +59,7 @@ class Swapper:
             other = rng.choice(self._known[place])
             if rng.random() >= VALUE_FRAC or not _is_said_once(value, asked):
                 continue
-            if not _mentions(other, asked) and json.dumps(other)[1:-1] not in answer:
+            if not _mentions(other, asked) and not _is_in(other, answer):
                 asked = _as_words(value).sub(lambda _, new=other: new, asked)
                 answer = _exchanged(answer, value, other)
         if answer == example.target:
@@ -108,17 +108,23 @@ def _is_said_once(value: str, text: str) -> bool:
     return bool(value.strip()) and value in text and _mentions(value, text) == 1
 
 
+def _spellings(value: str) -> tuple[str, str]:
+    """How JSON text may spell a value: as it is, or in ASCII alone."""
+    return json.dumps(value, ensure_ascii=False), json.dumps(value)
+
+
+def _is_in(value: str, answer: str) -> bool:
+    """Whether an answer's text says a value, if only as a part of another."""
+    return any(spelling[1:-1] in answer for spelling in _spellings(value))
+
+
 def _spelling(value: str, answer: str) -> str | None:
     """How an answer's text spells a value that it holds exactly once."""
-    for is_ascii in (False, True):
-        spelling = json.dumps(value, ensure_ascii=is_ascii)
-        if answer.count(spelling) == 1:
-            return spelling
-    return None
+    return next((one for one in _spellings(value) if answer.count(one) == 1), None)
 
 
 def _exchanged(answer: str, value: str, other: str) -> str:
     spelling = _spelling(value, answer)
     assert spelling is not None, "only values that stand once are exchanged"
-    is_ascii = spelling.isascii() and not value.isascii()
-    return answer.replace(spelling, json.dumps(other, ensure_ascii=is_ascii))
+    plain, ascii_only = _spellings(other)
+    return answer.replace(spelling, plain if spelling == _spellings(value)[0] else ascii_only)

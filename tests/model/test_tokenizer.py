@@ -118,6 +118,20 @@ def test_decode_always_undoes_encode(text: str) -> None:
     assert words.decode(words.encode(text)) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ("a\ud800b", "a\ufffdb"),
+        ("\udc00", "\ufffd"),
+        ("\ud83d\ude00", "😀"),
+        ("\ufeffé", "\ufeffé"),
+    ],
+)
+def test_encode_reads_half_a_surrogate_pair_as_replaced(text: str, read_as: str) -> None:
+    words = byte_words()
+    assert words.decode(words.encode(text)) == read_as
+
+
 @given(st.text(max_size=12), st.booleans())
 def test_detokenizer_pieces_always_join_to_decode(text: str, is_fallback: bool) -> None:
     words = fallback_words() if is_fallback else byte_words()
