@@ -28,9 +28,9 @@ def student() -> None:
 @click.option("--base", help="The base to start from: seedling, a base id, or a folder.")
 @click.option("--method", type=click.Choice(["lora", "full"]), help="An adapter, or all weights.")
 @click.option("--rank", type=int, help="Rank of the adapter.")
-@click.option("--epochs", type=float, help="Passes over the train split.")
+@click.option("--epochs", type=float, help="Steps, in visits to every example.")
 @click.option("--learning-rate", type=float, help="Peak step size.")
-@click.option("--hard-frac", type=float, help="Share of the examples that later passes visit.")
+@click.option("--hard-frac", type=float, help="Share of the examples, the costliest, that later passes visit.")
 @click.option("--swap/--no-swap", default=None, help="Exchange values among JSON answers.")
 @click.option("--seed", type=int, help="Starts every random choice.")
 @json_option

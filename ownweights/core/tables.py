@@ -85,13 +85,13 @@ class StudentSettings:
     lora_alpha: float | None = setting(None, at_least=0, is_open=True)
     """Scale of the adapter times its rank; twice the rank when not given."""
     epochs: float | None = setting(None, at_least=0, at_most=1000, is_open=True)
-    """Passes over the train split; derived from a budget of tokens when not given."""
+    """Steps, in visits to every example; derived from a budget of tokens when not given."""
     learning_rate: float | None = setting(None, at_least=0, at_most=1, is_open=True)
     """Peak step size; derived from the width of the base when not given."""
     rows_per_step: int = setting(32, at_least=1, at_most=65536)
     """Examples in one step."""
     hard_frac: float = setting(0.5, at_least=0, at_most=1)
-    """Share of the examples, the least known ones, that every pass after the first visits."""
+    """Share of the examples, those that cost most, that later passes visit, with 15 % of the rest."""
     swap: bool = setting(True)
     """Train on examples with values exchanged among JSON answers, too."""
     seed: int = setting(1, at_least=0)

@@ -4,9 +4,9 @@ In: (messages, answer) pairs and the chat template. Out: batches of one step, ad
 Only the answer and its end-of-turn token are trained
 (test_plan_trains_the_answer_and_its_end_only). Rows of a step have similar lengths and are padded
 on the right, which causal attention never sees; nothing is packed. The first epoch visits every
-example once; a later one may visit those alone that were known worst when last read, and some of
-the others, so that time goes where something is left to learn
-(test_plan_goes_back_to_what_is_not_known). Orders are drawn from (seed, epoch).
+example once; a later one may visit those alone that cost most when last read, and some of the
+others (test_plan_goes_back_to_what_is_not_known). Orders are drawn from (seed, epoch). Steps are
+read in their order, since a step's examples depend on what was observed before it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from ownweights.student.trainer import Batch
 
 SORT_WINDOW_BATCHES = 24
-KNOWN_FRAC = 0.15  # of the examples that are not among the hard ones; they are visited all the same
+EASY_FRAC = 0.15  # of the examples that are not among the hard ones; they are visited all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class ExamplePlan:
     """Epochs over examples: `rows` examples a step, at most `max_tokens` padded tokens a part.
 
     `epochs` says how many steps there are: as many as so many visits to every example take. After
-    the first epoch, one visits the share `hard_frac` with the greatest loss when last read.
+    the first epoch, one visits the share `hard_frac` (a step's rows at least) with the greatest
+    loss when last read, and 15 % of the rest. `steps_per_epoch` is of the first epoch.
     `vary(index, epoch)`, where given, is the row that an example has in an epoch.
     """
 
@@ -52,22 +53,19 @@ class ExamplePlan:
         self.rows, self.seed, self.max_tokens = list(rows), seed, max_tokens
         self.rows_per_step = min(rows_per_step, len(self.rows))
         self.num_hard = min(len(rows), max(self.rows_per_step, round(hard_frac * len(rows))))
-        self.num_known = int(KNOWN_FRAC * (len(rows) - self.num_hard))
+        self.num_easy = int(EASY_FRAC * (len(rows) - self.num_hard))
         self.steps_per_epoch = -(-len(self.rows) // self.rows_per_step)
-        self._steps_later = -(-(self.num_hard + self.num_known) // self.rows_per_step)
+        self._steps_later = -(-(self.num_hard + self.num_easy) // self.rows_per_step)
         self._num_steps = max(1, round(epochs * self.steps_per_epoch))
         self._vary = vary or (lambda index, _: self.rows[index])
-        self._nats = np.zeros(len(self.rows), np.float32)  # (R,) of each example, when last read
-        self._begin(0, np.arange(len(self.rows)))
+        self._nats = np.zeros(len(self.rows), np.float32)  # of each example, when last read
+        self._epoch, self._chosen = -1, np.arange(0)
+        self._epoch_rows: dict[int, TokenRow] = {}
+        self._order: list[np.ndarray] = []
 
     @property
     def num_steps(self) -> int:
         return self._num_steps
-
-    @property
-    def tokens_per_epoch(self) -> int:
-        """Of the first epoch, each example as it was given."""
-        return sum(len(row.ids) for row in self.rows)
 
     def batches(self, step: int) -> list[Batch]:
         """The parts of one step, each within the token budget."""
@@ -85,14 +83,15 @@ class ExamplePlan:
         """The epoch that runs, the examples it visits, and what each was worth when last read."""
         return {
             "epoch": torch.tensor(self._epoch),
-            "chosen": torch.from_numpy(self._chosen.copy()),
+            "chosen": torch.from_numpy(self._chosen),
             "nats": torch.from_numpy(self._nats.copy()),
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         self._nats = state["nats"].numpy().copy()
-        self._begin(int(state["epoch"]), state["chosen"].numpy().copy())
+        if (epoch := int(state["epoch"])) >= 0:
+            self._begin(epoch, state["chosen"].numpy())
 
     def _parts(self, step: int) -> list[list[int]]:
         """The example indices of a step's parts."""
@@ -117,12 +116,13 @@ class ExamplePlan:
             return np.arange(len(self.rows))
         ranked = np.argsort(-self._nats, kind="stable")
         rng = np.random.default_rng([self.seed, epoch, 1])
-        known = rng.choice(ranked[self.num_hard :], self.num_known, replace=False)
-        return np.sort(np.concatenate([ranked[: self.num_hard], known]))
+        easy = rng.choice(ranked[self.num_hard :], self.num_easy, replace=False)
+        return np.sort(np.concatenate([ranked[: self.num_hard], easy]))
 
     def _begin(self, epoch: int, chosen: np.ndarray) -> None:
         """Draw the steps of an epoch: its examples shuffled, alike lengths together."""
         self._epoch, self._chosen = epoch, chosen
+        self._epoch_rows = {}  # the last epoch's may go before the next one's come
         self._epoch_rows = {int(i): self._vary(int(i), epoch) for i in chosen}
         lengths = np.array([len(self._epoch_rows[int(i)].ids) for i in chosen])
         rng = np.random.default_rng([self.seed, epoch])

@@ -1,11 +1,13 @@
-"""Examples made of two: a value that a request says and its JSON answer repeats, exchanged in both.
+"""Examples made of several: values that requests say and JSON answers repeat, exchanged in both.
 
 In: examples whose answers are JSON objects. Out: the same examples with some values replaced by
 values that other training answers hold at the same place ("find a bar in Oman" becomes "find a bar
 in Peru"). A rare name is then met in many requests, which shows what kind of thing it is, and fewer
 requests are learned by heart. A value is exchanged only where nothing is left to guess: the last
-user message says it exactly once, as whole words, and the answer spells it exactly once
-(test_swapped_*). What is made depends on (seed, epoch, index) alone; other answers stay themselves.
+user message says it exactly once, as whole words, no other message mentions it, and no other text
+of the answer overlaps it. It comes from an answer that agrees in everything its request does not
+say (the label of a review, say), since that may depend on the value. What is made depends on
+(seed, epoch, index) alone; other answers stay themselves (test_swapped_*).
 
 Only training reads such examples: the certificate counts real requests. The technique is known as
 mention replacement: Dai & Adel 2020, arXiv 2010.11683
@@ -16,115 +18,148 @@ from __future__ import annotations
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ownweights.dataset.example import Example
 
-SWAPPED_FRAC = 0.5  # of the examples of an epoch
+SWAPPED_FRAC = 0.5  # of the examples of an epoch that have values to exchange
 VALUE_FRAC = 0.7  # of the values of such an example
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')  # a text as JSON spells it, quotes and all
 Place = tuple[str, ...]
 Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """An example with values to exchange: each with the donors it may have, and its spelling."""
+
+    messages: Messages
+    answer: str
+    values: tuple[tuple[tuple[Place, str], str, str], ...]  # (place and rest of the answer), text
 
 
 class Swapper:
     """The values that may be exchanged among the examples of a train split."""
 
     def __init__(self, examples: Sequence[Example], *, seed: int) -> None:
-        self._examples, self._seed = examples, seed
-        self._said = [list(_said_values(example)) for example in examples]
-        known: dict[Place, set[str]] = {}
-        for said in self._said:
-            for place, value in said:
-                known.setdefault(place, set()).add(value)
-        self._known = {place: sorted(values) for place, values in known.items()}
+        self._seed = seed
+        self._said = {i: said for i, one in enumerate(examples) if (said := _read(one)) is not None}
+        donors: dict[tuple[Place, str], set[str]] = {}
+        for said in self._said.values():
+            for kind, value, _ in said.values:
+                donors.setdefault(kind, set()).add(value)
+        self._donors = {kind: sorted(values) for kind, values in donors.items()}
 
-    @property
-    def num_values(self) -> int:
-        """How many distinct values there are to choose from, over all places of the answers."""
-        return sum(len(values) for values in self._known.values())
+    def __bool__(self) -> bool:
+        """Whether any example has a value to exchange."""
+        return bool(self._said)
 
     def swapped(self, index: int, epoch: int) -> tuple[Messages, str] | None:
         """What example `index` reads in an epoch, messages and answer; None where it stays itself.
 
-        Every distinct value of a place is equally likely, however rare it is.
+        Every distinct value is drawn alike, however rare it is; one that the example mentions
+        already is not put in a second time.
         """
-        said = self._said[index]
+        said = self._said.get(index)
         rng = random.Random(f"{self._seed}-{epoch}-{index}")
-        if not said or rng.random() >= SWAPPED_FRAC:
+        if said is None or rng.random() >= SWAPPED_FRAC:
             return None
-        example = self._examples[index]
-        asked, answer = str(example.messages[-1]["content"]), example.target
-        for place, value in said:
-            other = rng.choice(self._known[place])
-            if rng.random() >= VALUE_FRAC or not _is_said_once(value, asked):
+        last = said.messages[-1]
+        asked, answer = last["content"], said.answer
+        for kind, value, spelling in said.values:
+            other = rng.choice(self._donors[kind])
+            places = _places(value, asked)
+            if rng.random() >= VALUE_FRAC or len(places) != 1:
+                continue  # what was put in before may say it again
+            if other in asked or any(other in text for text in _texts(answer)):
                 continue
-            if not _mentions(other, asked) and not _is_in(other, answer):
-                asked = _as_words(value).sub(lambda _, new=other: new, asked)
-                answer = _exchanged(answer, value, other)
-        if answer == example.target:
+            asked = asked[: places[0]] + other + asked[places[0] + len(value) :]
+            answer = _exchanged(answer, spelling, other)
+        if answer == said.answer:
             return None
-        return [*example.messages[:-1], {**example.messages[-1], "content": asked}], answer
+        return [*said.messages[:-1], {**last, "content": asked}], answer
 
 
-def _said_values(example: Example) -> Iterator[tuple[Place, str]]:
-    """The places of an answer whose value the request says exactly once."""
+def _read(example: Example) -> _Said | None:
+    """The example's exchangeable values; None when it has none."""
     last = example.messages[-1] if example.messages else {}
     asked = last.get("content")
     if last.get("role") != "user" or not isinstance(asked, str):
-        return
+        return None
     try:
         answer = json.loads(example.target)
     except (ValueError, RecursionError):
-        return
+        return None
     if not isinstance(answer, dict):
-        return
-    for place, value in _strings(answer):
-        if _is_said_once(value, asked) and _spelling(value, example.target) is not None:
-            yield place, value
+        return None
+    leaves = list(_leaves(answer))
+    texts = _texts(example.target)
+    before = json.dumps(example.messages[:-1], ensure_ascii=False)
+    said = [
+        (place, value)
+        for place, value in leaves
+        if isinstance(value, str)
+        and len(_places(value, asked)) == 1
+        and value not in before
+        and sum(_overlap(value, text) for text in texts) == 1
+    ]
+    if not said:
+        return None
+    rest = json.dumps([leaf for leaf in leaves if leaf not in said], ensure_ascii=False)
+    spelt = {json.loads(one): one for one in _STRING.findall(example.target)}
+    values = tuple(((place, rest), value, spelt[value]) for place, value in said)
+    return _Said(example.messages, example.target, values)
 
 
-def _strings(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Every text in a JSON value with the keys that lead to it; the items of a list share one."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict):
+def _leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Everything in a JSON value that is no object or list, with the keys that lead to it."""
+    if isinstance(value, dict):
         for key, item in value.items():
-            yield from _strings(item, (*place, key))
+            yield from _leaves(item, (*place, key))
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item, (*place, "[]"))
+            yield from _leaves(item, (*place, "[]"))
+    else:
+        yield place, value
 
 
-def _as_words(value: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(value)}(?!\w)")
+def _texts(answer: str) -> list[str]:
+    """Every text of a JSON answer, keys too."""
+    return [json.loads(spelling) for spelling in _STRING.findall(answer)]
 
 
-def _mentions(value: str, text: str) -> int:
-    return len(_as_words(value).findall(text))
+def _overlap(value: str, text: str) -> bool:
+    """Whether one is in the other as whole words, capitals aside."""
+    value, text = value.casefold(), text.casefold()
+    return bool(_places(value, text)) or bool(_places(text, value))
 
 
-def _is_said_once(value: str, text: str) -> bool:
-    return bool(value.strip()) and value in text and _mentions(value, text) == 1
+def _places(value: str, text: str) -> list[int]:
+    """Where a text says a value as whole words, overlapping ones too."""
+    found: list[int] = []
+    at = text.find(value) if value.strip() else -1
+    while at >= 0:
+        if not _is_inside(text, at) and not _is_inside(text, at + len(value)):
+            found.append(at)
+        at = text.find(value, at + 1)
+    return found
 
 
-def _spellings(value: str) -> tuple[str, str]:
-    """How JSON text may spell a value: as it is, or in ASCII alone."""
-    return json.dumps(value, ensure_ascii=False), json.dumps(value)
+def _is_inside(text: str, at: int) -> bool:
+    """Whether the gap before a character is inside a word (marks belong to their letter)."""
+    if not 0 < at < len(text):
+        return False
+    return _is_of_word(text[at - 1]) and _is_of_word(text[at])
 
 
-def _is_in(value: str, answer: str) -> bool:
-    """Whether an answer's text says a value, if only as a part of another."""
-    return any(spelling[1:-1] in answer for spelling in _spellings(value))
+def _is_of_word(char: str) -> bool:
+    return char == "_" or char.isalnum() or unicodedata.category(char).startswith("M")
 
 
-def _spelling(value: str, answer: str) -> str | None:
-    """How an answer's text spells a value that it holds exactly once."""
-    return next((one for one in _spellings(value) if answer.count(one) == 1), None)
-
-
-def _exchanged(answer: str, value: str, other: str) -> str:
-    spelling = _spelling(value, answer)
-    assert spelling is not None, "only values that stand once are exchanged"
-    plain, ascii_only = _spellings(other)
-    return answer.replace(spelling, plain if spelling == _spellings(value)[0] else ascii_only)
+def _exchanged(answer: str, spelling: str, other: str) -> str:
+    """The answer with one text in place of another, in ASCII where that was spelt so."""
+    new = json.dumps(other, ensure_ascii="\\u" in spelling)
+    return _STRING.sub(lambda found: new if found[0] == spelling else found[0], answer)

@@ -71,8 +71,8 @@ class StudentOptions:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise SettingsError(f"seed must be at least 0, got {self.seed}")
-        if not 0 < self.hard_frac <= 1:
-            raise SettingsError(f"hard_frac must be in (0, 1], got {self.hard_frac}")
+        if not 0 <= self.hard_frac <= 1:
+            raise SettingsError(f"hard_frac must be in [0, 1], got {self.hard_frac}")
         if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
             raise SettingsError(f"lora_alpha must be more than 0, got {self.lora_alpha}")
         if self.epochs is not None and not 0 < self.epochs <= 1000:
@@ -143,14 +143,14 @@ def load_base(project: Project, name: str) -> Base:
 def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
     """The batches and settings of a run, with every derived value filled in."""
     model = base.model
-    examples = dataset.examples("train")
-    if not examples:
+    found = dataset.examples("train")
+    if not found:
         raise InputError(
             f"the train split of dataset {dataset.id} is empty",
             hint="import or record more traffic, and build the dataset again",
         )
-    examples, rows = _encode(base, examples)
-    skipped = len(dataset.examples("train")) - len(rows)
+    examples, rows = _encode(base, found)
+    skipped = len(found) - len(rows)
     if not rows:
         raise InputError(
             f"no train example of dataset {dataset.id} fits the base's window of"
@@ -163,7 +163,7 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
     plan = ExamplePlan(
         rows, epochs=epochs, rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
         seed=options.seed, hard_frac=options.hard_frac,
-        vary=partial(_varied, base, swapper, rows) if swapper.num_values else None,
+        vary=partial(_varied, base, swapper, rows) if swapper else None,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "base": base.id, "base_name": base.name, "method": options.method, "epochs": epochs,

@@ -30,7 +30,7 @@ from ownweights.student.muon import Muon
 
 NUM_WORKERS = 2  # each computes the gradients of half a step's rows; threads meet once a step
 CHECKPOINT_NAME = "checkpoint.pt"
-_CHECKPOINT_KEYS = {"run_id", "step", "parameters", "optimisers", "plan"}
+_CHECKPOINT_KEYS = {"run_id", "step", "parameters", "optimisers"}
 _START_AGAIN = "delete the folder to start the run again"
 
 
@@ -195,8 +195,9 @@ class Trainer:
             "step": self.step,
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
-            "plan": self.plan.state() if isinstance(self.plan, Observer) else {},
         }
+        if isinstance(self.plan, Observer):
+            state["plan"] = self.plan.state()
         draft = folder / f".{CHECKPOINT_NAME}"
         torch.save(state, draft)
         draft.replace(folder / CHECKPOINT_NAME)
@@ -219,6 +220,10 @@ class Trainer:
                 hint=_START_AGAIN,
             )
         self._refuse_other_network(path, state["parameters"])
+        if isinstance(self.plan, Observer) and "plan" not in state:
+            raise ArtefactError(
+                f"{path} does not say what its plan had observed", hint=_START_AGAIN
+            )
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][name])

@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 from ownweights.dataset.example import Example
+from ownweights.student.swap import Messages
 
-Messages = list[dict[str, Any]]
 
-
-def example_of(asked: str, answer: Any, *, before: Messages = [], after: Messages = []) -> Example:  # noqa: B006
+def example_of(
+    asked: str, answer: Any, *, before: Messages | None = None, after: Messages | None = None
+) -> Example:
     """An example of one question; an answer that is not text is written as JSON."""
-    messages = [*before, {"role": "user", "content": asked}, *after]
+    messages = [*(before or []), {"role": "user", "content": asked}, *(after or [])]
     target = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     return Example("id", "unit", {"messages": messages}, messages, target, (target,), "m", {})

@@ -26,7 +26,6 @@ from ownweights.student.train import (
     MAX_EPOCHS,
     MAX_PART_TOKENS,
     MIN_EPOCHS,
-    RATE_AT_256,
     TOKEN_BUDGET,
     Base,
     Run,
@@ -39,7 +38,7 @@ from ownweights.student.trainer import StepReport, batch_loss
 from ownweights.weights.adapter import attach_adapter, read_adapter
 from ownweights.weights.base import base_id
 from ownweights.weights.load import load_model
-from tests.student.zoo import QUICK, make_project, make_records
+from tests.student.zoo import PLACES, QUICK, make_project, make_records, record_of
 from tests.tiny import BASE_NAME, CONFIG
 
 ADAPTER = "adapter_model.safetensors"
@@ -173,6 +172,23 @@ def test_plan_run_exchanges_values_of_json_answers(tmp_path: Path) -> None:
         assert f"a {json.loads(answer)['animal']} by" in text
 
 
+def test_plan_run_keeps_an_example_that_would_not_fit_with_other_values(tmp_path: Path) -> None:
+    records = make_records(as_json=True)
+    whale = "wh" + "a" * 18 + "le"
+    for k in range(50):
+        records.append(record_of(f"a {whale}{k:02}", f'{{"animal":"{whale}{k:02}"}}', f"whale-{k}"))
+        long = f"a gnu by the {PLACES[k % 10]} {k}" + " or so" * 7
+        records.append(record_of(long, '{"animal":"gnu"}', f"gnu-{k}"))
+    project, dataset = make_project(tmp_path, records)
+    base = load_base(project, BASE_NAME)
+    window = base.model.config.max_position_embeddings
+    run = plan_run(dataset, base, QUICK)
+    assert run.skipped_too_long == 0
+    assert max(len(row.ids) for row in run.plan.rows) + len(whale) > window
+    for step in range(run.plan.steps_per_epoch):
+        assert all(part.tokens.shape[1] < window for part in run.plan.batches(step))
+
+
 def texts_of(run: Run, base: Base) -> set[tuple[str, str]]:
     """The questions and answers that a run's first epoch reads."""
     found: set[tuple[str, str]] = set()
@@ -180,10 +196,10 @@ def texts_of(run: Run, base: Base) -> set[tuple[str, str]]:
         for part in run.plan.batches(step):
             width = part.tokens.shape[1]
             for row, tokens in enumerate(part.tokens.tolist()):
-                answer = part.targets[part.where // width == row].tolist()[:-1]
+                trained = part.targets[part.where // width == row].tolist()[:-1]
                 text = base.template.tokenizer.decode(tokens)
-                animal = base.template.tokenizer.decode(answer)
-                found.add((text[text.index("a ") : text.index(animal)], animal))
+                answer = base.template.tokenizer.decode(trained)
+                found.add((text[text.index("a ") : text.index(answer)], answer))
     return found
 
 
@@ -369,9 +385,9 @@ def test_train_student_refuses_a_base_that_is_broken(tmp_path: Path) -> None:
         ({"epochs": math.nan}, "epochs must be more than 0 and at most 1000, got nan"),
         ({"learning_rate": 1.0}, "learning_rate must be in (0, 1), got 1.0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"hard_frac": 0.0}, "hard_frac must be in (0, 1], got 0.0"),
-        ({"hard_frac": 1.5}, "hard_frac must be in (0, 1], got 1.5"),
-        ({"hard_frac": math.nan}, "hard_frac must be in (0, 1], got nan"),
+        ({"hard_frac": -0.1}, "hard_frac must be in [0, 1], got -0.1"),
+        ({"hard_frac": 1.5}, "hard_frac must be in [0, 1], got 1.5"),
+        ({"hard_frac": math.nan}, "hard_frac must be in [0, 1], got nan"),
         ({"lora_alpha": 0.0}, "lora_alpha must be more than 0, got 0.0"),
     ],
 )  # fmt: skip
@@ -388,7 +404,7 @@ def test_plan_run_derives_epochs_from_a_budget_of_tokens(home: tuple[Project, Da
     project, dataset = home
     base = load_base(project, BASE_NAME)
     run = plan_run(dataset, base, replace(QUICK, epochs=None))
-    num_tokens = run.plan.tokens_per_epoch
+    num_tokens = sum(len(row.ids) for row in run.plan.rows)
     expected = min(MAX_EPOCHS, max(MIN_EPOCHS, round(TOKEN_BUDGET / num_tokens, 1)))
     assert run.settings["epochs"] == expected == MAX_EPOCHS  # a small dataset: as often as allowed
     assert run.settings["derived"]["epochs"] == (
@@ -403,8 +419,9 @@ def test_plan_run_derives_the_rate_from_the_width(
     project, dataset = home
     options = replace(QUICK, learning_rate=None, method=method)
     run = plan_run(dataset, load_base(project, BASE_NAME), options)
-    rate = RATE_AT_256 * math.sqrt(256 / CONFIG.hidden_size)
+    rate = 3e-3 * math.sqrt(256 / CONFIG.hidden_size)
     assert run.recipe.learning_rate == pytest.approx(rate, rel=0.05)
+    assert run.settings["learning_rate"] == run.recipe.learning_rate
     assert (
         f"scaled by the root of 256 / {CONFIG.hidden_size}"
         in (run.settings["derived"]["learning_rate"])

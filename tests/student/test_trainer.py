@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,15 @@ from ownweights.student.trainer import (
     batch_loss,
     halves,
 )
-from tests.student.rows import RECIPES, SMALL, ListPlan, empty_batch, make_rows, small_trainer
+from tests.student.rows import (
+    RECIPES,
+    SMALL,
+    ListPlan,
+    empty_batch,
+    make_rows,
+    small_plan,
+    small_trainer,
+)  # fmt: skip
 from tests.tiny import LORA, tiny_model, with_adapter
 
 NO_CLIP = Recipe(1e-2, max_grad_norm=1e9)
@@ -235,6 +244,18 @@ def test_lora_parts_equal_the_large_batch(spy: StepSpy, sizes: list[int]) -> Non
         torch.testing.assert_close(summed, whole, rtol=CLOSE_REL, atol=CLOSE_ABS)
 
 
+def test_train_step_tells_the_plan_what_each_example_cost() -> None:
+    plan, model = small_plan(max_tokens=30), tiny_model(3, **SMALL)
+    costs = [float(batch_loss(model, pad_rows([row]), 1.0).detach()) for row in plan.rows]
+    parts = plan.batches(0)
+    assert len(parts) > 1
+    Trainer(model, plan, replace(NO_CLIP, learning_rate=0.0), run_id="r").train_step()
+    told = plan.state()["nats"].tolist()
+    read = [k for k, nats in enumerate(told) if nats]
+    assert len(read) == 3
+    assert [told[k] for k in read] == pytest.approx([costs[k] for k in read], rel=1e-5)
+
+
 def test_train_step_forms_an_adapted_weight_once(monkeypatch: pytest.MonkeyPatch) -> None:
     formed: list[Linear] = []
     form = Linear.effective_weight
@@ -427,6 +448,16 @@ def test_load_checkpoint_refuses_another_run(tmp_path: Path) -> None:
     assert_same_bits(before, bits(other.model))
     assert other.load_checkpoint(tmp_path, other_plan=True)
     assert_same_bits(bits(small_trainer().model), bits(other.model))
+
+
+def test_load_checkpoint_refuses_one_that_forgot_what_was_observed(tmp_path: Path) -> None:
+    trainer = small_trainer()
+    trainer.save_checkpoint(tmp_path)
+    state = torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)
+    del state["plan"]
+    torch.save(state, tmp_path / CHECKPOINT_NAME)
+    with pytest.raises(ArtefactError, match="does not say what its plan had observed"):
+        small_trainer().load_checkpoint(tmp_path)
 
 
 def test_load_checkpoint_refuses_another_network(tmp_path: Path) -> None:

@@ -26,21 +26,20 @@ def make_records(count: int = 50, *, long: int = 0, as_json: bool = False) -> li
         animal, place = ANIMALS[k % 5], PLACES[k // 5 % 10]
         text = f"a {animal} by the {place}" + (" and so on" * 20 if k >= count - long else "")
         answer = f'{{"animal":"{animal}"}}' if as_json else animal
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
-        choice = {
-            "index": 0, "message": {"role": "assistant", "content": answer},
-            "finish_reason": "stop",
-        }  # fmt: skip
-        response = {"model": "labelled-by-people", "choices": [choice]}
-        record = make_record(
-            {"model": "m", "messages": messages},
-            response,
-            role="imported",
-            workload=WORKLOAD,
-            at=1.0,
-        )
-        records.append(replace(record, source_id=f"zoo-{k}"))
+        records.append(record_of(text, answer, f"zoo-{k}"))
     return records
+
+
+def record_of(text: str, answer: str, name: str) -> Record:
+    """One request of the workload with its answer."""
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+    choice = {
+        "index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop",
+    }  # fmt: skip
+    response = {"model": "labelled-by-people", "choices": [choice]}
+    request = {"model": "m", "messages": messages}
+    record = make_record(request, response, role="imported", workload=WORKLOAD, at=1.0)
+    return replace(record, source_id=name)
 
 
 def make_project(folder: Path, records: Sequence[Record] | None = None) -> tuple[Project, Dataset]:
