@@ -30,7 +30,9 @@ def student() -> None:
 @click.option("--rank", type=int, help="Rank of the adapter.")
 @click.option("--epochs", type=float, help="Steps, in visits to every example.")
 @click.option("--learning-rate", type=float, help="Peak step size.")
-@click.option("--hard-frac", type=float, help="Share of the examples, the costliest, that later passes visit.")
+@click.option(
+    "--hard-frac", type=float, help="Share of the examples, the costliest, that later passes visit."
+)
 @click.option("--swap/--no-swap", default=None, help="Exchange values among JSON answers.")
 @click.option("--seed", type=int, help="Starts every random choice.")
 @json_option
