@@ -91,7 +91,7 @@ class StudentSettings:
     rows_per_step: int = setting(32, at_least=1, at_most=65536)
     """Examples in one step."""
     hard_frac: float = setting(0.5, at_least=0, at_most=1)
-    """Share of the examples, those that cost most, that later passes visit, with 15 % of the rest."""
+    """Share of the examples, those that cost most, that later passes visit."""
     swap: bool = setting(True)
     """Train on examples with values exchanged among JSON answers, too."""
     seed: int = setting(1, at_least=0)
