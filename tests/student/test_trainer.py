@@ -317,7 +317,7 @@ def test_recipe_factor_always_has_its_plateau(recipe: Recipe, num_steps: int) ->
     decay_start = num_steps - max(1.0, recipe.decay_frac * num_steps)
     for step in range(num_steps):
         if warm_end <= step + 1 and step <= decay_start:
-            assert recipe.factor(step, num_steps) == 1.0
+            assert recipe.factor(step, num_steps) == pytest.approx(1.0, rel=1e-12)
 
 
 @pytest.mark.parametrize(
