@@ -1,6 +1,6 @@
 """Examples as token rows: what is read, what is trained, how they are put into batches.
 
-In: (messages, answer) pairs and the chat template. Out: batches of one step, addressed by step.
+In: (messages, answer) pairs and the chat template. Out: batches, step after step.
 Only the answer and its end-of-turn token are trained
 (test_plan_trains_the_answer_and_its_end_only). Rows of a step have similar lengths and are padded
 on the right, which causal attention never sees; nothing is packed. The first epoch visits every

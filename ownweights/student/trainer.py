@@ -1,6 +1,6 @@
 """One trainer for every method: a step at a time, resumable to the bit.
 
-In: a model, a plan of batches addressed by step, a recipe. Out: after each step a `StepReport`; now
+In: a model, a plan of batches, a recipe. Out: after each step a `StepReport`; now
 and then a checkpoint. The trainer is an iterator, so that something else may take turns with it.
 Batches depend on the seed, the step and what a plan observed, which a checkpoint keeps, and nothing
 draws random numbers while training, so a run killed at any step and resumed ends in the same bits
@@ -47,7 +47,7 @@ class Batch:
 
 
 class Plan(Protocol):
-    """The batches of a run, each addressed by its step."""
+    """The batches of a run, asked for step after step."""
 
     @property
     def num_steps(self) -> int: ...
