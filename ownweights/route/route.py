@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import time
 import tomllib
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ def load_route(project: Project, route_id: str) -> Route:
     path = _find(project, route_id)
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ArtefactError(f"{path} is not readable TOML: {error}") from None
     route = _from_table(table, path)
     if not route.id == path.stem == _content_id(route):
@@ -101,7 +102,8 @@ def activate(project: Project, workload: str, route_id: str, *, reason: str = "p
         raise UsageError(
             f"route {route.id} was certified for workload {route.workload!r}, not {workload!r}"
         )
-    before = active_id(project, workload)
+    before = _id_before(project, workload)
+    _make_way(_pointer(project, workload))
     write_atomic(_pointer(project, workload), f"{route.id}\n".encode())
     _note(project, workload, before, route.id, reason)
     return route
@@ -113,20 +115,31 @@ def rollback(project: Project, workload: str, *, to: str | None = None, reason: 
         activate(project, workload, to, reason=reason or "rolled back")
         return
     check_workload_name(workload)
-    before = active_id(project, workload)
+    before = _id_before(project, workload)
     if before is None:
         raise UsageError(f"workload {workload!r} has no active route: its teacher answers already")
+    _make_way(_pointer(project, workload))
     with contextlib.suppress(FileNotFoundError):
         _pointer(project, workload).unlink()
     _note(project, workload, before, None, reason or "rolled back")
 
 
 def active_id(project: Project, workload: str) -> str | None:
-    """The id of the route that the workload follows, or None."""
+    """The id of the route that the workload follows, or None.
+
+    Raises: ArtefactError for a pointer that cannot be read
+    """
+    pointer = _pointer(project, workload)
     try:
-        return _pointer(project, workload).read_text("utf-8").strip() or None
+        return pointer.read_text("utf-8").strip() or None
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ArtefactError(
+            f"the pointer {pointer} cannot be read: {why}",
+            hint=f"`own route rollback {workload}` takes it away, `own route promote` replaces it",
+        ) from None
 
 
 def active_routes(project: Project) -> dict[str, Route]:
@@ -152,7 +165,7 @@ def read_active(project: Project) -> tuple[dict[str, Route], dict[str, OwnError]
                 raise ArtefactError(f"route {route.id} is workload {route.workload!r}'s")
             routes[workload] = route
         except OwnError as fault:
-            faults[workload] = fault
+            faults[ascii(workload)[1:-1]] = fault  # a stray file's name may hold anything
     return routes, faults
 
 
@@ -163,6 +176,20 @@ def active_dir(project: Project) -> Path:
 
 def _pointer(project: Project, workload: str) -> Path:
     return active_dir(project) / check_workload_name(workload)
+
+
+def _id_before(project: Project, workload: str) -> str | None:
+    """What a swap starts from, for the history; empty where the pointer cannot be read."""
+    try:
+        return active_id(project, workload)
+    except ArtefactError:
+        return ""
+
+
+def _make_way(pointer: Path) -> None:
+    """Move a folder that stands where a pointer belongs out of the way; nothing in it is lost."""
+    if pointer.is_dir() and not pointer.is_symlink():
+        pointer.rename(pointer.with_name(f".{pointer.name}.{secrets.token_hex(4)}"))
 
 
 def _note(

@@ -9,7 +9,7 @@ import pytest
 
 from ownweights.cli.app import run
 from ownweights.core.project import Project
-from ownweights.route import active_id, active_routes
+from ownweights.route import active_dir, active_id, active_routes
 from tests.route.samples import follow, make_verdict
 
 
@@ -92,6 +92,19 @@ def test_route_status_warns_of_a_route_that_cannot_be_followed(
     route.path.unlink()
     assert own(project, "status") == 0
     assert "warning: tickets goes to the teacher" in capsys.readouterr().err
+
+
+def test_route_unreadable_pointer_is_told_and_mended(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    follow(project)
+    (active_dir(project) / "tickets").write_bytes(b"\xff\xfe")
+    assert own(project, "status") == 0
+    told = capsys.readouterr().err
+    assert "cannot be read" in told and "own route rollback tickets" in told
+    assert own(project, "rollback", "tickets") == 0
+    assert own(project, "status") == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_route_rollback_to_the_teacher_and_to_a_route(

@@ -17,7 +17,7 @@ from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.errors import ContextTooLong, Ineligible, SettingsError
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
-from ownweights.route import rollback
+from ownweights.route import active_dir, rollback
 from tests.fakes import ScriptedTeacher, last_user_text
 from tests.gateway.harness import Engines, Running, gateway, reason_of, sure
 from tests.route.samples import STUDENT, SYSTEM, answer_of, body_of, drop_rule, follow
@@ -411,6 +411,22 @@ def test_gateway_route_that_cannot_be_read_leaves_the_teacher(
     with gateway(project, teacher) as one:
         assert reason_of(one.post(body_of("hello"), **NAMED)) == ("teacher", "no_route")
         assert "tickets" in one.status()["route_faults"]
+
+
+def test_gateway_unreadable_pointer_is_no_route_and_harms_no_other(
+    project: Project, teacher: str
+) -> None:
+    follow(project)
+    follow(project, workload="mail")
+    (active_dir(project) / "mail").write_bytes(b"\xff\xfe")
+    with gateway(project, teacher, engines=Engines(student)) as one:
+        status = one.until("ready")
+        assert "cannot be read" in status["route_faults"]["mail"]
+        mail = one.post(body_of("hello"), x_own_workload="mail")
+        assert reason_of(mail) == ("teacher", "no_route")
+        assert reason_of(one.post(body_of("sure"), **NAMED)) == ("student", "served")
+        rollback(project, "mail")
+        assert one.status()["route_faults"] == {}
 
 
 def test_gateway_engine_that_dies_falls_back_and_comes_again(

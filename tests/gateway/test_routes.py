@@ -88,3 +88,15 @@ def test_route_table_keeps_faults_apart(project: Project) -> None:
     table = RouteTable(project)
     assert table.current() == {"tickets": good}
     assert list(table.faults) == ["mail"]
+
+
+def test_route_table_says_a_fault_once(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    good, _ = follow(project), follow(project, workload="mail")
+    (active_dir(project) / "mail").write_bytes(b"\xff\xfe")
+    table = RouteTable(project)
+    for _ in range(3):  # each reads the folder again, for its time is fresh
+        assert table.current() == {"tickets": good}
+    (said,) = caplog.messages
+    assert "mail goes to the teacher" in said
+    assert str(active_dir(project) / "mail") in said
+    assert "own route rollback mail" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 import tomllib
 from pathlib import Path
@@ -273,6 +274,58 @@ def test_read_active_empty_pointer_is_no_route(project: Project) -> None:
     follow(project)
     (project.kind_dir("route") / "active" / "tickets").write_text("\n")
     assert read_active(project) == ({}, {})
+
+
+def spoil_pointer(project: Project, how: str) -> Path:
+    """Put something where the pointer of `tickets` is that cannot be read."""
+    pointer = project.kind_dir("route") / "active" / "tickets"
+    if how == "bytes":
+        pointer.write_bytes(b"\xff\xfe")
+        return pointer
+    pointer.unlink()
+    pointer.mkdir()
+    (pointer / "kept.txt").write_text("somebody's")
+    return pointer
+
+
+@pytest.mark.parametrize("how", ["bytes", "folder"])
+def test_read_active_unreadable_pointer_is_a_fault(project: Project, how: str) -> None:
+    other = follow(project, workload="mail")
+    follow(project)
+    pointer = spoil_pointer(project, how)
+    routes, faults = read_active(project)
+    assert routes == {"mail": other}
+    assert str(pointer) in str(faults["tickets"])
+    assert "own route rollback tickets" in str(faults["tickets"])
+
+
+@pytest.mark.parametrize("how", ["bytes", "folder"])
+def test_swap_mends_an_unreadable_pointer(project: Project, how: str) -> None:
+    route = follow(project)
+    spoil_pointer(project, how)
+    rollback(project, "tickets")
+    assert read_active(project) == ({}, {})
+    activate(project, "tickets", route.id)
+    pointer = spoil_pointer(project, how)
+    activate(project, "tickets", route.id)
+    assert read_active(project) == ({"tickets": route}, {})
+    assert len(list(pointer.parent.rglob("kept.txt"))) == (2 if how == "folder" else 0)
+
+
+def test_read_active_odd_file_name_is_a_fault(project: Project) -> None:
+    route = follow(project)
+    (project.kind_dir("route") / "active" / os.fsdecode(b"\xff")).write_text(route.id)
+    routes, faults = read_active(project)
+    assert list(routes) == ["tickets"]
+    json.dumps({name: str(fault) for name, fault in faults.items()}, ensure_ascii=False).encode()
+
+
+def test_load_route_that_is_a_folder_is_refused(project: Project) -> None:
+    route = follow(project)
+    route_file(project, route.id).unlink()
+    route_file(project, route.id).mkdir()
+    with pytest.raises(ArtefactError, match="is not readable"):
+        load_route(project, route.id)
 
 
 def test_activate_readers_never_see_a_part(project: Project) -> None:
