@@ -96,7 +96,7 @@ def read_exchange(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], Recorded
     model = str(response.get("model") or request.get("model") or "unknown")
     usage = response.get("usage")
     usage = usage if isinstance(usage, Mapping) else None
-    return request, RecordedAnswer(model, message, str(reason or "stop"), usage)
+    return request, RecordedAnswer(model, _plain_answer(message), str(reason or "stop"), usage)
 
 
 def _read_fine_tuning(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], RecordedAnswer]:
@@ -105,7 +105,23 @@ def _read_fine_tuning(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], Reco
         raise InputError("no messages that end with an assistant's")
     reason = "tool_calls" if answer.get("tool_calls") else "stop"
     model = str(value.get("model") or "unknown")
-    return {**value, "messages": asked}, RecordedAnswer(model, dict(answer), reason, None)
+    recorded = RecordedAnswer(model, _plain_answer(answer), reason, None)
+    return {**value, "messages": asked}, recorded
+
+
+def _plain_answer(message: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer as the API gives it: its content one text or null, its tool calls objects."""
+    content, calls = message.get("content"), message.get("tool_calls") or []
+    if isinstance(content, list):
+        texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError("the answer's content is more than text")
+        content = "".join(map(str, texts))
+    if content is not None and not isinstance(content, str):
+        raise InputError(f"the answer's content is a {type(content).__name__}, expected text")
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise InputError("the answer's tool_calls are no list of objects")
+    return {**message, "content": content}
 
 
 class ReplayTeacher:

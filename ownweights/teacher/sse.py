@@ -60,6 +60,6 @@ def decode_events(payloads: Iterable[bytes]) -> tuple[list[Any], bool]:
             continue
         try:
             events.append(msgspec.json.decode(payload))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             continue
     return events, is_done

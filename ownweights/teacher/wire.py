@@ -183,5 +183,6 @@ def _add_tool_calls(message: dict[str, Any], pieces: list[Any]) -> None:
         call, function = calls[index], piece.get("function")
         call["id"] = call["id"] or piece.get("id")
         if isinstance(function, Mapping):
-            call["function"]["name"] += function.get("name") or ""
-            call["function"]["arguments"] += function.get("arguments") or ""
+            for name in ("name", "arguments"):
+                if isinstance(function.get(name), str):
+                    call["function"][name] += function[name]

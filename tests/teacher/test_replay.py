@@ -19,6 +19,8 @@ from ownweights.teacher import ReplayTeacher, serve_replay
 from ownweights.teacher.asgi import HttpError
 from ownweights.teacher.replay import RecordedAnswer, read_exchange, request_key
 from ownweights.teacher.serving import bind
+from ownweights.teacher.sse import decode_events, event_data
+from ownweights.teacher.wire import assemble
 from tests.teacher.servers import asked, completion, replay_of, running
 
 CALL = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -57,6 +59,43 @@ def test_load_reads_fine_tuning_lines(tmp_path: Path) -> None:
     messages = [*asked("a")["messages"], {"role": "assistant", "content": "1"}]
     teacher = ReplayTeacher.load([write(tmp_path / "t.jsonl", {"messages": messages})])
     assert teacher.answer(asked("a"))["choices"][0]["message"]["content"] == "1"
+
+
+def answer_as(**message: Any) -> dict[str, Any]:
+    body = completion()
+    body["choices"][0]["message"] = {"role": "assistant", **message}
+    return {"request": asked("a"), "response": body}
+
+
+def test_load_joins_the_text_parts_of_an_answer(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Good "}, {"type": "text", "text": "day"}]
+    tuned = [*asked("b")["messages"], {"role": "assistant", "content": parts}]
+    path = write(tmp_path / "t.jsonl", answer_as(content=parts), {"messages": tuned})
+    teacher = ReplayTeacher.load([path])
+    with running(teacher) as url:
+        for text in ("a", "b"):
+            told = httpx.post(f"{url}/v1/chat/completions", json=asked(text, stream=True))
+            events, _ = decode_events(event_data(told.content))
+            again = assemble(events)
+            assert again is not None
+            whole = teacher.answer(asked(text))["choices"][0]["message"]["content"]
+            assert again["choices"][0]["message"]["content"] == whole == "Good day"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": 5},
+        {"content": {"type": "text", "text": "x"}},
+        {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+        {"content": [None]},
+        {"content": None, "tool_calls": 7},
+        {"content": None, "tool_calls": [5]},
+    ],
+)
+def test_read_exchange_answer_in_no_known_shape_is_refused(message: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="the answer's"):
+        read_exchange(answer_as(**message))
 
 
 def test_load_counts_what_holds_no_answer(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_split_events_without_an_end_keeps_everything() -> None:
 
 
 def test_decode_events_leaves_out_what_is_not_json() -> None:
-    events, is_done = decode_events([b'{"a": 1}', b"{half", b"\xff", b"[DONE]"])
+    events, is_done = decode_events([b'{"a": 1}', b"{half", b"\xff", b"[" * 200_000, b"[DONE]"])
     assert events == [{"a": 1}]
     assert is_done
 

@@ -141,6 +141,7 @@ def test_assemble_without_chunks_is_none(events: list[Any]) -> None:
         {"index": 0, "delta": {"tool_calls": [3]}},
         {"index": 0, "delta": {"tool_calls": [{"index": 9}]}},
         {"index": 0, "delta": {"tool_calls": [{"index": "a"}]}},
+        {"index": 0, "delta": {"tool_calls": [{"function": {"name": 5, "arguments": {"a": 1}}}]}},
         {"index": 0, "delta": {"content": 7}},
     ],
 )
