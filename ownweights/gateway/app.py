@@ -283,7 +283,7 @@ def _keeps_format(exchange: Exchange, completion: Completion) -> bool:
     try:
         if isinstance(msgspec.json.decode((completion.text or "").encode()), dict):
             return True
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     exchange.reason, exchange.error = "student_error", "student_not_json"
     return False

@@ -15,24 +15,45 @@ import msgspec
 DONE = b"[DONE]"
 
 
+_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_LONGEST_END = 4
+
+
+class EventCutter:
+    """Cuts bytes after whole events; each byte is searched once, however long an event is."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    @property
+    def tail(self) -> bytes:
+        """The bytes of an event that has not ended yet."""
+        return bytes(self._held)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The events that `chunk` completes, as they came; empty while there is none."""
+        start = max(0, len(self._held) - _LONGEST_END + 1)  # an end may lie across two chunks
+        self._held += chunk
+        found = ((self._held.rfind(end, start), len(end)) for end in _ENDS)
+        cut = max((place + size for place, size in found if place >= 0), default=0)
+        whole = bytes(self._held[:cut])
+        del self._held[:cut]
+        return whole
+
+
 class SseDecoder:
     """Collects events; `tail` holds the bytes of one that has not ended yet."""
 
     def __init__(self) -> None:
-        self.tail = b""
+        self._cutter = EventCutter()
+
+    @property
+    def tail(self) -> bytes:
+        return self._cutter.tail
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of every event that `chunk` completes."""
-        whole, self.tail = split_events(self.tail + chunk)
-        return event_data(whole)
-
-
-def split_events(buffer: bytes) -> tuple[bytes, bytes]:
-    """`buffer` cut after its last whole event: (whole events, the rest)."""
-    marks = (b"\n\n", b"\r\n\r\n", b"\r\r")
-    ends = (buffer.rfind(mark) + len(mark) for mark in marks if mark in buffer)
-    cut = max(ends, default=0)
-    return buffer[:cut], buffer[cut:]
+        return event_data(self._cutter.feed(chunk))
 
 
 def event_data(whole: bytes) -> list[bytes]:

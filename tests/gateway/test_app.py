@@ -240,7 +240,13 @@ def test_gateway_prompt_over_the_limit_is_ineligible(project: Project, teacher: 
 
 
 @pytest.mark.parametrize(
-    ("text", "who"), [('{"a": 1}', "student"), ("[1]", "teacher"), ("{", "teacher")]
+    ("text", "who"),
+    [
+        ('{"a": 1}', "student"),
+        ("[1]", "teacher"),
+        ("{", "teacher"),
+        pytest.param("[" * 200_000, "teacher", id="deep"),
+    ],
 )
 def test_gateway_json_that_was_asked_for_is_json(project: Project, text: str, who: str) -> None:
     follow(project)

@@ -21,6 +21,7 @@ from ownweights.teacher.wire import sse_event
 from tests.gateway.harness import WAIT_S, gateway
 from tests.teacher.servers import (
     HANG,
+    PAUSE,
     Talk,
     asked,
     completion,
@@ -34,6 +35,7 @@ from tests.teacher.servers import (
 GOOD_BODY = b' {"choices":[{"message": {"content":"fine"},"finish_reason":"stop"}],\n "new": 1e0 }'
 GOOD = json_answer(GOOD_BODY)
 DONE = b"data: [DONE]\n\n"
+DRIPS = [piece for _ in range(2000) for piece in (PAUSE, b"a")]
 
 
 @pytest.fixture
@@ -143,7 +145,7 @@ def test_forward_compressed_answer_stays_compressed(
 
 
 def test_forward_bomb_is_not_unpacked(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ownweights.gateway.upstream.MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr("ownweights.gateway.answer.MAX_ANSWER_BYTES", 10_000)
     packed = gzip.compress(b" " * 1_000_000)
     script = json_answer(packed, extra="Content-Encoding: gzip\r\n")
     with talking(script) as talk, gateway(project, talk.base_url) as one:
@@ -194,8 +196,13 @@ def test_forward_impossible_address_is_502(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    [[HANG], [b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", HANG]],
-    ids=["no answer", "half a body"],
+    [
+        [HANG],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", HANG],
+        [b"HTTP/1.1 200 OK\r\nX-A: ", *DRIPS],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", *DRIPS],
+    ],
+    ids=["no answer", "half a body", "dripping head", "dripping body"],
 )
 def test_forward_slow_teacher_is_504(project: Project, script: list[bytes]) -> None:
     with talking(script) as talk, gateway(project, talk.base_url, timeout_s=0.1) as one:
@@ -213,12 +220,13 @@ def test_forward_slow_teacher_is_504(project: Project, script: list[bytes]) -> N
         json_answer(b'{"choices": [{"messa'),
         json_answer(b"\xff\xfe"),
         json_answer(b"[]"),
+        json_answer(b"[" * 200_000),
         json_answer(b'{"object": "list"}'),
         json_answer(b"{}", extra="Content-Encoding: gzip\r\n"),
         json_answer(GOOD_BODY, extra="Content-Encoding: br\r\n"),
     ],
     ids=[
-        "not http", "half a line", "half a body", "html", "half json", "not text", "list",
+        "not http", "half a line", "half a body", "html", "half json", "not text", "list", "deep",
         "no choices", "not gzip", "unasked coding",
     ],
 )  # fmt: skip
@@ -230,7 +238,7 @@ def test_forward_garbage_is_502(project: Project, script: list[bytes]) -> None:
 
 
 def test_forward_endless_answer_is_cut(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ownweights.gateway.upstream.MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr("ownweights.gateway.answer.MAX_ANSWER_BYTES", 10_000)
     with talking(json_answer(b" " * 20_000)) as talk, gateway(project, talk.base_url) as one:
         assert error_code(one.post(asked("a"))) == "502 teacher_garbled"
 
@@ -332,14 +340,127 @@ def test_forward_stream_without_a_finish_is_partial(project: Project) -> None:
         assert one.kept.wait().status == "partial"
 
 
-def test_forward_event_without_end_is_not_held_for_ever(
+@pytest.mark.parametrize(
+    "script",
+    [
+        json_answer(b"<html>\n\n<body>login</body>\n\n</html>"),
+        json_answer(b'{"foo": 1}'),
+        json_answer(b""),
+        json_answer(b"[" * 200_000),
+        json_answer(b"not gzip", extra="Content-Encoding: gzip\r\n"),
+        json_answer(GOOD_BODY, extra="Content-Encoding: br\r\n"),
+        [b"HTTP/1.1 204 No Content\r\n\r\n"],
+        sse_answer(),
+        sse_answer(DONE),
+        sse_answer(b"data: {nope\n\n", DONE),
+        sse_answer(b"data: " + b"[" * 200_000 + b"\n\n", DONE),
+        sse_answer(b"data: 5\n\n", ends=False),
+        sse_answer(b"\xff\xfe\n\n" * 10),
+        sse_answer(b"event: ping\n\n", chunk("a ")[:20]),
+    ],
+    ids=[
+        "html", "no choices", "empty", "deep", "not gzip", "unasked coding", "no content",
+        "no event", "done at once", "not json", "deep event", "a number", "not text", "cut at once",
+    ],
+)  # fmt: skip
+def test_forward_garbage_streamed_is_502(project: Project, script: list[bytes]) -> None:
+    with talking(script) as talk, gateway(project, talk.base_url) as one:
+        assert error_code(one.post(asked("a", stream=True))) == "502 teacher_garbled"
+        record = one.kept.wait()
+        assert (record.status, record.response) == ("error", None)
+        assert record.metadata["own"]["error"] == "teacher_garbled"
+
+
+@pytest.mark.parametrize(
+    "half",
+    [chunk("b")[:20], chunk("b")[:-10], b"dat"],
+)
+def test_forward_stream_cut_inside_an_event_ends_in_an_error_event(
+    project: Project, half: bytes
+) -> None:
+    with talking(sse_answer(chunk("a "), half)) as talk, gateway(project, talk.base_url) as one:
+        answer = one.post(asked("a", stream=True))
+        assert answer.content.startswith(chunk("a ") + b"data: ")
+        assert half not in answer.content[len(chunk("a ")) + 1 :]
+        error = json.loads(answer.content.removeprefix(chunk("a "))[6:])["error"]
+        assert (error["code"], "inside an event" in error["message"]) == ("teacher_garbled", True)
+        record = one.kept.wait()
+    assert (record.status, record.answer_text) == ("partial", "a ")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"".join(WHOLE).removesuffix(b"\n\n"),
+        b"".join(WHOLE).removesuffix(b"\n"),
+        b"".join(WHOLE[:3]).removesuffix(b"\n\n"),
+        chunk("a b", "stop").removesuffix(b"\n\n"),
+        b": hi\n\nretry: 3\n\n" + b"".join(WHOLE) + b"\n\n",
+        b'data: {"new": 1}\n\n' + b"".join(WHOLE),
+    ],
+    ids=["no end", "half an end", "no done", "one event", "comments", "unknown event"],
+)
+def test_forward_sloppy_stream_is_byte_exact(project: Project, raw: bytes) -> None:
+    with talking(sse_answer(raw)) as talk, gateway(project, talk.base_url) as one:
+        assert one.post(asked("a", stream=True)).content == raw
+        record = one.kept.wait()
+        assert (record.status, record.answer_text) == ("ok", "a b")
+
+
+def test_forward_comment_does_not_wait_for_the_first_event(project: Project) -> None:
+    script = [*sse_answer(b": thinking\n\n", ends=False), HANG]
+    with talking(script) as talk, gateway(project, talk.base_url, timeout_s=0.5) as one:
+        answer = one.post(asked("a", stream=True))
+        assert answer.content.startswith(b": thinking\n\ndata: ")
+        assert b"teacher_timeout" in answer.content
+
+
+def test_forward_packed_stream_passes_whole(project: Project) -> None:
+    raw = gzip.compress(b"".join(WHOLE))
+    script = json_answer(raw, extra="Content-Encoding: gzip\r\n")
+    with talking(script) as talk, gateway(project, talk.base_url) as one:
+        assert one.post(asked("a", stream=True)).content == b"".join(WHOLE)
+        assert one.kept.wait().answer_text == "a b"
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_forward_stream_that_drips_is_given_up(project: Project, is_open: bool) -> None:
+    head = [chunk("a ")] if is_open else []
+    script = [*sse_answer(*head, ends=False), *[PAUSE, b"1\r\na\r\n"] * 2000]
+    with talking(script) as talk, gateway(project, talk.base_url, timeout_s=0.2) as one:
+        answer = one.post(asked("a", stream=True))
+        assert answer.status_code == (200 if is_open else 504)
+        assert b"teacher_timeout" in answer.content
+
+
+def test_forward_stream_has_a_longest_time(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ownweights.gateway.upstream.MAX_TAIL_BYTES", 100)
-    raw = b"data: " + b"x" * 1000
-    script = [*sse_answer(raw, ends=False), HANG]
-    with talking(script) as talk, gateway(project, talk.base_url, timeout_s=0.2) as one:
-        assert one.post(asked("a", stream=True)).content.startswith(raw)
+    monkeypatch.setattr("ownweights.gateway.stream.MAX_TIMEOUTS", 0.001)
+    script = [*sse_answer(chunk("a "), ends=False), *[PAUSE, *sse_answer(chunk("b"))[1:-1]] * 200]
+    with talking(script) as talk, gateway(project, talk.base_url, timeout_s=200.0) as one:
+        assert b"teacher_timeout" in one.post(asked("a", stream=True)).content
+
+
+def test_forward_stream_has_a_largest_size(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ownweights.gateway.stream.MAX_STREAM_BYTES", 1000)
+    script = sse_answer(chunk("a "), *[chunk("b")] * 50)
+    with talking(script) as talk, gateway(project, talk.base_url) as one:
+        answer = one.post(asked("a", stream=True)).content
+        assert answer.startswith(chunk("a "))
+        assert b"over 1000 bytes" in answer
+        assert one.kept.wait().status == "partial"
+
+
+def test_forward_odd_tool_call_in_a_stream_is_recorded(project: Project) -> None:
+    call = {"index": 0, "id": "c", "function": {"name": 5, "arguments": {"a": 1}}}
+    odd = {"choices": [{"index": 0, "delta": {"tool_calls": [call, 5, None]}}]}
+    script = sse_answer(sse_event(odd), *WHOLE)
+    with talking(script) as talk, gateway(project, talk.base_url) as one:
+        assert one.post(asked("a", stream=True)).content == sse_event(odd) + b"".join(WHOLE)
+        assert one.kept.wait().answer_text == "a b"
 
 
 def test_forward_whole_answer_to_a_stream_passes(project: Project) -> None:

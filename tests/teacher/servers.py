@@ -19,6 +19,8 @@ from ownweights.teacher.replay import RecordedAnswer, ReplayTeacher
 from ownweights.teacher.serving import bind, serve_async
 
 START_S = 30.0
+PAUSE = b"(pause)"  # in a script: wait for a moment before the next piece
+PAUSE_S = 0.01
 HANG = b"(hang)"  # in a script: say nothing more and keep the connection open
 
 
@@ -155,6 +157,9 @@ async def _say(
             if not await reader.read(1):
                 talk.num_gone += 1
             return False
+        if piece == PAUSE:
+            await asyncio.sleep(PAUSE_S)
+            continue
         writer.write(piece)
         await writer.drain()
     return b"connection: close" not in pieces[0].lower() if pieces else False

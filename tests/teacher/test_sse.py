@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownweights.teacher.sse import SseDecoder, decode_events, event_data, split_events
+from ownweights.teacher.sse import EventCutter, SseDecoder, decode_events, event_data
 
 STREAM = (
     b": a comment\n\n"
@@ -44,12 +44,19 @@ def test_sse_decoder_keeps_an_unfinished_event_back() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
-def test_split_events_knows_every_line_end(end: bytes) -> None:
-    assert split_events(b"data: x" + end + b"data: y") == (b"data: x" + end, b"data: y")
+def test_cutter_knows_every_line_end(end: bytes) -> None:
+    cutter = EventCutter()
+    assert cutter.feed(b"data: x" + end + b"data: y") == b"data: x" + end
+    assert cutter.tail == b"data: y"
+    assert cutter.feed(end[:-1]) == b""
+    assert cutter.feed(end[-1:] + b"d") == b"data: y" + end
+    assert cutter.tail == b"d"
 
 
-def test_split_events_without_an_end_keeps_everything() -> None:
-    assert split_events(b"data: x\n") == (b"", b"data: x\n")
+def test_cutter_without_an_end_keeps_everything() -> None:
+    cutter = EventCutter()
+    assert cutter.feed(b"data: x\n") == b""
+    assert cutter.tail == b"data: x\n"
 
 
 def test_decode_events_leaves_out_what_is_not_json() -> None:

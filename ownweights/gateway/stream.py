@@ -1,0 +1,162 @@
+"""Forward a streamed answer, event by event.
+
+In: an answer whose head has come. Out: its bytes on the caller's connection, and the answer they
+spell in the exchange. Invariants: events leave as they come (test_forward_streams_chunk_by_chunk)
+and byte for byte (test_forward_stream_is_byte_exact_however_it_is_cut); nothing leaves before the
+first event proves a stream of completions, so that anything else is an error with a status
+(test_forward_garbage_streamed_is_502); half an event never leaves
+(test_forward_stream_cut_inside_an_event_ends_in_an_error_event).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+from ownweights.gateway.answer import as_http_errors, coding_of, decoded, garbled, whole_answer
+from ownweights.gateway.exchange import Exchange
+from ownweights.teacher.asgi import HttpError, Send
+from ownweights.teacher.sse import EventCutter, decode_events, event_data
+from ownweights.teacher.wire import assemble, error_body, sse_event
+
+MAX_STREAM_BYTES = 256 * 2**20
+MAX_TIMEOUTS = 30  # a whole stream may last this many times the time-out
+
+
+async def forward_stream(
+    exchange: Exchange,
+    response: httpx.Response,
+    begin: Callable[[], Awaitable[None]],
+    send: Send,
+    *,
+    timeout_s: float,
+) -> None:
+    """Pass a stream on; `begin` sends the answer's head. HttpError where nothing was sent yet."""
+    source = _Source(response, timeout_s)
+    passing = _Passing(begin, send)
+    is_plain = coding_of(response) == "identity"
+    try:
+        while events := await source.next_events():
+            await passing.take(events, is_plain=is_plain)
+        if passing.is_open:
+            await passing.end(source.tail)
+        else:
+            await _pass_whole(response, passing, source.tail)
+    except HttpError as error:
+        if not passing.has_begun:
+            raise
+        exchange.error = error.code
+        event = sse_event(error_body(error.what, kind=error.kind, code=error.code))
+        await send({"type": "http.response.body", "body": event})
+    finally:
+        _settle(exchange, b"".join(passing.sent))
+
+
+class _Source:
+    """The events of a stream: each within the time-out, all within a number of time-outs."""
+
+    def __init__(self, response: httpx.Response, timeout_s: float) -> None:
+        self._parts = response.aiter_raw()
+        self._cutter = EventCutter()
+        self._timeout_s = timeout_s
+        self._give_up_s = asyncio.get_running_loop().time() + MAX_TIMEOUTS * timeout_s
+        self._size_bytes = 0
+
+    @property
+    def tail(self) -> bytes:
+        """What came after the last whole event."""
+        return self._cutter.tail
+
+    async def next_events(self) -> bytes:
+        """The next whole events; empty at the end."""
+        now_s = asyncio.get_running_loop().time()
+        with as_http_errors():
+            async with asyncio.timeout_at(min(now_s + self._timeout_s, self._give_up_s)):
+                async for part in self._parts:
+                    self._size_bytes += len(part)
+                    if self._size_bytes > MAX_STREAM_BYTES:
+                        raise garbled(f"the teacher's stream is over {MAX_STREAM_BYTES} bytes")
+                    if events := self._cutter.feed(part):
+                        return events
+        return b""
+
+
+class _Passing:
+    """What is passed on: held until the first event with data shows what it is."""
+
+    def __init__(self, begin: Callable[[], Awaitable[None]], send: Send) -> None:
+        self._begin = begin
+        self._send = send
+        self.held: list[bytes] = []
+        self.sent: list[bytes] = []
+        self.has_begun = False
+        self.is_open = False
+
+    async def take(self, events: bytes, *, is_plain: bool) -> None:
+        """Pass events on, or hold them; HttpError when the first data is no JSON object."""
+        self.held.append(events)
+        if not self.is_open:
+            payloads = event_data(events) if is_plain else []
+            self.is_open = _opens(payloads)
+            is_comment = is_plain and events.startswith(b":") and len(self.held) == 1
+            if not self.is_open and not is_comment:
+                return
+        await self.flush(more_body=True)
+
+    async def end(self, tail: bytes) -> None:
+        """Pass the end on; HttpError when the stream was cut inside an event."""
+        if tail.strip() and _is_cut(b"".join(self.sent), tail):
+            raise garbled("the teacher's answer broke off inside an event")
+        self.held.append(tail)
+        await self.flush(more_body=False)
+
+    async def flush(self, *, more_body: bool) -> None:
+        """Send what is held."""
+        if not self.has_begun:
+            self.has_begun = True
+            await self._begin()
+        body = b"".join(self.held)
+        self.held.clear()
+        self.sent.append(body)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+
+async def _pass_whole(response: httpx.Response, passing: _Passing, tail: bytes) -> None:
+    """Pass on what ended without an event: a whole answer, or a stream in one piece."""
+    passing.held.append(tail)
+    content = decoded(response, b"".join(passing.held))
+    if not _opens(event_data(content + b"\n\n")):
+        whole_answer(content)
+    await passing.flush(more_body=False)
+    passing.sent = [content]
+
+
+def _opens(payloads: list[bytes]) -> bool:
+    """Whether these begin a stream; HttpError when the first of them is no JSON object."""
+    if not payloads:
+        return False
+    events, _ = decode_events(payloads[:1])
+    if not events or not isinstance(events[0], dict):
+        raise garbled("the teacher's stream does not begin with a chat completion")
+    return True
+
+
+def _is_cut(whole: bytes, tail: bytes) -> bool:
+    """Whether a stream ends inside an event: not with data, and not after its [DONE]."""
+    events, is_done = decode_events(event_data(tail + b"\n\n"))
+    return not (events or is_done or decode_events(event_data(whole))[1])
+
+
+def _settle(exchange: Exchange, content: bytes) -> None:
+    """Keep what was sent: a stream, whole or not, or a whole answer."""
+    events, _ = decode_events(event_data(content + b"\n\n"))
+    body = assemble(events)
+    if content and not events:
+        with contextlib.suppress(HttpError):
+            body = whole_answer(content)
+    choices = body.get("choices") if body else None
+    is_whole = bool(choices) and all(c.get("finish_reason") for c in choices or ())
+    exchange.settle(body, is_whole=is_whole and exchange.error is None)
