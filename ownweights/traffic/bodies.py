@@ -120,7 +120,10 @@ class SegmentWriter:
         # begin a new segment next time: what this one ends with is not known
         if self._file is not None:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._end_bytes)
+                if self._end_bytes > len(SEGMENT_MAGIC):
+                    os.ftruncate(self._file, self._end_bytes)
+                else:  # without a block it would only be in the way: one a try, on a full disk
+                    segment_path(self._bodies_dir, self.segment).unlink()
         self.close()
 
 

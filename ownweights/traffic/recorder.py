@@ -4,11 +4,13 @@ In: Records offered by the gateway. Out: rows in the store within 50 ms or 256 r
 comes first. `offer` neither waits nor raises; what does not fit in the queue is counted as lost
 (test_offer_counts_what_does_not_fit). When the store cannot be written, the queue is the time that
 is left to mend it: batches are tried again until it can (test_recorder_tries_again_after_an_error),
-and what is left at the end is counted as lost.
+and what is left at the end is counted as lost. What fails and what is lost is logged, in numbers
+and never with content (test_recorder_says_when_storing_fails_and_works_again).
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -24,14 +26,20 @@ from ownweights.traffic.store import BATCH_ROWS, BatchResult, TrafficStore
 MAX_QUEUE_RECORDS = 8192
 BATCH_S = 0.05
 RETRY_S = 0.5
+SAY_EVERY_S = 60.0  # how often a fault that lasts is logged again
 STORE_TIMEOUT_S = 2.0  # for the write lock: short, so that close() can keep its own time-out
+
+log = logging.getLogger("ownweights.traffic")
 
 OpenStore = Callable[[Project], TrafficStore]
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderCounts:
-    """What happened to the records offered: offered = recorded + waiting + lost."""
+    """What happened to the records offered: offered = recorded + waiting + lost.
+
+    `fault` says why nothing can be stored now; it is empty while storing works.
+    """
 
     offered: int
     recorded: int
@@ -39,6 +47,7 @@ class RecorderCounts:
     lost: int
     failures: int
     last_error: str
+    fault: str
 
 
 class Recorder:
@@ -64,7 +73,9 @@ class Recorder:
         self._is_closing = False
         self._give_up_at = float("inf")
         self._offered = self._recorded = self._lost = self._failures = self._in_hand = 0
-        self._last_error = ""
+        self._last_error = self._fault = ""
+        self._lost_for = "the queue is full"  # why the last one was lost, in words without content
+        self._said_s, self._said_lost, self._is_told = float("-inf"), 0, False
         self._thread = threading.Thread(target=self._run, name="own-recorder", daemon=True)
         self._thread.start()
 
@@ -95,6 +106,7 @@ class Recorder:
                 self._lost,
                 self._failures,
                 self._last_error,
+                self._fault,
             )
 
     def flush(self, timeout_s: float = 5.0) -> bool:
@@ -112,7 +124,13 @@ class Recorder:
             self._give_up_at = min(self._give_up_at, time.monotonic() + timeout_s)
             self._changed.notify_all()
         self._thread.join(timeout_s + 2 * STORE_TIMEOUT_S)
-        return self.counts()
+        counts = self.counts()
+        missing = counts.lost + counts.waiting
+        if missing and not self._is_told:
+            self._is_told = True
+            log.error("%d requests were answered but not recorded: %s",
+                      missing, counts.fault or self._lost_for)  # fmt: skip
+        return counts
 
     def _run(self) -> None:
         try:
@@ -141,9 +159,11 @@ class Recorder:
                 if self._store is None:
                     self._store = self._open_store(self._project)
                 self._count(batch, self._store.add_batch(batch))
+                self._say("")
                 return
             except Exception as error:  # nothing may end this thread while there is traffic
                 self._note(error)
+                self._say(_without_content(error) if _is_passing(error) else "")
                 if not _is_passing(error):
                     return self._store_one_by_one(batch)
                 if not self._wait_to_retry():
@@ -166,7 +186,24 @@ class Recorder:
     def _note(self, error: Exception) -> None:
         with self._changed:
             self._failures += 1
-            self._last_error = str(error)
+            self._last_error, self._lost_for = str(error), _without_content(error)
+
+    def _say(self, fault: str) -> None:
+        """Log when storing begins to fail, again while it does, when it works again, and losses."""
+        with self._changed:
+            had_fault, self._fault = self._fault, fault
+            waiting, lost = len(self._queue) + self._in_hand, self._lost
+        is_due = time.monotonic() - self._said_s >= SAY_EVERY_S
+        if fault and (is_due or not had_fault):
+            log.warning("requests are answered but cannot be recorded (%d wait, %d are lost): %s",
+                        waiting, lost, fault)  # fmt: skip
+        elif had_fault and not fault:
+            log.warning("requests are recorded again (%d wait, %d are lost)", waiting, lost)
+        elif lost > self._said_lost and is_due:
+            log.warning("%d requests were not recorded so far: %s", lost, self._lost_for)
+        else:
+            return
+        self._said_s, self._said_lost = time.monotonic(), lost
 
     def _wait_to_retry(self) -> bool:
         """Wait before the next try, or until closing begins; false when it is time to give up."""
@@ -185,7 +222,7 @@ class Recorder:
             self._lost += len(batch) - stored
             self._in_hand -= len(batch)
             if result.refused:
-                self._last_error = result.refused[0]
+                self._last_error, self._lost_for = result.refused[0], "not JSON, or too large"
             self._changed.notify_all()
 
 
@@ -195,6 +232,11 @@ _NOTHING = BatchResult(0, 0, (), ())
 def _is_passing(error: Exception) -> bool:
     """Whether the error is the store's, which may pass, and not the record's, which will not."""
     return isinstance(error, StoreError) and not is_row_refused(error)
+
+
+def _without_content(error: Exception) -> str:
+    """What an error says, unless it might quote a record."""
+    return error.what if isinstance(error, StoreError) else type(error).__name__
 
 
 def _open_store(project: Project) -> TrafficStore:

@@ -193,6 +193,27 @@ def test_append_that_fails_leaves_what_was_written(
     assert [torn_tail_bytes(path) for path in tmp_path.iterdir()] == [0, 0]
 
 
+def test_append_to_a_full_disk_leaves_no_empty_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_write = os.write
+
+    def full_after_the_magic(file: int, data: bytes) -> int:
+        if bytes(data) == SEGMENT_MAGIC:
+            return real_write(file, data)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = SegmentWriter(tmp_path)
+    monkeypatch.setattr(bodies.os, "write", full_after_the_magic)
+    for _ in range(3):
+        with pytest.raises(StoreError, match="No space left"):
+            writer.append([b"lost"])
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(bodies.os, "write", real_write)
+    assert read_all(tmp_path, writer.append([b"after"])) == [b"after"]
+    writer.close()
+
+
 LIMITED = """
 import os, resource, signal, sys
 from pathlib import Path

@@ -127,6 +127,61 @@ def test_recorder_tries_again_after_an_error(project: Project, gate: Gate) -> No
     assert counts.last_error == "own.db cannot grow"
 
 
+def test_recorder_says_when_storing_fails_and_works_again(
+    project: Project, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.errors = [StoreError("own.db cannot grow")] * 5
+    gate.may_write.set()
+    with recording(project, gate) as recorder:
+        recorder.offer(make("a private text"))
+        assert recorder.flush(timeout_s=60)
+    assert caplog.messages == [
+        "requests are answered but cannot be recorded (1 wait, 0 are lost): own.db cannot grow",
+        "requests are recorded again (0 wait, 0 are lost)",
+    ]
+
+
+def test_recorder_says_again_what_goes_on_failing(
+    project: Project, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAY_EVERY_S", 0.0)
+    gate.errors = [StoreError("own.db cannot grow")] * 5
+    gate.may_write.set()
+    with recording(project, gate) as recorder:
+        recorder.offer(make())
+        assert recorder.flush(timeout_s=60)
+    assert sum("cannot be recorded" in line for line in caplog.messages) == 5
+
+
+def test_close_says_what_was_not_recorded(
+    project: Project, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.errors = [StoreError("own.db cannot grow")] * 1_000_000
+    gate.may_write.set()
+    with recording(project, gate, retry_s=3600) as recorder:
+        for n in range(600):
+            recorder.offer(make(str(n)))
+        assert recorder.close(timeout_s=0.01).fault == "own.db cannot grow"
+    assert caplog.messages[-1] == (
+        "600 requests were answered but not recorded: own.db cannot grow"
+    )
+
+
+def test_recorder_says_what_it_lost_and_nothing_of_it(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(project)
+    for n in range(3):
+        recorder.offer(replace(make(str(n)), metadata={"private": object()}))
+    recorder.offer(make("sound"))
+    counts = recorder.close(timeout_s=60)
+    assert (counts.recorded, counts.lost, counts.fault) == (1, 3, "")
+    assert caplog.messages[-1] == (
+        "3 requests were answered but not recorded: not JSON, or too large"
+    )
+    assert "private" not in caplog.text
+
+
 def test_recorder_tries_again_to_open_the_store(project: Project) -> None:
     failures = [StoreError("own.db cannot be opened")] * 2
 
