@@ -15,17 +15,20 @@ from ownweights.cli.output import json_option, print_json, say
     "--key-env", default="", metavar="NAME",
     help="Environment variable with the key that callers must show to be answered by students.",
 )  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No line a request on stderr, only what goes wrong.")
 @json_option
 @click.pass_context
 def serve(
-    ctx: click.Context, host: str | None, port: int | None, key_env: str, as_json: bool
-) -> None:
+    ctx: click.Context, host: str | None, port: int | None, key_env: str, *, quiet: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Run the gateway: OpenAI-compatible HTTP in front of teacher and students.
 
-    Prints the address once it answers; change your client's base_url to it and nothing else.
+    Prints the address once it answers; change your client's base_url to it and nothing else. Each
+    request is a line on stderr: id, workload, status, who answered, why, and how long it took.
     """
     from ownweights.core.settings import load_settings
-    from ownweights.gateway.run import run_gateway
+    from ownweights.gateway.run import logging_to_stderr, run_gateway
     from ownweights.gateway.settings import GatewaySettings
     from ownweights.teacher.serving import is_loopback
 
@@ -45,4 +48,5 @@ def serve(
         else:
             click.echo(f"{url}/v1")
 
-    run_gateway(project, settings, on_ready=on_ready)
+    with logging_to_stderr(is_quiet=quiet):
+        run_gateway(project, settings, on_ready=on_ready)

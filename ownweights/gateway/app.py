@@ -3,8 +3,9 @@
 In: HTTP from any OpenAI client. Out: the student's answer where its route allows it, else the
 teacher's, byte for byte; headers that say who answered and why; a record of each. Invariants: every
 error has OpenAI's shape (test_gateway_every_error_has_openai_shape); whatever goes wrong with a
-student, the teacher answers (test_gateway_student_error_falls_back_to_the_teacher); no key, prompt
-or answer is logged (test_gateway_logs_no_content).
+student, the teacher answers (test_gateway_student_error_falls_back_to_the_teacher); a request is
+one line in the log (test_gateway_logs_a_line_a_request), without key, prompt or answer
+(test_gateway_logs_no_content).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ownweights.core.errors import (
     OwnError,
 )
 from ownweights.core.project import Project
-from ownweights.gateway.exchange import Exchange, open_exchange
+from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
@@ -51,7 +52,7 @@ from ownweights.teacher.asgi import (
 from ownweights.teacher.serving import is_loopback
 from ownweights.teacher.wire import chunk_events, completion_body
 from ownweights.traffic.record import Record
-from ownweights.traffic.recorder import Recorder
+from ownweights.traffic.recorder import Recorder, RecorderCounts
 
 log = logging.getLogger("ownweights.gateway")
 _METHODS = {
@@ -63,6 +64,8 @@ class Keeper(Protocol):
     """Takes records without waiting; `traffic.Recorder` or a list in tests."""
 
     def offer(self, record: Record) -> bool: ...
+
+    def counts(self) -> RecorderCounts: ...
 
     def close(self, timeout_s: float = ...) -> Any: ...
 
@@ -122,6 +125,7 @@ class Gateway:
         try:
             await self._respond(scope, receive, tell)
         except HttpError as error:
+            log.info("refused %d %s", error.status, error.code)
             await send_error(send, error)
         except ClientGone:
             return
@@ -146,18 +150,28 @@ class Gateway:
 
     def _status(self) -> dict[str, Any]:
         routes = self._follow()
+        assert self._recorder is not None, "a gateway that was started has a recorder"
+        counts = self._recorder.counts()
         return {
             "status": "ready",
             "engine": self._students.state,
             "engine_fault": self._students.fault,
             "routes": {name: route.id for name, route in routes.items()},
             "route_faults": {name: str(fault) for name, fault in self._routes.faults.items()},
+            "records": {"stored": counts.recorded, "waiting": counts.waiting, "lost": counts.lost},
+            "record_fault": counts.fault or None,
         }
 
     async def _models(self, scope: Scope, send: Send) -> None:
-        upstream = self._upstream("", "")
+        workload = named_workload(scope, {})
+        route = self._follow().get(workload or "")
+        if workload is None and len(self._settings.teachers) > 1:
+            what = "there are several teachers: name the workload whose teacher you mean"
+            raise HttpError(400, what, code="workload_needed", param="x-own-workload")
+        upstream = self._upstream(route.teacher if route else "", workload or "")
         self._check_key(scope, upstream)
         status, headers, body = await self._door.fetch("/models", upstream, scope)
+        log.info("models %d", status)
         size = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [*headers, size]})
         await send({"type": "http.response.body", "body": body})
@@ -177,8 +191,7 @@ class Gateway:
             self._record(exchange)
 
     def _record(self, exchange: Exchange) -> None:
-        log.info("%s %s %s %s", exchange.id, exchange.http_status, exchange.served_by,
-                 exchange.reason)  # fmt: skip
+        log.info("%s", exchange.log_line())
         if exchange.is_stored and self._recorder is not None:
             self._recorder.offer(exchange.record())
 
@@ -251,6 +264,11 @@ class Gateway:
             what = f"the student cannot answer as asked ({param}), and there is no teacher"
             raise HttpError(400, what, code="ineligible", param=param)
         what = "no teacher is set for this request; add a [teacher.NAME] table to own.toml"
+        if self._settings.teachers:
+            what = (
+                f"none of own.toml's teachers is the one of workload {workload!r}; name one:"
+                f' [workload.{workload}] teacher = "NAME"'
+            )
         raise HttpError(502, what, code="no_teacher", kind="upstream_error")
 
     def _may_ask_students(self, scope: Scope) -> bool:

@@ -61,7 +61,7 @@ class Exchange:
 
     def overhead_ms(self) -> float:
         """Time since the request was read, less the wait for whoever answered it."""
-        return (time.perf_counter() - self.started_s - self.waited_s) * 1000
+        return self.latency_ms() - self.waited_s * 1000
 
     def headers(self) -> Headers:
         """Who answers and why, for the caller."""
@@ -87,6 +87,19 @@ class Exchange:
         self.response, self.status = None, "error"
         self.http_status, self.error = error.status, error.code
 
+    def log_line(self) -> str:
+        """The request in one line: id, workload, status, who answered, why, how long, what failed.
+
+        Nothing of it is the caller's own words: names and fields were checked.
+        """
+        words = (self.id, self.workload or "-", self.http_status, self.served_by, self.reason,
+                 f"{self.latency_ms():.0f} ms", self.error or "")  # fmt: skip
+        return " ".join(str(word) for word in words if word != "")
+
+    def latency_ms(self) -> float:
+        """Time since the request was read."""
+        return (time.perf_counter() - self.started_s) * 1000
+
     def record(self) -> Record:
         """What the traffic store keeps."""
         is_student = self.served_by == "student"
@@ -111,7 +124,7 @@ class Exchange:
             "served_by": self.served_by,
             "reason": self.reason,
             "http_status": self.http_status,
-            "latency_ms": round((time.perf_counter() - self.started_s) * 1000, 2),
+            "latency_ms": round(self.latency_ms(), 2),
             "overhead_ms": round(self.overhead_ms(), 2),
         }
         if self.error is not None:
@@ -136,14 +149,15 @@ def open_exchange(scope: Scope, raw: bytes, body: dict[str, Any]) -> Exchange:
         raw=raw,
         body=body,
         prompt_hash=workload_hash(body),
-        workload=_named_workload(scope, metadata),
+        workload=named_workload(scope, metadata),
         session=_session(scope, metadata),
         is_stored=not _flag(scope, b"x-own-no-store"),
         is_forced=_flag(scope, b"x-own-force-teacher"),
     )
 
 
-def _named_workload(scope: Scope, metadata: Mapping[str, Any]) -> str | None:
+def named_workload(scope: Scope, metadata: Mapping[str, Any]) -> str | None:
+    """The workload that the caller names, if any; HttpError 400 for what can be no name."""
     named = header(scope, b"x-own-workload")
     where = "x-own-workload" if named is not None else "metadata.workload"
     named = named if named is not None else metadata.get("workload")

@@ -53,6 +53,21 @@ def run_gateway(
         listener.close()
 
 
+@contextlib.contextmanager
+def logging_to_stderr(*, is_quiet: bool) -> Iterator[None]:
+    """Write what we log to stderr: a line a request and what fails, or only what fails."""
+    logger, handler = logging.getLogger("ownweights"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    before = logger.level
+    logger.setLevel(logging.WARNING if is_quiet else logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
 @dataclass(frozen=True, slots=True)
 class Background:
     """A gateway that runs as a program of its own; `base_url` is what an OpenAI client takes."""
@@ -79,7 +94,8 @@ def background(
     wait_engine_s: float = 120.0,
 ) -> Iterator[Background]:
     """`own serve` in the background, up and with its students loaded; stopped at the end."""
-    words = ["--project", str(project.root), "serve", "--host", host, "--port", str(port), "--json"]
+    words = ["--project", str(project.root), "serve", "--host", host, "--port", str(port), "--json",
+             "--quiet"]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "ownweights.cli", *words], stdout=subprocess.PIPE, text=True
     )

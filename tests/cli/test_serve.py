@@ -87,14 +87,21 @@ def test_serve_key_that_is_not_set_is_a_usage_error(
     assert "DOOR, which is not set" in capsys.readouterr().err
 
 
-def test_serve_answers_at_the_address_it_prints(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_serve_answers_at_the_address_it_prints(tmp_path: Path, quiet: list[str]) -> None:
     (tmp_path / "own.toml").write_text(TEACHER)
-    words = ["--project", str(tmp_path), "serve", "--port", "0", "--json"]
+    words = ["--project", str(tmp_path), "serve", "--port", "0", "--json", *quiet]
     with subprocess.Popen(
-        [sys.executable, "-m", "ownweights.cli", *words], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+        [sys.executable, "-m", "ownweights.cli", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
         told = json.loads(process.stdout.readline())
         assert httpx.get(f"{told['url']}/health", timeout=30).json() == {"status": "ok"}
+        body = {"messages": [{"role": "user", "content": "private"}]}
+        httpx.post(f"{told['base_url']}/chat/completions", json=body, timeout=30)
         process.terminate()
         assert process.wait(30) == 0
+        said = process.stderr.read()
+    assert said.count("502 teacher no_route") == (0 if quiet else 1)
+    assert "private" not in said

@@ -17,7 +17,7 @@ from ownweights.core.completer import Completer
 from ownweights.core.errors import CompleterError
 from ownweights.core.project import Project
 from ownweights.gateway import Gateway, GatewaySettings, Upstream
-from ownweights.traffic import Record
+from ownweights.traffic import Record, RecorderCounts
 from tests.fakes import Script, ScriptedTeacher
 from tests.route.samples import answer_of
 from tests.teacher.servers import running
@@ -38,6 +38,12 @@ class KeptRecords:
             self.records.append(record)
             self._changed.notify_all()
         return True
+
+    def counts(self) -> RecorderCounts:
+        return RecorderCounts(
+            offered=len(self.records), recorded=len(self.records), waiting=0, lost=0, failures=0,
+            last_error="", fault="",
+        )  # fmt: skip
 
     def close(self, timeout_s: float = 5.0) -> None:
         self.is_closed = True

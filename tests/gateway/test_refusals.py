@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.errors import SettingsError
 from ownweights.core.project import Project
 from ownweights.gateway import Gateway, GatewaySettings, Upstream
+from ownweights.traffic import Recorder
 from tests.fakes import last_user_text
 from tests.gateway.harness import Engines, Running, gateway, reason_of
 from tests.route.samples import answer_of, body_of, follow
@@ -209,6 +211,73 @@ def test_gateway_logs_no_content(
     assert "ZeroDivisionError" in ours
     for private in ("says sure", "UNSURE", "private", "sk-", "a defect in the engine"):
         assert private not in caplog.text
+
+
+def test_gateway_logs_a_line_a_request(
+    project: Project, teacher: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ownweights")
+    follow(project)
+    with gateway(project, teacher, engines=Engines(student)) as one:
+        one.until("ready")
+        for text in ("sure", "unsure"):
+            one.post(body_of(text), **NAMED)
+        one.post(body_of("never recorded"), **NAMED, x_own_force_teacher="1")
+        one.post(b"{")
+        httpx.get(f"{one.base_url}/models")
+        one.status()
+        one.kept.wait(3)
+        ids = [record.id for record in one.kept.records]
+    lines = [re.sub(r"\d+ ms", "N ms", line) for line in caplog.messages]
+    assert lines == [
+        f"{ids[0]} tickets 200 student served N ms",
+        f"{ids[1]} tickets 200 teacher below_threshold N ms",
+        f"{ids[2]} tickets 404 teacher forced N ms teacher_refused",
+        "refused 400 invalid_json",
+        "models 200",
+    ]
+
+
+def test_gateway_several_teachers_list_models_by_workload(project: Project, teacher: str) -> None:
+    teachers = {"a": Upstream("a", "http://127.0.0.1:9/v1"), "b": Upstream("b", teacher)}
+    with gateway(project, None, teachers=teachers, teacher_of={"mail": "b"}) as one:
+        url = f"{one.base_url}/models"
+        answer = httpx.get(url)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (400, "workload_needed")
+        assert error["param"] == "x-own-workload"
+        listed = httpx.get(url, headers={"x-own-workload": "mail"}).json()
+        assert [row["id"] for row in listed["data"]] == ["rented-1"]
+        for other in (
+            httpx.get(url, headers={"x-own-workload": "tickets"}),
+            one.post(asked("hello"), **NAMED),
+        ):
+            error = other.json()["error"]
+            assert (other.status_code, error["code"]) == (502, "no_teacher")
+            assert '[workload.tickets] teacher = "NAME"' in error["message"]
+
+
+def test_gateway_says_that_it_cannot_record_and_answers(
+    project: Project, teacher: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.database_path.mkdir(parents=True)
+    recorder = Recorder(project, retry_s=0.01)
+    upstreams = {"main": Upstream("main", teacher)}
+    settings = GatewaySettings(teachers=upstreams, default_teacher="main")
+    app = Gateway(project, settings, start_engine=Engines(), recorder=recorder)
+    with running(app) as url:
+        first = httpx.get(f"{url}/ready").json()
+        assert (first["records"]["lost"], first["record_fault"]) == (0, None)
+        answer = httpx.post(f"{url}/v1/chat/completions", json=asked("hello"))
+        assert answer.status_code == 200
+        while not (status := httpx.get(f"{url}/ready").json())["record_fault"]:
+            continue
+        assert "own.db" in status["record_fault"]
+        assert status["records"] == {"stored": 0, "waiting": 1, "lost": 0}
+        recorder.close(timeout_s=0.01)
+        assert httpx.get(f"{url}/ready").json()["records"]["lost"] == 1
+    assert "cannot be recorded" in caplog.text
+    assert caplog.messages[-1].startswith("1 requests were answered but not recorded")
 
 
 def test_gateway_own_defect_is_an_error_in_shape(
