@@ -23,10 +23,13 @@ def route() -> None:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """Print the active route of every workload that has one."""
+    """Print the active route of every workload that has one, and warn of what it cannot use."""
+    from ownweights.core.artefact import open_artefact
+    from ownweights.core.errors import OwnError
     from ownweights.route import read_active
 
-    routes, faults = read_active(project_of(ctx))
+    project = project_of(ctx)
+    routes, faults = read_active(project)
     rows = [
         {
             "workload": name, "route": one.id, "student": one.student_id,
@@ -37,6 +40,11 @@ def status(ctx: click.Context, as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="no route: every request goes to the teacher")
     for name, fault in faults.items():
         say(f"warning: {name} goes to the teacher, for its route cannot be followed: {fault}")
+    for name, one in routes.items():
+        try:
+            open_artefact(project.kind_dir("student"), one.student_id, "student", verify=True)
+        except OwnError as fault:
+            say(f"warning: {name} goes to the teacher, for its student cannot be loaded: {fault}")
 
 
 @route.command()

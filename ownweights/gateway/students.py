@@ -2,26 +2,33 @@
 
 In: the student ids that the active routes name. Out: completions, or a CompleterError while there
 is no engine, so that the caller falls back to the teacher. The gateway never waits for an engine.
-Invariants: a dead engine is restarted, each time later (test_students_restart_a_dead_engine); an
-engine is stopped only when nobody waits for it (test_students_swap_lets_requests_finish).
+Invariants: a dead engine is restarted, each time later (test_students_restart_a_dead_engine); a
+student that did not load is tried again when its files change
+(test_students_load_again_what_was_mended); an engine is stopped only when nobody waits for it
+(test_students_swap_lets_requests_finish).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from ownweights.core.artefact import read_card
 from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.completer import Completer
 from ownweights.core.errors import CompleterError, CompleterTimeout, OwnError
 from ownweights.core.project import Project
 from ownweights.dataset.prune import PruneRule, apply_prune
 from ownweights.route import Route, plain_messages
+from ownweights.weights.base import resolve_base
 
+log = logging.getLogger("ownweights.gateway")
 LOOK_S = 0.5  # how often a quiet engine is asked whether it lives
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 SETTLED_S = 60.0  # an engine that lived so long has its failures forgotten
@@ -42,6 +49,7 @@ class Engine(Protocol):
 
 
 StartEngine = Callable[[Project, Sequence[str]], Engine]
+FileMarks = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(eq=False)
@@ -50,6 +58,7 @@ class _Running:
 
     engine: Engine
     student_ids: frozenset[str]
+    files: FileMarks = ()  # of the students, as they were before it loaded them
     since_s: float = field(default_factory=time.monotonic)
     num_waiting: int = 0
     completers: dict[str, Completer] = field(default_factory=dict)
@@ -150,11 +159,17 @@ class Students:
             if running is not None:
                 self._retire(running)
             self.state, self.fault = "off", None
-        elif running is None or not self._wanted <= running.student_ids:
+        elif running is None or not self._wanted <= running.student_ids or self._is_mended(running):
             await self._start()
+
+    def _is_mended(self, running: _Running) -> bool:
+        """Whether a student that is wanted did not load, and files have changed since."""
+        missing = self._wanted & running.engine.failures.keys()
+        return bool(missing) and file_marks(self._project, running.student_ids) != running.files
 
     async def _start(self) -> None:
         wanted, self.state = self._wanted, "loading"
+        files = file_marks(self._project, wanted)
         self._starting = asyncio.ensure_future(
             asyncio.to_thread(self._start_engine, self._project, sorted(wanted))
         )
@@ -167,14 +182,24 @@ class Students:
         self._starting = None
         if self._running is not None:
             self._retire(self._running)
-        self._running = _Running(engine, wanted)
+        self._running = _Running(engine, wanted, files)
         faults = [f"student {name}: {why}" for name, why in engine.failures.items()]
-        self.state, self.fault = "ready", "; ".join(faults) or None
+        self.state = "ready"
+        self._say("; ".join(faults) or None)
         self._changed.set()
 
     def _fail(self, fault: str) -> None:
-        self.state, self.fault = "down", fault
+        self.state = "down"
+        self._say(fault)
         self._num_failures += 1
+
+    def _say(self, fault: str | None) -> None:
+        """Keep what is wrong, and log it when it is new."""
+        if fault is not None and fault != self.fault:
+            log.warning("the teacher answers where students do not: %s", fault)
+        elif fault is None and self.fault is not None:
+            log.warning("all students are loaded again")
+        self.fault = fault
 
     def _retire(self, running: _Running) -> None:
         self._retired.add(running)
@@ -188,6 +213,33 @@ class Students:
                 await completer.close()
         with contextlib.suppress(Exception):
             await asyncio.to_thread(running.engine.stop)
+
+
+def file_marks(project: Project, student_ids: Iterable[str]) -> FileMarks:
+    """Name, change time and size of every file that students are made of, their bases' too."""
+    marks: list[tuple[str, int, int]] = []
+    for student_id in sorted(student_ids):
+        folder = project.kind_dir("student") / student_id
+        for path in [*_files_in(folder), *_files_in(_base_of(project, folder))]:
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                marks.append((str(path), found.st_ctime_ns, found.st_size))
+    return tuple(marks)
+
+
+def _files_in(folder: Path | None) -> list[Path]:
+    try:
+        return sorted(folder.iterdir()) if folder is not None else []
+    except OSError:
+        return []
+
+
+def _base_of(project: Project, student: Path) -> Path | None:
+    try:
+        identity = read_card(student)["identity"]
+        return resolve_base(project, str(identity["base_name"]))
+    except (OwnError, OSError, KeyError, TypeError):
+        return None
 
 
 def student_request(route: Route, body: dict[str, Any]) -> ChatRequest:

@@ -10,7 +10,7 @@ import pytest
 from ownweights.cli.app import run
 from ownweights.core.project import Project
 from ownweights.route import active_dir, active_id, active_routes
-from tests.route.samples import follow, make_verdict
+from tests.route.samples import follow, make_artefact, make_verdict
 
 
 @pytest.fixture
@@ -92,6 +92,18 @@ def test_route_status_warns_of_a_route_that_cannot_be_followed(
     route.path.unlink()
     assert own(project, "status") == 0
     assert "warning: tickets goes to the teacher" in capsys.readouterr().err
+
+
+def test_route_status_warns_of_a_damaged_student(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = make_artefact(project, "student")
+    follow(project, student_id=student.id)
+    assert own(project, "status") == 0
+    assert "warning" not in capsys.readouterr().err
+    (student.path / "file.txt").write_text("changed")
+    assert own(project, "status") == 0
+    assert "its student cannot be loaded" in capsys.readouterr().err
 
 
 def test_route_unreadable_pointer_is_told_and_mended(

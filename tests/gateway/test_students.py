@@ -18,7 +18,7 @@ from ownweights.core.errors import (
     Ineligible,
 )
 from ownweights.core.project import Project
-from ownweights.gateway.students import Students, student_request
+from ownweights.gateway.students import Students, file_marks, student_request
 from tests.fakes import ScriptedTeacher
 from tests.gateway.harness import Engines, FakeEngine, sure
 from tests.route.samples import STUDENT, SYSTEM, body_of, drop_rule, route_of
@@ -41,11 +41,13 @@ async def until(is_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def use(engines: Any, steps: Callable[[Students], Awaitable[Any]]) -> Any:
+def use(
+    engines: Any, steps: Callable[[Students], Awaitable[Any]], project: Project = PROJECT
+) -> Any:
     """What the steps make of students, which are closed afterwards."""
 
     async def whole() -> Any:
-        students = Students(PROJECT, engines)
+        students = Students(project, engines)
         try:
             return await steps(students)
         finally:
@@ -296,6 +298,78 @@ def test_students_failures_of_single_students_are_told() -> None:
         return students.fault
 
     assert use(engines, steps) == f"student {OTHER}: adapter is damaged"
+
+
+def test_students_load_again_what_was_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Project(tmp_path).kind_dir("student") / OTHER
+    folder.mkdir(parents=True)
+    (folder / "adapter.safetensors").write_bytes(b"damaged")
+    looks: list[Any] = []
+    monkeypatch.setattr(
+        "ownweights.gateway.students.file_marks",
+        lambda *given: looks.append(file_marks(*given)) or looks[-1],
+    )
+    engines = Engines(sure("yes"))
+    engines.failures = {OTHER: "adapter is damaged"}
+
+    async def steps(students: Students) -> None:
+        students.want(frozenset({STUDENT, OTHER}))
+        await until(lambda: len(looks) > 5)
+        assert len(engines.started) == 1  # nothing changed, so nothing is tried
+        engines.failures = {}
+        (folder / "adapter.safetensors").write_bytes(b"mended")
+        await until(lambda: len(engines.started) == 2 and students.state == "ready")
+        assert students.fault is None
+        assert (await students.complete(ROUTE, body_of())).text == "yes"
+        await until(lambda: engines.started[0].num_stops == 1)
+
+    use(engines, steps, Project(tmp_path))
+    assert caplog.messages == [
+        f"the teacher answers where students do not: student {OTHER}: adapter is damaged",
+        "all students are loaded again",
+    ]
+
+
+def test_students_reload_that_fails_keeps_the_engine_and_is_tried_again(tmp_path: Path) -> None:
+    engines = Engines(sure("yes"))
+    engines.failures = {OTHER: "it is gone"}
+
+    async def steps(students: Students) -> str | None:
+        students.want(frozenset({STUDENT, OTHER}))
+        await until(lambda: students.state == "ready")
+        engines.fails, engines.failures = [OSError()] * 3, {}
+        (Project(tmp_path).kind_dir("student") / OTHER).mkdir(parents=True)
+        (Project(tmp_path).kind_dir("student") / OTHER / "card.json").write_text("{}")
+        await until(lambda: students.state == "down")
+        assert (await students.complete(ROUTE, body_of())).text == "yes"
+        await until(lambda: students.state == "ready" and len(engines.started) == 2)
+        return students.fault
+
+    assert use(engines, steps, Project(tmp_path)) is None
+    assert len(engines.wanted) == 5
+
+
+def test_file_marks_change_with_the_student_and_its_base(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    student, base = project.kind_dir("student") / STUDENT, project.kind_dir("base") / "mine"
+    seen = [file_marks(project, [STUDENT])]
+    for path, text in (
+        (base / "config.json", "{}"),
+        (student / "card.json", "[]"),
+        (student / "card.json", '{"id": 1, "kind": 2, "files": {}, "identity": 3}'),
+        (student / "card.json",
+         '{"id": 1, "kind": 2, "files": {}, "identity": {"base_name": "mine"}}'),
+        (base / "model.safetensors", "x"),
+        (student / "adapter.safetensors", "x"),
+    ):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        seen.append(file_marks(project, [STUDENT]))
+    assert seen[0] == seen[1] == ()
+    assert len(set(seen)) == len(seen) - 1
+    assert file_marks(project, [STUDENT]) == seen[-1]
 
 
 def complete_with(completer: Any, route: Any = ROUTE) -> Completion:
