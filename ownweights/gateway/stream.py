@@ -158,5 +158,6 @@ def _settle(exchange: Exchange, content: bytes) -> None:
         with contextlib.suppress(HttpError):
             body = whole_answer(content)
     choices = body.get("choices") if body else None
-    is_whole = bool(choices) and all(c.get("finish_reason") for c in choices or ())
+    ends = [c.get("finish_reason") if isinstance(c, dict) else None for c in choices or ()]
+    is_whole = bool(ends) and all(ends)
     exchange.settle(body, is_whole=is_whole and exchange.error is None)

@@ -470,6 +470,16 @@ def test_forward_whole_answer_to_a_stream_passes(project: Project) -> None:
         assert one.kept.wait().answer_text == "fine"
 
 
+def test_forward_odd_choice_of_a_whole_answer_to_a_stream_is_recorded(project: Project) -> None:
+    body = completion("fine")
+    body["choices"] += [5]
+    script = json_answer(json.dumps(body).encode())
+    with talking(script) as talk, gateway(project, talk.base_url) as one:
+        assert one.post(asked("a", stream=True)).json() == body
+        record = one.kept.wait()
+        assert (record.status, record.response) == ("partial", body)
+
+
 def leave_early(talk: Talk, url: str, body: dict[str, Any], *, after_first: bool) -> None:
     """Ask, and close the connection before the answer is whole."""
     client = httpx.Client(timeout=WAIT_S)
