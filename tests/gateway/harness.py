@@ -17,12 +17,14 @@ from ownweights.core.completer import Completer
 from ownweights.core.errors import CompleterError
 from ownweights.core.project import Project
 from ownweights.gateway import Gateway, GatewaySettings, Upstream
+from ownweights.teacher.wire import sse_event
 from ownweights.traffic import Record, RecorderCounts
 from tests.fakes import Script, ScriptedTeacher
 from tests.route.samples import answer_of
 from tests.teacher.servers import running
 
 WAIT_S = 30.0
+DONE = b"data: [DONE]\n\n"
 
 
 class KeptRecords:
@@ -173,3 +175,18 @@ def gateway(
     with running(app) as url:
         yield Running(url, kept, engines)
     assert kept.is_closed
+
+
+def chunk(text: str, reason: str | None = None) -> bytes:
+    """One event of a streamed answer."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+    return sse_event({"model": "rented-1", "choices": [choice]})
+
+
+WHOLE = (chunk("a "), chunk("b"), chunk("", "stop"), DONE)  # a streamed answer: "a b"
+
+
+def error_code(answer: httpx.Response) -> str:
+    """The status of an error answer and its code; its shape is checked."""
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    return f"{answer.status_code} {answer.json()['error']['code']}"
