@@ -89,6 +89,23 @@ def test_gateway_outlives_its_engine(project: Project) -> None:
         assert reason_of(ask(one)) in ("served", "below_threshold")
 
 
+def test_gateway_takes_a_student_back_that_was_mended(project: Project) -> None:
+    with background(project) as one:
+        (folder,) = project.kind_dir("student").iterdir()
+        weights = next(folder.glob("*.safetensors"))
+        good = weights.read_bytes()
+        weights.write_bytes(good[:-1])
+        (child,) = children_of(one.process.pid)
+        os.kill(child, signal.SIGKILL)
+        while f"student {folder.name}" not in str(one.status()["engine_fault"]):
+            assert ask(one).status_code == 200
+        assert reason_of(ask(one)) == "student_error"
+        weights.write_bytes(good)
+        while one.status()["engine_fault"]:
+            assert ask(one).status_code == 200
+        assert reason_of(ask(one)) in ("served", "below_threshold")
+
+
 def test_gateway_that_is_killed_takes_its_engine_with_it(project: Project) -> None:
     with background(project) as one:
         (child,) = children_of(one.process.pid)
