@@ -127,6 +127,7 @@ def verify(ctx: click.Context, repair: bool, as_json: bool) -> int:
             f"{report.records} records in {report.segments} segments"
             f" ({report.body_bytes:,} bytes): {len(report.damaged)} damaged"
             + (f", {report.repaired} taken out" if repair else "")
+            + (f", {report.freed_bytes:,} bytes freed" if report.freed_bytes else "")
         )
     return 0 if report.is_sound or repair else EXIT_ERROR
 

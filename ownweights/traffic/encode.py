@@ -64,6 +64,11 @@ def decode_bodies(
     return request, response
 
 
+def part_hash(raw: bytes) -> str:
+    """The hash under which a shared part is stored."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
 def content_hash(request: Mapping[str, Any], response: Mapping[str, Any] | None) -> str:
     """A hash that two records share exactly when request and response are equal as JSON."""
     try:
@@ -100,7 +105,7 @@ def _take(value: Any, path: Path, parts: dict[str, bytes], paths: list[tuple[Pat
     raw = encode_json(value)
     if len(raw) < MIN_PART_BYTES:
         return value
-    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    digest = part_hash(raw)
     parts[digest] = raw
     paths.append((path, digest))
     return None

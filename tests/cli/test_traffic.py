@@ -136,7 +136,7 @@ def test_traffic_verify_fails_on_damage_until_repaired(own: Shell, file: Path) -
     (segment,) = Project(own.folder).bodies_dir.iterdir()
     segment.write_bytes(segment.read_bytes()[:-1])
     out, errors = own("verify", code=1)
-    assert out.count("\n") == 3
+    assert [row[:6] for row in out.splitlines()] == ["record"] * 3 + ["shared"]
     assert "body segment " in out
     assert len(own.json("verify", code=1)[0]["damaged"]) == 3
     assert own("verify", "--repair")[1].endswith("3 damaged, 3 taken out\n")
