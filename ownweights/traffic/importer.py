@@ -3,8 +3,8 @@
 In: JSON lines, plain or gzip, in our chat format `{id, request, response, metadata}` or OpenAI's
 fine-tuning format `{messages: [..., assistant], tools}`. Out: Records in the store and an
 ImportReport. A bad line is skipped and counted by reason, never a reason to stop; a file without a
-single chat is refused. Importing again adds nothing, and an import that was cut off is completed by
-running it again (test_import_again_adds_nothing).
+single chat, or without one in its first 10,000 lines, is refused. Importing again adds nothing, and
+an import that was cut off is completed by running it again (test_import_again_adds_nothing).
 
 Reasons to skip: broken_json, undecodable, not_object, broken_gzip, oversize (a line over
 MAX_LINE_BYTES), not_chat, wrong_roles, bad_messages, no_answer, empty_answer, bad_workload,
@@ -34,7 +34,7 @@ from ownweights.traffic.workload import check_workload_name, user_text
 
 MAX_LINE_BYTES = 32 * 2**20
 _MAX_ERRORS = 5
-_NOT_CHAT_PATIENCE = 20  # lines without one chat after which a file is refused
+_NOT_CHAT_PATIENCE = 10_000  # lines without one chat: the file is something else, however long
 _BATCH_BYTES = 8 * 2**20
 _ANSWER_FIELDS = ("tool_calls", "function_call", "refusal", "audio")
 _MOJIBAKE = re.compile("[\u0080-\u009f\ufffd]|[\u00c2\u00c3][\u00a0-\u00bf]|\u00e2\u20ac")
@@ -149,6 +149,8 @@ class _Import:
         if report.read and report.read > sum(report.skipped.get(reason, 0) for reason in hopeless):
             return
         first = report.first_errors[0] if report.first_errors else "it is empty"
+        if report.read == _NOT_CHAT_PATIENCE:
+            first = f"none of its first {report.read:,} lines is a chat; {first}"
         raise InputError(
             f"this is not chat traffic: {first}",
             where=str(self._path),

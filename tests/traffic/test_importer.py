@@ -333,10 +333,20 @@ def test_import_refuses_a_file_without_a_chat(
 def test_import_gives_up_early_on_a_file_without_a_chat(
     store: TrafficStore, tmp_path: Path
 ) -> None:
-    lines: list[Any] = [{"question": "?"}] * 20
-    with pytest.raises(InputError, match="not chat traffic"):
+    lines: list[Any] = [b"?"] * 10_000
+    with pytest.raises(InputError, match="none of its first 10,000 lines is a chat; line 1: not"):
         bring(store, tmp_path, [*lines, line(1)])
-    assert bring(store, tmp_path, [*lines[1:], line(1)]).added == 1
+    assert store.count() == 0
+    report = bring(store, tmp_path, [*lines[1:], line(1)])
+    assert (report.added, report.skipped) == (1, {"broken_json": 9_999})
+
+
+@pytest.mark.parametrize("junk", [b"junk", {"question": "?"}, b"[]", b"\xff"])
+def test_import_skips_junk_at_the_head_of_a_good_file(
+    store: TrafficStore, tmp_path: Path, junk: Any
+) -> None:
+    report = bring(store, tmp_path, [*[junk] * 40, *(line(n) for n in range(300))])
+    assert (report.read, report.added, sum(report.skipped.values())) == (340, 300, 40)
 
 
 def test_import_does_not_call_unusable_chats_no_traffic(
