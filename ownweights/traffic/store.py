@@ -24,6 +24,7 @@ from ownweights.core.project import Project
 from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
 from ownweights.traffic.encode import (
     EncodedBodies,
+    check_depth,
     decode_bodies,
     decode_stored,
     encode_bodies,
@@ -445,6 +446,7 @@ def _encode_all(records: Sequence[Record]) -> tuple[list[_Draft], list[str]]:
         name = f"record {record.source_id or record.id}"
         try:
             bodies = encode_bodies(record.request, record.response)
+            check_depth(record.metadata)
             draft = _Draft(record, bodies, encode_json(record.metadata).decode())
         except (TypeError, ValueError, RecursionError) as error:
             refused.append(f"{name} is not JSON: {error}")

@@ -11,6 +11,7 @@ import pytest
 from ownweights.cli.main import main
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
+from tests.traffic.odd import odd_records
 from tests.traffic.samples import answer, line, make, write_lines
 
 
@@ -83,6 +84,16 @@ def test_traffic_list_shows_the_newest_first(own: Shell, file: Path) -> None:
     assert out.split("\n")[0].split() == [
         "id", "at", "workload", "session", "role", "status", "model", "asks"
     ]  # fmt: skip
+
+
+def test_traffic_shows_whatever_was_recorded(own: Shell) -> None:
+    records = odd_records()
+    with TrafficStore.open(Project(own.folder)) as store:
+        store.add(records)
+    assert len(own.json("list", "--limit", 5_000)) == len(records)
+    for record in records[::23]:
+        out, _ = own("show", record.id)
+        assert record.id in out
 
 
 def test_traffic_list_of_nothing_says_so(own: Shell, file: Path) -> None:

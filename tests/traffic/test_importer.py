@@ -15,7 +15,7 @@ import pytest
 from ownweights.core import jsonl
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
-from ownweights.traffic import TrafficStore, import_file, importer
+from ownweights.traffic import TrafficStore, chat, import_file, importer
 from ownweights.traffic import store as store_module
 from ownweights.traffic.importer import ImportReport
 from tests.traffic.samples import (
@@ -130,6 +130,9 @@ def test_import_takes_a_tool_call_for_an_answer(store: TrafficStore, tmp_path: P
         (line(3, response=answer(" \n")), "empty_answer", "the answer is empty"),
         (line(3, response=answer(None)), "empty_answer", "the answer is empty"),
         (line(3, response=answer([])), "empty_answer", "the answer is empty"),
+        (line(3, response=answer([{"type": "text", "text": ""}])), "empty_answer", "is empty"),
+        (line(3, metadata={"a": json.loads("[" * 300 + "]" * 300)}), "broken_json",
+         "nested deeper than 200 levels"),
         (line(3, response=answer(7)), "bad_messages", "the answer's content is neither text nor"),
         (line(3, metadata={"workload": "../x"}), "bad_workload",
          "workload: '../x' cannot name a workload"),
@@ -249,7 +252,8 @@ def test_import_gives_the_same_ids_everywhere(tmp_path: Path) -> None:
     ("at", "created", "expected"),
     [
         (1_700_000_000.5, 5, 1_700_000_000.5), (None, 1_600_000_000, 1_600_000_000.0),
-        (-1, None, None), (True, None, None), ("x", 2**60, None), (0, float("1e300"), None),
+        (-1, None, None), (True, None, None), ("x", 2**60, None),
+        (2**37.9, None, None), (0, float("1e300"), None),
     ],
 )  # fmt: skip
 def test_import_believes_a_time_that_can_be(
@@ -299,7 +303,8 @@ def test_import_reasons_are_those_of_the_documents() -> None:
     if not page.exists():
         pytest.skip("the documents are not here")
     told = set(re.findall(r"^\| `(\w+)` \|", page.read_text("utf-8"), re.M))
-    used = re.findall(r'(?:_Skip\(|skip\()"(\w+)"', inspect.getsource(importer))
+    source = inspect.getsource(importer) + inspect.getsource(chat)
+    used = re.findall(r'(?:_Skip|skip|Fault)\("(\w+)"', source)
     assert told == {*used, *get_args(jsonl.Fault)} - {"too_long"}
 
 
