@@ -90,8 +90,8 @@ def rehearse(plan: Plan, *, serve: bool, as_json: bool) -> bool:
     project = rehearsal.open_folder(plan)
     path = rehearsal.traffic_file(plan, project)
     with contextlib.ExitStack() as stack:
-        teacher_url = stack.enter_context(rehearsal.replayed_teacher(path, plan.seed))
         workload, figures.records = rehearsal.import_traffic(project, path, plan)
+        teacher_url = stack.enter_context(rehearsal.replayed_teacher(path, plan.seed))
         rehearsal.write_settings(project, plan, workload, teacher_url)
         dataset = prepare(project, plan, workload, figures)
         gateway: Background | None = None

@@ -74,13 +74,15 @@ def list_(ctx: click.Context, *, limit: int, as_json: bool, **only: Any) -> None
 @click.pass_context
 def show(ctx: click.Context, record_id: str, as_json: bool) -> None:
     """One record: its conversation and answer. The beginning of ID will do."""
+    from ownweights.traffic import messages_of
+
     with _open_store(ctx) as store:
         record = _find(store, record_id)
     if as_json:
         print_json(record)
         return
     print_rows([{k: v for k, v in _summary(record).items() if k != "asks"}])
-    for message in (*record.request.get("messages", ()), record.message):
+    for message in (*messages_of(record.request), record.message):
         click.echo(f"\n[{message.get('role', 'nobody')}]")
         click.echo(_told(message))
 
@@ -127,6 +129,7 @@ def verify(ctx: click.Context, repair: bool, as_json: bool) -> int:
             f"{report.records} records in {report.segments} segments"
             f" ({report.body_bytes:,} bytes): {len(report.damaged)} damaged"
             + (f", {report.repaired} taken out" if repair else "")
+            + (f", {report.freed_bytes:,} bytes freed" if report.freed_bytes else "")
         )
     return 0 if report.is_sound or repair else EXIT_ERROR
 

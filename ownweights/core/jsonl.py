@@ -30,6 +30,14 @@ Fault = Literal["broken_json", "undecodable", "not_object", "too_long", "broken_
 
 
 @dataclass(frozen=True, slots=True)
+class _Damage:
+    """Where a stream broke: why, and the bytes since the last newline."""
+
+    error: Exception
+    pending: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line of a file: `value` when it is a JSON object, else `fault` and `what` went wrong."""
 
@@ -43,15 +51,16 @@ class Line:
 def read_jsonl(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
     """Each non-blank line of a file, in order; a gzip file is known by its first bytes.
 
-    A damaged gzip stream ends with a Line of fault `broken_gzip`; what came before it is kept.
+    A damaged gzip stream ends with a Line of fault `broken_gzip`; what came before it is kept, and
+    so is a last line that lacks no more than its newline.
     Raises: InputError when the file cannot be opened
     """
     with _open(path) as file:
         is_gzip = file.peek(2)[:2] == _GZIP_MAGIC
         source = gzip.GzipFile(fileobj=file) if is_gzip else file
         for number, raw in enumerate(_raw_lines(source, max_line_bytes), start=1):
-            if isinstance(raw, Exception):
-                yield Line(number, None, "broken_gzip", f"the gzip stream is damaged: {raw}")
+            if isinstance(raw, _Damage):
+                yield from _lines_at_damage(number, raw)
             elif raw is None:
                 yield Line(number, None, "too_long", f"longer than {max_line_bytes:,} bytes")
             elif raw.strip():
@@ -102,6 +111,13 @@ def encode_json(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+def _lines_at_damage(number: int, damage: _Damage) -> list[Line]:
+    last = parse_line(number, damage.pending)
+    whole = [last] if last.fault is None else []
+    what = f"the gzip stream is damaged: {damage.error}"
+    return [*whole, Line(number + len(whole), None, "broken_gzip", what)]
+
+
 def _refuse_lone_surrogates(raw: bytes) -> None:
     try:
         value = json.loads(raw)
@@ -119,7 +135,7 @@ def _open(path: Path) -> BufferedReader:
 
 def _raw_lines(
     file: BufferedReader | gzip.GzipFile, max_line_bytes: int
-) -> Iterator[bytes | Exception | None]:
+) -> Iterator[bytes | _Damage | None]:
     """The bytes between newlines; None for a line over the limit; at the end, what broke."""
     pending: list[bytes] = []
     pending_bytes = 0
@@ -127,7 +143,7 @@ def _raw_lines(
         try:
             chunk = file.read1(_CHUNK_BYTES)  # unlike read, loses nothing before an error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield error
+            yield _Damage(error, b"".join(pending))
             return
         if not chunk:
             break

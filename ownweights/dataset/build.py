@@ -210,8 +210,12 @@ def _write(draft: Path, splits: dict[str, list[Example]], removed: Sequence[Remo
 
 
 def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    with path.open("wb") as file:
-        file.writelines(canonical_json(line) + b"\n" for line in lines)
+    try:
+        with path.open("wb") as file:
+            file.writelines(canonical_json(line) + b"\n" for line in lines)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say which file it was
+        raise
 
 
 def _silent(done: float, total: float | None, stage: str) -> None:

@@ -1,8 +1,9 @@
 """What a request asks, as text: the parts of a chat body that splitting and comparing look at.
 
-In: an OpenAI chat body (already checked by core.chat). Out: plain text. A single-turn request is
-its last user message; a longer one is the whole conversation. System prompts never count, since
-every request of a workload may share one (test_comparison_text_leaves_out_the_system_prompt).
+In: an OpenAI chat body that was checked; `first_user_text` takes any. Out: plain text. A
+single-turn request is its last user message; a longer one is the whole conversation. System prompts
+never count, since every request of a workload may share one
+(test_comparison_text_leaves_out_the_system_prompt).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ownweights.dataset.normalise import normalise_prompt
-from ownweights.traffic.workload import content_text
+from ownweights.traffic.workload import content_text, messages_of
 
 SYSTEM_ROLES = ("system", "developer")
 MAX_COMPARED_CHARS = 4_000
@@ -21,7 +22,7 @@ MAX_COMPARED_CHARS = 4_000
 def first_user_text(body: Mapping[str, Any]) -> str:
     """The text of the first user message; empty where there is none."""
     return next(
-        (content_text(m.get("content")) for m in body["messages"] if m.get("role") == "user"), ""
+        (content_text(m.get("content")) for m in messages_of(body) if m.get("role") == "user"), ""
     )
 
 

@@ -6,7 +6,7 @@ depends on the reason, because certify and test stand for all requests:
     ASKED     the request shows it: the teacher keeps such requests     │ certify and test
     ANSWERED  only the answer shows it: the student may be asked such   │ keep them
               a request, and nothing it says can be judged right        │
-    LOST      no whole request, or no answer of a teacher's             │ no split keeps them
+    LOST      no whole chat, or no answer of a teacher's                │ no split keeps them
 
 All are counted on the dataset's card. Invariant: no record of certify or test that a student might
 be asked disappears (test_build_dataset_keeps_held_out_requests_whole).
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ownweights.traffic.chat import answer_fault, messages_fault
 from ownweights.traffic.record import Record
 from ownweights.traffic.workload import content_text
 
@@ -24,7 +25,7 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 ASKED = ("tools_offered", "tool_loop", "not_text_request")
 ANSWERED = ("truncated", "filtered", "tool_call", "no_text", "empty")
-LOST = ("no_user_message", "too_large", "error", "by_student")
+LOST = ("bad_messages", "wrong_roles", "no_user_message", "too_large", "error", "by_student")
 HELD_OUT_ONLY = (*ASKED, *ANSWERED)
 
 
@@ -45,8 +46,8 @@ def answered_reason(record: Record) -> str | None:
         return "truncated"
     if record.message.get("tool_calls") or record.message.get("function_call"):
         return "tool_call"
-    text = record.answer_text
-    if text is None:
+    text, fault = record.answer_text, answer_fault(record.response)
+    if text is None or (fault is not None and fault.reason != "empty_answer"):
         return "no_text"
     return None if text.strip() else "empty"
 
@@ -56,10 +57,14 @@ def _lost_reason(record: Record, max_message_bytes: int) -> str | None:
         return "error"
     if record.role == "student":
         return "by_student"
-    messages: Sequence[Mapping[str, Any]] = [*record.request["messages"], record.message]
-    if any(_num_bytes(content_text(m.get("content"))) > max_message_bytes for m in messages):
+    fault = messages_fault(record.request.get("messages"))
+    if fault is not None:
+        return fault.reason
+    asked: Sequence[Mapping[str, Any]] = record.request["messages"]
+    texts = [content_text(message.get("content")) for message in (*asked, record.message)]
+    if any(_num_bytes(text) > max_message_bytes for text in texts):
         return "too_large"
-    return None if any(message.get("role") == "user" for message in messages) else "no_user_message"
+    return None if any(message["role"] == "user" for message in asked) else "no_user_message"
 
 
 def _asked_reason(body: Mapping[str, Any]) -> str | None:
@@ -76,7 +81,9 @@ def _asked_reason(body: Mapping[str, Any]) -> str | None:
 def _has_other_parts(content: Any) -> bool:
     if content is None or isinstance(content, str):
         return False
-    return any(part.get("type") != "text" for part in content)
+    return any(
+        part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content
+    )
 
 
 def _num_bytes(text: str) -> int:

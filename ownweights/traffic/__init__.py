@@ -12,6 +12,7 @@ from ownweights.traffic.store import TrafficStore, WorkloadStats
 from ownweights.traffic.workload import (
     check_workload_name,
     content_text,
+    messages_of,
     system_texts,
     user_text,
     workload_hash,
@@ -28,6 +29,7 @@ __all__ = [
     "content_text",
     "import_file",
     "make_record",
+    "messages_of",
     "system_texts",
     "user_text",
     "workload_hash",

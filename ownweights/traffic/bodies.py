@@ -10,7 +10,8 @@ A segment has one writer process and is never written again once that process is
 addressed by segment, offset of its block, and number in the block, and only blocks that were
 written whole are ever addressed, so a tail torn by a crash is never read
 (test_segment_with_torn_tail_keeps_whole_blocks). Every block carries a checksum: damage is found,
-not returned (test_read_block_finds_a_flipped_byte).
+not returned (test_read_block_finds_a_flipped_byte). What fails leaves nothing behind
+(test_append_that_fails_leaves_nothing_behind).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import secrets
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +50,21 @@ class Place:
 
 
 class SegmentWriter:
-    """Appends blocks to a segment of its own; a new one begins when it is full or after a fork."""
+    """Appends blocks to a segment of its own; a new one begins when it is full or after a fork.
 
-    def __init__(self, bodies_dir: Path, *, max_segment_bytes: int = MAX_SEGMENT_BYTES) -> None:
+    `on_new` is told the name of each segment before the first block is in it.
+    """
+
+    def __init__(
+        self,
+        bodies_dir: Path,
+        *,
+        max_segment_bytes: int = MAX_SEGMENT_BYTES,
+        on_new: Callable[[str], object] = lambda segment: None,
+    ) -> None:
         self._bodies_dir = bodies_dir
         self._max_segment_bytes = max_segment_bytes
+        self._on_new = on_new
         self._file: int | None = None
         self._pid = 0
         self._end_bytes = 0
@@ -61,26 +72,53 @@ class SegmentWriter:
         self.segment = ""
 
     def append(self, items: Sequence[bytes]) -> list[Place]:
-        """Write the items; where each one lies. A failed write leaves no trace that is addressed.
+        """Write the items; where each one lies. A failed write leaves none of them.
 
         Raises: StoreError when the disk is full or cannot be written
         """
         places: list[Place] = []
-        for block in _blocks_of(items):
-            offset_bytes = self._append_block(block)
-            places += [Place(self.segment, offset_bytes, item) for item in range(len(block))]
+        try:
+            for block in _blocks_of(items):
+                offset_bytes = self._append_block(block)
+                places += [Place(self.segment, offset_bytes, item) for item in range(len(block))]
+        except StoreError:
+            self.take_back(places)
+            raise
         return places
+
+    def take_back(self, places: Sequence[Place]) -> None:
+        """Free what the last append wrote; nothing may refer to it, now or ever."""
+        starts: dict[str, int] = {}
+        for place in places:
+            starts.setdefault(place.segment, place.offset_bytes)
+        for segment, start in starts.items():
+            path = segment_path(self._bodies_dir, segment)
+            with contextlib.suppress(OSError):
+                os.truncate(path, start)
+                if segment == self.segment and self._file is not None:
+                    self._end_bytes = start
+                elif start == len(SEGMENT_MAGIC):
+                    path.unlink()
 
     def sync(self) -> None:
         """Wait until what was written is on the disk, so that a power cut cannot lose it."""
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             os.fsync(self._file)
+        except OSError as error:
+            raise self._unwritten(error) from error
 
     def close(self) -> None:
-        """Let go of the segment; the next append begins a new one."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Let go of the segment, and of its file where it holds nothing; the next append begins a
+        new one."""
+        if self._file is None:
+            return
+        os.close(self._file)
+        self._file = None
+        if self._pid == os.getpid() and self._end_bytes <= len(SEGMENT_MAGIC):
+            with contextlib.suppress(OSError):
+                segment_path(self._bodies_dir, self.segment).unlink()
 
     def _append_block(self, items: Sequence[bytes]) -> int:
         raw = _pack(items)
@@ -93,10 +131,7 @@ class SegmentWriter:
             _write_all(file, data)
         except OSError as error:
             self._drop_torn_tail()
-            raise StoreError(
-                f"cannot write bodies in {self._bodies_dir}: {error.strerror}",
-                hint="free some disk space or mend the permissions; nothing stored so far is lost",
-            ) from error
+            raise self._unwritten(error) from error
         self._end_bytes += len(data)
         return offset_bytes
 
@@ -112,19 +147,28 @@ class SegmentWriter:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._file = os.open(segment_path(self._bodies_dir, name), flags, 0o600)
             self.segment, self._end_bytes = name, 0
-            _write_all(self._file, SEGMENT_MAGIC)
+            try:
+                _write_all(self._file, SEGMENT_MAGIC)
+                self._on_new(name)
+            except BaseException:
+                self.close()
+                raise
             self._end_bytes = len(SEGMENT_MAGIC)
         return self._file
 
     def _drop_torn_tail(self) -> None:
-        # begin a new segment next time: what this one ends with is not known
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                if self._end_bytes > len(SEGMENT_MAGIC):
-                    os.ftruncate(self._file, self._end_bytes)
-                else:  # without a block it would only be in the way: one a try, on a full disk
-                    segment_path(self._bodies_dir, self.segment).unlink()
-        self.close()
+        if self._file is None:
+            return
+        try:
+            os.ftruncate(self._file, self._end_bytes)
+        except OSError:
+            self.close()  # begin a new segment next time: what this one ends with is not known
+
+    def _unwritten(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"cannot write bodies in {self._bodies_dir}: {error.strerror}",
+            hint="free some disk space or mend the permissions; nothing stored so far is lost",
+        )
 
 
 class SegmentReader:

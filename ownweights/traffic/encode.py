@@ -17,6 +17,7 @@ import msgspec
 
 from ownweights.core.jsonl import encode_json
 
+MAX_DEPTH = 200  # of lists and objects in each other: more than any chat has
 MIN_PART_BYTES = 64  # a shorter value costs less in place than its hash and path
 _SHARED_FIELDS = ("tools", "functions", "response_format")
 
@@ -35,8 +36,9 @@ class EncodedBodies:
 def encode_bodies(request: Mapping[str, Any], response: Mapping[str, Any] | None) -> EncodedBodies:
     """Encode a request with its response for storing.
 
-    Raises: TypeError for values that JSON has no word for
+    Raises: TypeError for values that JSON has no word for, ValueError as `check_depth`
     """
+    check_depth([request, response])
     parts: dict[str, bytes] = {}
     paths: list[tuple[Path, str]] = []
     thin = dict(request)
@@ -64,6 +66,11 @@ def decode_bodies(
     return request, response
 
 
+def part_hash(raw: bytes) -> str:
+    """The hash under which a shared part is stored."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
 def content_hash(request: Mapping[str, Any], response: Mapping[str, Any] | None) -> str:
     """A hash that two records share exactly when request and response are equal as JSON."""
     try:
@@ -79,6 +86,22 @@ def decode_stored(raw: bytes) -> Any:
         return msgspec.json.decode(raw)
     except ValueError:
         return json.loads(raw)
+
+
+def check_depth(value: Any) -> None:
+    """Raise ValueError for lists and objects nested deeper than MAX_DEPTH, which some reader with
+    little of the stack left could not take."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _holders_in(outer)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _holders_in(outer: Any) -> list[Any]:
+    inner: Any = outer.values() if isinstance(outer, dict) else outer
+    return [one for one in inner if isinstance(one, dict | list)]
 
 
 def _without_system(
@@ -100,7 +123,7 @@ def _take(value: Any, path: Path, parts: dict[str, bytes], paths: list[tuple[Pat
     raw = encode_json(value)
     if len(raw) < MIN_PART_BYTES:
         return value
-    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    digest = part_hash(raw)
     parts[digest] = raw
     paths.append((path, digest))
     return None

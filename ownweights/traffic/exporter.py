@@ -1,7 +1,8 @@
 """Traffic to files: every record in our own chat format, or whole answers for fine-tuning.
 
 Our own format comes back as it went out (test_export_own_comes_back_the_same). OpenAI's fine-tuning
-format holds ok records alone, since it has no word for a cut-off answer.
+format holds ok records that are chats alone, since it has no word for a cut-off answer
+(test_export_openai_leaves_out_what_an_import_would_skip).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from ownweights.core.errors import InputError
 from ownweights.core.jsonl import encode_json
+from ownweights.traffic.chat import answer_fault, request_fault
 from ownweights.traffic.record import Record
 
 ExportFormat = Literal["own", "openai"]
@@ -24,11 +26,12 @@ _SAMPLING_FIELDS = ("tools", "functions", "parallel_tool_calls", "response_forma
 def export_line(record: Record, export_format: ExportFormat) -> bytes | None:
     """One record as a line of JSON; None when the format cannot hold it."""
     if export_format == "openai":
-        if record.status != "ok":
+        messages: Any = record.request.get("messages")
+        if record.status != "ok" or request_fault(messages) or answer_fault(record.response):
             return None
         fields = {k: record.request[k] for k in _SAMPLING_FIELDS if k in record.request}
         answer = {"role": "assistant", **record.message}
-        return encode_json({"messages": [*record.request["messages"], answer], **fields}) + b"\n"
+        return encode_json({"messages": [*messages, answer], **fields}) + b"\n"
     named = {"workload": record.workload, "session": record.session}
     line: dict[str, Any] = {
         "id": record.source_id or record.id,

@@ -3,8 +3,8 @@
 In: JSON lines, plain or gzip, in our chat format `{id, request, response, metadata}` or OpenAI's
 fine-tuning format `{messages: [..., assistant], tools}`. Out: Records in the store and an
 ImportReport. A bad line is skipped and counted by reason, never a reason to stop; a file without a
-single chat is refused. Importing again adds nothing, and an import that was cut off is completed by
-running it again (test_import_again_adds_nothing).
+single chat, or without one in its first 10,000 lines, is refused. Importing again adds nothing, and
+an import that was cut off is completed by running it again (test_import_again_adds_nothing).
 
 Reasons to skip: broken_json, undecodable, not_object, broken_gzip, oversize (a line over
 MAX_LINE_BYTES), not_chat, wrong_roles, bad_messages, no_answer, empty_answer, bad_workload,
@@ -19,24 +19,23 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from ownweights.core.chat import ROLES
 from ownweights.core.errors import InputError
 from ownweights.core.jsonl import Line, read_jsonl
-from ownweights.traffic.encode import content_hash
-from ownweights.traffic.record import Record, make_record
+from ownweights.traffic.chat import Fault, answer_fault, request_fault
+from ownweights.traffic.encode import check_depth, content_hash
+from ownweights.traffic.record import Record, make_record, moment
 from ownweights.traffic.store import BATCH_ROWS, TrafficStore
 from ownweights.traffic.workload import check_workload_name, user_text
 
 MAX_LINE_BYTES = 32 * 2**20
 _MAX_ERRORS = 5
-_NOT_CHAT_PATIENCE = 20  # lines without one chat after which a file is refused
+_NOT_CHAT_PATIENCE = 10_000  # lines without one chat: the file is something else, however long
 _BATCH_BYTES = 8 * 2**20
-_ANSWER_FIELDS = ("tool_calls", "function_call", "refusal", "audio")
 _MOJIBAKE = re.compile("[\u0080-\u009f\ufffd]|[\u00c2\u00c3][\u00a0-\u00bf]|\u00e2\u20ac")
 
 Progress = Callable[[int], None]
@@ -149,6 +148,8 @@ class _Import:
         if report.read and report.read > sum(report.skipped.get(reason, 0) for reason in hopeless):
             return
         first = report.first_errors[0] if report.first_errors else "it is empty"
+        if report.read == _NOT_CHAT_PATIENCE:
+            first = f"none of its first {report.read:,} lines is a chat; {first}"
         raise InputError(
             f"this is not chat traffic: {first}",
             where=str(self._path),
@@ -156,10 +157,14 @@ class _Import:
         )
 
     def _record(self, value: dict[str, Any]) -> Record:
+        try:
+            check_depth(value)
+        except ValueError as error:
+            raise _Skip("broken_json", str(error)) from None
         request, response = _read_chat(value)
         given = value.get("metadata")
         metadata = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
-        at = _moment(value.get("at")) or _moment(response.get("created"))
+        at = moment(value.get("at")) or moment(response.get("created"))
         try:
             name = self._workload or metadata.get("workload")
             workload = None if name is None else check_workload_name(name)
@@ -211,14 +216,15 @@ def _read_chat(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         raise _Skip("not_chat", f"has neither 'request' nor 'messages' among its keys {keys}")
     if not isinstance(request, dict):
         raise _Skip("not_chat", f"'request' is a {type(request).__name__}, not an object")
-    _check_messages(cast("dict[str, Any]", request).get("messages"))
-    return cast("dict[str, Any]", request), _checked_answer(response)
+    _skip_if(request_fault(cast("dict[str, Any]", request).get("messages")))
+    _skip_if(answer_fault(response))
+    return cast("dict[str, Any]", request), cast("dict[str, Any]", response)
 
 
 def _read_fine_tuning(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """OpenAI's fine-tuning format: the last message is the answer to those before it."""
     messages = value["messages"]
-    _check_messages(messages)
+    _skip_if(request_fault(messages))
     *asked, answer = messages
     if answer["role"] != "assistant" or not asked:
         raise _Skip("wrong_roles", "the last of 'messages' must be the assistant's answer")
@@ -232,54 +238,9 @@ def _read_fine_tuning(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     return request, {"model": model, "choices": [choice]}
 
 
-def _check_messages(messages: Any) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise _Skip("bad_messages", "'messages' must be a non-empty list")
-    for index, message in enumerate(cast("list[Any]", messages)):
-        if not isinstance(message, Mapping):
-            raise _Skip("bad_messages", f"messages[{index}] is not an object")
-        role = cast("Mapping[str, Any]", message).get("role")
-        if role not in ROLES:
-            allowed = ", ".join(ROLES)
-            raise _Skip("wrong_roles", f"messages[{index}] has role {role!r}, not one of {allowed}")
-        content = cast("Mapping[str, Any]", message).get("content")
-        if not (content is None or isinstance(content, str) or _is_parts(content)):
-            raise _Skip(
-                "bad_messages", f"messages[{index}] has content that is neither text nor parts"
-            )
-    if not any(message["role"] in ("user", "tool", "function") for message in messages):
-        raise _Skip("wrong_roles", "nobody asks: there is no user message")
-
-
-def _checked_answer(response: Any) -> dict[str, Any]:
-    """The response, if it is a chat completion that says something."""
-    choices = response.get("choices") if isinstance(response, Mapping) else None
-    first = choices[0] if isinstance(choices, Sequence) and choices else None
-    message = first.get("message") if isinstance(first, Mapping) else None
-    if not isinstance(message, Mapping):
-        raise _Skip("no_answer", "'response' has no choices[0].message")
-    answer = cast("Mapping[str, Any]", message)
-    if answer.get("role", "assistant") != "assistant":
-        raise _Skip("wrong_roles", f"the answer has role {answer.get('role')!r}, not 'assistant'")
-    content = answer.get("content")
-    if not (content is None or isinstance(content, str) or _is_parts(content)):
-        raise _Skip("bad_messages", "the answer's content is neither text nor parts")
-    is_empty = not (content.strip() if isinstance(content, str) else content)
-    if is_empty and not any(answer.get(name) for name in _ANSWER_FIELDS):
-        raise _Skip("empty_answer", "the answer is empty")
-    return cast("dict[str, Any]", response)
-
-
-def _is_parts(content: Any) -> bool:
-    return isinstance(content, list) and all(
-        isinstance(part, Mapping) for part in cast("list[Any]", content)
-    )
-
-
-def _moment(value: Any) -> float | None:
-    """A time in unix seconds, if it is one that a UUID can hold."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < 2**38 else None
+def _skip_if(fault: Fault | None) -> None:
+    if fault is not None:
+        raise _Skip(fault.reason, fault.what)
 
 
 def _name(value: Any) -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ownweights.core.ids import new_id
+from ownweights.traffic.chat import answer_message, first_choice, is_content
 from ownweights.traffic.workload import content_text, default_workload, workload_hash
 
 Status = Literal["ok", "partial", "error"]
 Role = Literal["teacher", "student", "imported"]
+_END_OF_TIME = 253_402_300_800  # the year 10000, which a date cannot hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +42,25 @@ class Record:
     @property
     def message(self) -> Mapping[str, Any]:
         """The answer's message; empty when there is no answer."""
-        return cast("Mapping[str, Any]", _first_choice(self.response).get("message") or {})
+        return answer_message(self.response) or {}
 
     @property
     def answer_text(self) -> str | None:
-        """The answer's text; None when it has none (a tool call, an error)."""
+        """The answer's text; None when it has none (a tool call, an error, content of no kind)."""
         content = self.message.get("content")
-        return None if content is None else content_text(content)
+        return None if content is None or not is_content(content) else content_text(content)
 
     @property
     def finish_reason(self) -> str | None:
         """Why the answer ended, as the response says."""
-        reason = _first_choice(self.response).get("finish_reason")
+        reason = first_choice(self.response).get("finish_reason")
         return reason if isinstance(reason, str) else None
 
     @property
     def answered_at(self) -> float | None:
         """When the model answered, in unix seconds; None where nobody knows (most imports)."""
-        created = self.response.get("created") if self.response else None
-        if isinstance(created, int | float) and created > 0:
-            return float(created)
-        return None if self.role == "imported" else self.at
+        created = moment(self.response.get("created")) if self.response else None
+        return created or (None if self.role == "imported" else self.at)
 
 
 def make_record(
@@ -95,9 +95,9 @@ def make_record(
 
 def status_of(response: Mapping[str, Any] | None) -> Status:
     """ok for a whole answer, partial for one that was cut off, error when there is none."""
-    choice = _first_choice(response)
-    if not choice:
+    if answer_message(response) is None:
         return "error"
+    choice = first_choice(response)
     return "partial" if choice.get("finish_reason") in ("length", "content_filter") else "ok"
 
 
@@ -107,9 +107,7 @@ def model_of(body: Mapping[str, Any] | None) -> str:
     return model if isinstance(model, str) else ""
 
 
-def _first_choice(response: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    choices = response.get("choices") if response else None
-    if not isinstance(choices, Sequence) or not choices:
-        return {}
-    first = cast("Sequence[Any]", choices)[0]
-    return cast("Mapping[str, Any]", first) if isinstance(first, Mapping) else {}
+def moment(value: Any) -> float | None:
+    """A time in unix seconds, if it is one that can be written as a date."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < _END_OF_TIME else None

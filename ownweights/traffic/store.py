@@ -10,6 +10,8 @@ its id) is unique within a workload, so adding it again adds nothing
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +24,7 @@ from ownweights.core.project import Project
 from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
 from ownweights.traffic.encode import (
     EncodedBodies,
+    check_depth,
     decode_bodies,
     decode_stored,
     encode_bodies,
@@ -82,7 +85,7 @@ class TrafficStore:
         self.project = project
         self.database = database
         self._is_power_safe = is_power_safe
-        self._writer = SegmentWriter(project.bodies_dir)
+        self._writer = SegmentWriter(project.bodies_dir, on_new=self._register)
         self._reader = SegmentReader(project.bodies_dir)
         self._stored_parts: dict[str, Place] = {}
 
@@ -132,21 +135,9 @@ class TrafficStore:
         drafts, refused = _encode_all(records)
         result = _Sorted(self._known(drafts))
         fresh = [draft for draft in drafts if result.is_fresh(draft)]
-        places, parts = self._write_bodies(fresh)
-        if self._is_power_safe:
-            self._writer.sync()
-        with self.database.transaction():
-            # another process may have added some of them while their bodies were written
-            raced = _Sorted(self._known(fresh))
-            rows = [
-                draft.row(place)
-                for draft, place in zip(fresh, places, strict=True)
-                if raced.is_fresh(draft)
-            ]
-            self._insert(rows, parts)
-        self._stored_parts.update(parts)
+        added, raced = self._store(fresh)
         return BatchResult(
-            len(rows),
+            added,
             result.duplicates + raced.duplicates,
             (*result.conflicts, *raced.conflicts),
             tuple(refused),
@@ -234,7 +225,9 @@ class TrafficStore:
         return models
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
-        """Check every row, body and segment; `repair` takes out rows whose body is lost."""
+        """Check every row, body and segment; `repair` takes out what is lost."""
+        if repair:
+            self._stored_parts.clear()
         return verify_store(self.database, self.project.bodies_dir, repair=repair)
 
     def close(self) -> None:
@@ -265,6 +258,65 @@ class TrafficStore:
                 known.update(((workload, origin), digest) for origin, digest in rows)
         return known
 
+    def _store(self, drafts: Sequence[_Draft]) -> tuple[int, _Sorted]:
+        """Write bodies, then rows; how many, and which were added meanwhile by someone else."""
+        places, parts = self._write_bodies(drafts)
+        written = [*parts.values(), *places]
+        try:
+            if self._is_power_safe:
+                self._writer.sync()
+            stored = self._store_rows(drafts, places, parts)
+        except StoreError as error:
+            if _is_undone(error):
+                self._writer.take_back(written)
+            raise
+        if stored is None:  # a repair took out what the rows would refer to: write it anew
+            self._stored_parts.clear()
+            self._writer.take_back(written)
+            self._writer.close()
+            return self._store(drafts)
+        self._stored_parts.update(parts)
+        return stored
+
+    def _store_rows(
+        self, drafts: Sequence[_Draft], places: Sequence[Place], parts: Mapping[str, Place]
+    ) -> tuple[int, _Sorted] | None:
+        """Insert the rows in one transaction; None when the index lacks what they refer to."""
+        with self.database.transaction():
+            if not self._is_present(drafts, places, parts):
+                return None
+            # another process may have added some of them while their bodies were written
+            raced = _Sorted(self._known(drafts))
+            rows = [
+                draft.row(place)
+                for draft, place in zip(drafts, places, strict=True)
+                if raced.is_fresh(draft)
+            ]
+            self._insert(rows, parts)
+        return len(rows), raced
+
+    def _register(self, segment: str) -> None:
+        """Note a segment before anything is in it, so that a repair can tell what a killed process
+        left from the bodies of another index."""
+        self.database.execute(
+            "INSERT INTO segment (name, opened_at) VALUES (?, ?)", (segment, time.time())
+        )
+
+    def _is_present(
+        self, drafts: Sequence[_Draft], places: Sequence[Place], parts: Mapping[str, Place]
+    ) -> bool:
+        """Whether the index has the parts that drafts do not bring, and the segments of all."""
+        hashes = {digest for draft in drafts for digest in draft.bodies.parts} - parts.keys()
+        names = {place.segment for place in [*parts.values(), *places]}
+        return self._has_all("part", "hash", hashes) and self._has_all("segment", "name", names)
+
+    def _has_all(self, table: str, column: str, wanted: set[str]) -> bool:
+        ((found,),) = self.database.query(
+            f"SELECT count(*) FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted(wanted)),),
+        )
+        return found == len(wanted)
+
     def _write_bodies(self, drafts: Sequence[_Draft]) -> tuple[list[Place], dict[str, Place]]:
         """Append items, and those shared parts that are not stored yet, to the segment."""
         wanted = {d: raw for draft in drafts for d, raw in draft.bodies.parts.items()}
@@ -273,11 +325,6 @@ class TrafficStore:
         return places[len(new) :], dict(zip(new, places, strict=False))
 
     def _insert(self, rows: Sequence[tuple[Any, ...]], parts: Mapping[str, Place]) -> None:
-        segments = {row[-3] for row in rows} | {place.segment for place in parts.values()}
-        self.database.execute_many(
-            "INSERT INTO segment (name, opened_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
-            [(name, time.time()) for name in sorted(segments)],
-        )
         self.database.execute_many(
             "INSERT INTO part (hash, segment, offset_bytes, item)"
             " VALUES (?, (SELECT id FROM segment WHERE name = ?), ?, ?) ON CONFLICT DO NOTHING",
@@ -363,6 +410,13 @@ class _Draft:
         )
 
 
+def _is_undone(error: StoreError) -> bool:
+    """Whether a failed transaction can never show again. After an I/O error it can: a commit whose
+    last step failed may be found in the log when the database is opened next."""
+    code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code == sqlite3.SQLITE_IOERR_WRITE or code & 0xFF != sqlite3.SQLITE_IOERR
+
+
 class _Sorted:
     """Sorts drafts into fresh, duplicate and conflicting, given what is `known` already."""
 
@@ -392,6 +446,7 @@ def _encode_all(records: Sequence[Record]) -> tuple[list[_Draft], list[str]]:
         name = f"record {record.source_id or record.id}"
         try:
             bodies = encode_bodies(record.request, record.response)
+            check_depth(record.metadata)
             draft = _Draft(record, bodies, encode_json(record.metadata).decode())
         except (TypeError, ValueError, RecursionError) as error:
             refused.append(f"{name} is not JSON: {error}")

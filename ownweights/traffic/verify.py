@@ -1,26 +1,33 @@
 """Is everything that the index promises really there? Every row, shared part and segment is read.
 
 Damage is listed, never hidden. A torn tail or a block without rows is no damage: a crash leaves
-them, and nothing refers to them (test_verify_counts_a_torn_tail_as_harmless).
+them, and nothing refers to them (test_verify_counts_a_torn_tail_as_harmless). A repair takes out
+the rows and shared parts that are lost, so that an import brings them anew
+(test_verify_repair_lets_an_import_bring_a_lost_prompt_back), and frees segments that this index
+opened and put no row in. A segment that it does not know may belong to another copy of the index
+and stays (test_verify_repair_frees_only_what_this_index_left).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place, SegmentReader, torn_tail_bytes
-from ownweights.traffic.encode import content_hash, decode_bodies
+from ownweights.traffic.bodies import Place, SegmentReader, segment_path, torn_tail_bytes
+from ownweights.traffic.encode import content_hash, decode_bodies, part_hash
 
 _PAGE_ROWS = 512
+_UNUSED = "FROM segment WHERE id NOT IN (SELECT segment FROM record UNION SELECT segment FROM part)"
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was checked and what is wrong. `damaged` are ids of records whose body is lost."""
+    """What was checked and what is wrong. `damaged` are ids of records whose body is lost;
+    `repaired` and `freed_bytes` say what a repair took out."""
 
     records: int
     segments: int
@@ -29,6 +36,7 @@ class VerifyReport:
     torn_bytes: int
     body_bytes: int
     repaired: int
+    freed_bytes: int
 
     @property
     def is_sound(self) -> bool:
@@ -36,7 +44,7 @@ class VerifyReport:
 
 
 def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) -> VerifyReport:
-    """Read all that is stored; `repair` takes out the rows whose bodies are lost."""
+    """Read all that is stored; `repair` takes out what is lost and frees what a crash left."""
     faults = [f"own.db: {fault}" for fault in database.check_integrity()]
     damaged: list[str] = []
     records = 0
@@ -45,15 +53,24 @@ def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) 
         if fault:
             damaged.append(record_id)
             faults.append(f"record {record_id}: {fault}")
+    lost_parts = _damaged_parts(database, bodies_dir)
+    faults += [f"shared text {digest}: {fault}" for digest, fault in lost_parts.items()]
     paths = sorted(bodies_dir.glob("*.seg")) if bodies_dir.is_dir() else []
+    torn_bytes = sum(map(torn_tail_bytes, paths))
+    body_bytes = sum(path.stat().st_size for path in paths)
+    repaired = freed_bytes = 0
+    if repair:
+        repaired, unused = _take_out(database, damaged, list(lost_parts))
+        freed_bytes = _free(bodies_dir, unused)
     return VerifyReport(
         records=records,
         segments=len(paths),
         damaged=tuple(damaged),
         faults=tuple(faults),
-        torn_bytes=sum(map(torn_tail_bytes, paths)),
-        body_bytes=sum(path.stat().st_size for path in paths),
-        repaired=_take_out(database, damaged) if repair else 0,
+        torn_bytes=torn_bytes,
+        body_bytes=body_bytes,
+        repaired=repaired,
+        freed_bytes=freed_bytes,
     )
 
 
@@ -85,6 +102,7 @@ class _PartReader:
         self._reader = SegmentReader(bodies_dir)
         rows = database.query(
             "SELECT hash, name, offset_bytes, item FROM part JOIN segment ON segment.id = segment"
+            " ORDER BY segment, offset_bytes, item"
         )
         self._places = {digest: Place(*place) for digest, *place in rows}
 
@@ -93,13 +111,49 @@ class _PartReader:
             raise StoreError(f"the shared text {digest} is missing")
         return self._reader.read(self._places[digest])
 
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """(hash, what is wrong) of each part that is not what was stored."""
+        for digest in self._places:
+            try:
+                if part_hash(self.read(digest)) != digest:
+                    yield digest, "it is not what was stored"
+            except StoreError as error:
+                yield digest, error.what
+
     def close(self) -> None:
         self._reader.close()
 
 
-def _take_out(database: Database, ids: list[str]) -> int:
+def _damaged_parts(database: Database, bodies_dir: Path) -> dict[str, str]:
+    """What is wrong with each shared part that cannot be read, by hash."""
+    with contextlib.closing(_PartReader(database, bodies_dir)) as parts:
+        return dict(parts.faults())
+
+
+def _take_out(
+    database: Database, ids: Sequence[str], parts: Sequence[str]
+) -> tuple[int, list[str]]:
+    """Take out lost rows and parts; how many rows, and the segments that had none before. A segment
+    whose last row goes here is forgotten, its file stays: a backup may bring the rows back."""
     with database.transaction():
-        taken = sum(database.execute("DELETE FROM record WHERE id = ?", (i,)) for i in ids)
+        unused = [row[0] for row in database.query(f"SELECT name {_UNUSED}")]
+        taken = 0
         for record_id in ids:
+            taken += database.execute("DELETE FROM record WHERE id = ?", (record_id,))
             database.log_event("record.lost", record_id, "its body could not be read")
-    return taken
+        for digest in parts:
+            database.execute("DELETE FROM part WHERE hash = ?", (digest,))
+            database.log_event("part.lost", digest, "it could not be read")
+        database.execute(f"DELETE {_UNUSED}")
+    return taken, unused
+
+
+def _free(bodies_dir: Path, segments: Sequence[str]) -> int:
+    """Delete the files of segments; how many bytes that frees."""
+    freed_bytes = 0
+    for path in (segment_path(bodies_dir, segment) for segment in segments):
+        with contextlib.suppress(OSError):
+            size_bytes = path.stat().st_size
+            path.unlink()
+            freed_bytes += size_bytes
+    return freed_bytes

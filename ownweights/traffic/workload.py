@@ -30,7 +30,7 @@ def workload_hash(request: Mapping[str, Any]) -> str:
 def system_texts(request: Mapping[str, Any]) -> list[str]:
     """The texts of the system and developer messages before the first other message."""
     texts: list[str] = []
-    for message in request.get("messages") or ():
+    for message in messages_of(request):
         if message.get("role") not in ("system", "developer"):
             break
         texts.append(content_text(message.get("content")))
@@ -39,10 +39,18 @@ def system_texts(request: Mapping[str, Any]) -> list[str]:
 
 def user_text(request: Mapping[str, Any]) -> str:
     """The text of the last user message; empty when nobody asks."""
-    for message in reversed(request.get("messages") or ()):
+    for message in reversed(messages_of(request)):
         if message.get("role") == "user":
             return content_text(message.get("content"))
     return ""
+
+
+def messages_of(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The messages of a request that are objects at all; none where it is no chat."""
+    messages = request.get("messages")
+    if not isinstance(messages, Sequence):
+        return []
+    return [message for message in cast("Sequence[Any]", messages) if isinstance(message, Mapping)]
 
 
 def content_text(content: Any) -> str:

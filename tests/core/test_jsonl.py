@@ -140,6 +140,31 @@ def test_read_jsonl_reports_a_wrong_checksum(tmp_path: Path) -> None:
     assert faults(write(tmp_path / "a", bytes(data)))[-1] == (4, "broken_gzip")
 
 
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        (b'{"a":1}\n{"a":2}', [1, 2]),
+        (b'{"a":1}', [1]),
+        (b'{"a":1}\n{"a":2', [1]),
+        (b'{"a":1}\n  ', [1]),
+        (b'{"a":1}\n[2]', [1]),
+    ],
+)
+@pytest.mark.parametrize("damage", ["garbage", "checksum", "end"])
+def test_read_jsonl_takes_a_whole_last_line_before_damage(
+    tmp_path: Path, text: bytes, good: list[int], damage: str
+) -> None:
+    data = gzip.compress(text, mtime=0)
+    broken = {
+        "garbage": data + b"not gzip",
+        "checksum": data[:-8] + bytes([data[-8] ^ 1]) + data[-7:],
+        "end": data[:-3],
+    }
+    *before, last = read_jsonl(write(tmp_path / "a", broken[damage]))
+    assert [line.value for line in before] == [{"a": number} for number in good]
+    assert (last.number, last.fault) == (len(good) + 1, "broken_gzip")
+
+
 def test_read_jsonl_reads_gzip_members_in_turn(tmp_path: Path) -> None:
     assert len(faults(write(tmp_path / "a", whole_gzip(3) + whole_gzip(2)))) == 5
 

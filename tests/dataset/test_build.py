@@ -18,6 +18,7 @@ from ownweights.dataset.dedupe import HELD_OUT, STUDIED
 from ownweights.dataset.split import SPLITS, split_of
 from tests.dataset.records import PERSON, SYSTEM, answer, body, built, many, phrase, record
 from tests.dataset.test_select import CALL, LOOP
+from tests.traffic.samples import run_python
 
 COUNT = 120
 
@@ -300,3 +301,23 @@ def test_options_default_to_the_shared_split(tmp_path: Path) -> None:
     assert [split_of(f"u{n}", options.fractions, options.salt) for n in range(99)] == [
         split_of(f"u{n}") for n in range(99)
     ]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from ownweights.core.project import Project
+from tests.dataset.records import built, many
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+try:
+    built(Project(Path(sys.argv[1])), many(400))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_build_dataset_on_a_full_disk_names_the_file(project: Project) -> None:
+    out, errors = run_python(FULL_DISK, project.root).communicate()
+    assert "File too large" in out and "train.jsonl" in out, errors
+    assert list(project.kind_dir("dataset").iterdir()) == []

@@ -34,6 +34,8 @@ CASES: dict[str, Any] = {
     "empty": {"response": answer(" \n")},
     "no_user_message": {"request": body([{"role": "assistant", "content": "hello"}])},
     "too_large": {"request": body("é" * 600)},
+    "bad_messages": {"request": body([{"role": "user", "content": [1, None]}])},
+    "wrong_roles": {"request": body([{"role": "nobody", "content": "hello"}])},
     "error": {"response": None},
     "by_student": {"role": "student"},
 }
@@ -73,6 +75,21 @@ def test_skip_reason_counts_the_answer_s_bytes_too() -> None:
 
 def test_skip_reason_of_a_partial_record_is_truncated() -> None:
     assert skip_reason(record(status="partial")) == "truncated"
+
+
+@pytest.mark.parametrize("content", [5, {"a": 1}, [1, None], [{"type": "text", "text": "a"}, 1]])
+def test_skip_reason_of_an_answer_of_no_kind_is_no_text(content: Any) -> None:
+    assert skip_reason(record(response=answer(content))) == "no_text"
+
+
+def test_skip_reason_of_an_answer_by_somebody_else_is_no_text() -> None:
+    assert skip_reason(record(response=answer("hi", role="user"))) == "no_text"
+
+
+@pytest.mark.parametrize("text", [5, None, ["x"]])
+def test_skip_reason_of_a_part_without_text_is_not_text_request(text: Any) -> None:
+    asked = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+    assert skip_reason(record(request=body(asked))) == "not_text_request"
 
 
 def test_skip_reason_names_the_request_before_the_answer() -> None:

@@ -112,11 +112,30 @@ def test_demo_refuses_a_workload_that_is_not_there(tmp_path: Path) -> None:
     assert "has no workload 'x'" in done.stderr and "hint: it has parcels" in done.stderr
 
 
-def test_demo_refuses_a_file_without_chats(tmp_path: Path) -> None:
-    (tmp_path / "notes.jsonl").write_text('{"text": "not a chat"}\n' * 3)
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"text": "not a chat"}\n' * 3, "line 1: has neither 'request' nor 'messages'"),
+        ("", "it is empty"),
+        (" \n\n", "it is empty"),
+        ("ask,answer\nhi,hello\n", "line 1: not JSON: "),
+        ('{"messages": [{"role": "user"', "line 1: not JSON: "),
+    ],
+)
+def test_demo_refuses_a_file_without_chats(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "notes.jsonl").write_text(text)
     done = own("demo", "--no-serve", "--traffic", "notes.jsonl", folder=tmp_path)
-    assert done.returncode in (1, 2)
-    assert "error: " in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1
+    assert f"notes.jsonl: this is not chat traffic: {says}" in done.stderr
+    assert "hint: a line is {id, request, response, metadata} or" in done.stderr
+
+
+def test_demo_refuses_chats_that_cannot_be_used(tmp_path: Path) -> None:
+    line = '{"request": {"messages": [{"role": "user", "content": "hi"}]}}\n'
+    (tmp_path / "notes.jsonl").write_text(line)
+    done = own("demo", "--no-serve", "--traffic", "notes.jsonl", folder=tmp_path)
+    assert done.returncode == 2
+    assert "holds no request that can be used: {'no_answer': 1}" in done.stderr
 
 
 def test_demo_with_too_few_units_is_refused_untrained(tmp_path: Path) -> None:

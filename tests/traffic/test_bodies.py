@@ -167,30 +167,97 @@ def test_reader_holds_few_blocks_and_files(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_append_that_fails_leaves_what_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def fill_disk(patch: pytest.MonkeyPatch, room_bytes: int) -> None:
+    """Let the next writes take `room_bytes`, and none after that."""
+    real_write, left = os.write, [room_bytes]
+
+    def write(file: int, data: bytes) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real_write(file, bytes(data)[: left[0]])
+        left[0] -= written
+        return written
+
+    patch.setattr(bodies.os, "write", write)
+
+
+def refuse(*given: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("may_truncate", [True, False])
+def test_append_that_fails_leaves_what_was_written(tmp_path: Path, may_truncate: bool) -> None:
     writer = SegmentWriter(tmp_path)
     kept = writer.append([b"kept"])
-    real_write = os.write
-
-    def half_then_full(file: int, data: bytes) -> int:
-        monkeypatch.setattr(bodies.os, "write", refuse)
-        return real_write(file, bytes(data)[: len(data) // 2])
-
-    def refuse(file: int, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(bodies.os, "write", half_then_full)
-    with pytest.raises(StoreError, match=r"cannot write bodies in .*: No space left") as caught:
-        writer.append([b"lost" * 50])
+    with pytest.MonkeyPatch.context() as patch:
+        fill_disk(patch, 20)
+        if not may_truncate:
+            patch.setattr(bodies.os, "ftruncate", refuse)
+        with pytest.raises(StoreError, match=r"cannot write bodies in .*: No space") as caught:
+            writer.append([b"lost" * 50])
     assert "free some disk space" in str(caught.value.hint)
-    monkeypatch.setattr(bodies.os, "write", real_write)
     after = writer.append([b"after"])
     writer.close()
-    assert after[0].segment != kept[0].segment
+    assert (after[0].segment == kept[0].segment) == may_truncate
     assert read_all(tmp_path, kept + after) == [b"kept", b"after"]
-    assert [torn_tail_bytes(path) for path in tmp_path.iterdir()] == [0, 0]
+    torn = [torn_tail_bytes(path) for path in tmp_path.iterdir()]
+    assert sorted(torn) == ([0] if may_truncate else [0, 20])
+
+
+@pytest.mark.parametrize("room_bytes", [0, 4, 8, 30, 400_000])
+@pytest.mark.parametrize("max_segment_bytes", [bodies.MAX_SEGMENT_BYTES, 100])
+def test_append_that_fails_leaves_nothing_behind(
+    tmp_path: Path, room_bytes: int, max_segment_bytes: int
+) -> None:
+    writer = SegmentWriter(tmp_path, max_segment_bytes=max_segment_bytes)
+    with pytest.MonkeyPatch.context() as patch:
+        fill_disk(patch, room_bytes)
+        for _ in range(3):
+            with pytest.raises(StoreError, match="No space left"):
+                writer.append([os.urandom(BLOCK_BYTES)] * 3)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= len(SEGMENT_MAGIC)
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("max_segment_bytes", [bodies.MAX_SEGMENT_BYTES, 100])
+def test_take_back_keeps_what_came_before(tmp_path: Path, max_segment_bytes: int) -> None:
+    writer = SegmentWriter(tmp_path, max_segment_bytes=max_segment_bytes)
+    kept = writer.append([b"kept" * 50])
+    size_bytes = sum(path.stat().st_size for path in tmp_path.iterdir())
+    writer.take_back(writer.append([os.urandom(BLOCK_BYTES)] * 3))
+    spare_bytes = sum(path.stat().st_size for path in tmp_path.iterdir()) - size_bytes
+    assert spare_bytes in (0, len(SEGMENT_MAGIC))
+    after = writer.append([b"after"])
+    writer.close()
+    assert read_all(tmp_path, kept + after) == [b"kept" * 50, b"after"]
+
+
+def test_writer_tells_of_a_segment_before_anything_is_in_it(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+
+    def note(segment: str) -> None:
+        told.append((segment, segment_path(tmp_path, segment).stat().st_size))
+        if len(told) == 1:
+            raise StoreError("the index is full")
+
+    writer = SegmentWriter(tmp_path, on_new=note)
+    with pytest.raises(StoreError, match="the index is full"):
+        writer.append([b"x"])
+    assert list(tmp_path.iterdir()) == []
+    (place,) = writer.append([b"x"])
+    writer.close()
+    assert told[1] == (place.segment, len(SEGMENT_MAGIC))
+
+
+def test_sync_says_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = SegmentWriter(tmp_path)
+    writer.sync()
+    writer.append([b"x"])
+    monkeypatch.setattr(bodies.os, "fsync", refuse)
+    with pytest.raises(StoreError, match=r"cannot write bodies in .*: Input/output error"):
+        writer.sync()
+    writer.close()
 
 
 def test_append_to_a_full_disk_leaves_no_empty_segment(
@@ -208,6 +275,8 @@ def test_append_to_a_full_disk_leaves_no_empty_segment(
     for _ in range(3):
         with pytest.raises(StoreError, match="No space left"):
             writer.append([b"lost"])
+    assert len(list(tmp_path.iterdir())) == 1  # still open, and written to once there is room
+    writer.close()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(bodies.os, "write", real_write)
     assert read_all(tmp_path, writer.append([b"after"])) == [b"after"]

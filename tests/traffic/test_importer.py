@@ -15,7 +15,7 @@ import pytest
 from ownweights.core import jsonl
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
-from ownweights.traffic import TrafficStore, import_file, importer
+from ownweights.traffic import TrafficStore, chat, import_file, importer
 from ownweights.traffic import store as store_module
 from ownweights.traffic.importer import ImportReport
 from tests.traffic.samples import (
@@ -23,9 +23,6 @@ from tests.traffic.samples import (
     ask,
     line,
     make,
-    run_python,
-    run_together,
-    stored,
     write_lines,
 )
 
@@ -133,6 +130,9 @@ def test_import_takes_a_tool_call_for_an_answer(store: TrafficStore, tmp_path: P
         (line(3, response=answer(" \n")), "empty_answer", "the answer is empty"),
         (line(3, response=answer(None)), "empty_answer", "the answer is empty"),
         (line(3, response=answer([])), "empty_answer", "the answer is empty"),
+        (line(3, response=answer([{"type": "text", "text": ""}])), "empty_answer", "is empty"),
+        (line(3, metadata={"a": json.loads("[" * 300 + "]" * 300)}), "broken_json",
+         "nested deeper than 200 levels"),
         (line(3, response=answer(7)), "bad_messages", "the answer's content is neither text nor"),
         (line(3, metadata={"workload": "../x"}), "bad_workload",
          "workload: '../x' cannot name a workload"),
@@ -252,7 +252,8 @@ def test_import_gives_the_same_ids_everywhere(tmp_path: Path) -> None:
     ("at", "created", "expected"),
     [
         (1_700_000_000.5, 5, 1_700_000_000.5), (None, 1_600_000_000, 1_600_000_000.0),
-        (-1, None, None), (True, None, None), ("x", 2**60, None), (0, float("1e300"), None),
+        (-1, None, None), (True, None, None), ("x", 2**60, None),
+        (2**37.9, None, None), (0, float("1e300"), None),
     ],
 )  # fmt: skip
 def test_import_believes_a_time_that_can_be(
@@ -302,7 +303,8 @@ def test_import_reasons_are_those_of_the_documents() -> None:
     if not page.exists():
         pytest.skip("the documents are not here")
     told = set(re.findall(r"^\| `(\w+)` \|", page.read_text("utf-8"), re.M))
-    used = re.findall(r'(?:_Skip\(|skip\()"(\w+)"', inspect.getsource(importer))
+    source = inspect.getsource(importer) + inspect.getsource(chat)
+    used = re.findall(r'(?:_Skip|skip|Fault)\("(\w+)"', source)
     assert told == {*used, *get_args(jsonl.Fault)} - {"too_long"}
 
 
@@ -336,10 +338,20 @@ def test_import_refuses_a_file_without_a_chat(
 def test_import_gives_up_early_on_a_file_without_a_chat(
     store: TrafficStore, tmp_path: Path
 ) -> None:
-    lines: list[Any] = [{"question": "?"}] * 20
-    with pytest.raises(InputError, match="not chat traffic"):
+    lines: list[Any] = [b"?"] * 10_000
+    with pytest.raises(InputError, match="none of its first 10,000 lines is a chat; line 1: not"):
         bring(store, tmp_path, [*lines, line(1)])
-    assert bring(store, tmp_path, [*lines[1:], line(1)]).added == 1
+    assert store.count() == 0
+    report = bring(store, tmp_path, [*lines[1:], line(1)])
+    assert (report.added, report.skipped) == (1, {"broken_json": 9_999})
+
+
+@pytest.mark.parametrize("junk", [b"junk", {"question": "?"}, b"[]", b"\xff"])
+def test_import_skips_junk_at_the_head_of_a_good_file(
+    store: TrafficStore, tmp_path: Path, junk: Any
+) -> None:
+    report = bring(store, tmp_path, [*[junk] * 40, *(line(n) for n in range(300))])
+    assert (report.read, report.added, sum(report.skipped.values())) == (340, 300, 40)
 
 
 def test_import_does_not_call_unusable_chats_no_traffic(
@@ -371,78 +383,6 @@ def test_import_refuses_gzip_that_holds_nothing_whole(store: TrafficStore, tmp_p
 def test_import_refuses_a_missing_file(store: TrafficStore, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing.jsonl: cannot be read: No such file"):
         import_file(tmp_path / "missing.jsonl", store)
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from ownweights.core.project import Project
-from ownweights.traffic import TrafficStore, bodies, import_file
-project, file, where = Project(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
-left = 3
-def die_at_third(real):
-    def call(*given, **named):
-        global left
-        left -= 1
-        if left == 0:
-            if where == "block":
-                os.write(given[0], bytes(given[1])[: len(given[1]) // 2])
-            if where == "rows":
-                real(*given, **named)
-            os.kill(os.getpid(), 9)
-        return real(*given, **named)
-    return call
-with TrafficStore.open(project) as store:
-    if where == "block":
-        bodies._write_all = die_at_third(bodies._write_all)
-    if where == "rows":
-        store._insert = die_at_third(store._insert)
-    progress = die_at_third(lambda n: None) if where == "between" else None
-    import_file(file, store, on_progress=progress)
-"""
-
-
-@pytest.mark.parametrize(("where", "survive"), [("between", 768), ("rows", 512), ("block", 256)])
-def test_import_killed_half_way_leaves_a_sound_store(
-    tmp_path: Path, project: Project, where: str, survive: int
-) -> None:
-    path = write_lines(tmp_path / "x.jsonl.gz", [line(n) for n in range(1500)])
-    process = run_python(KILLED, project.root, path, where)
-    _, errors = process.communicate()
-    assert process.returncode == -9, errors
-    with TrafficStore.open(project) as store:
-        report = store.verify()
-        assert (report.is_sound, report.records) == (True, survive)
-        assert (report.torn_bytes > 0) == (where == "block")
-        assert import_file(path, store) == ImportReport(
-            read=1500, added=1500 - survive, duplicates=survive
-        )
-        assert [r.source_id for r in store.records()] == [f"id-{n}" for n in range(1500)]
-        assert store.verify().is_sound
-
-
-IMPORT = """
-import sys
-from pathlib import Path
-from ownweights.core.project import Project
-from ownweights.traffic import TrafficStore, import_file
-with TrafficStore.open(Project(Path(sys.argv[1]))) as store:
-    sys.stdin.readline()
-    report = import_file(Path(sys.argv[2]), store)
-    print(report.added, report.duplicates, len(report.skipped))
-"""
-
-
-def test_import_of_one_file_by_several_processes_adds_it_once(
-    tmp_path: Path, project: Project
-) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [line(n) for n in range(1500)])
-    outputs = [
-        [int(word) for word in out.split()]
-        for out in run_together([(IMPORT, project.root, path)] * 3)
-    ]
-    assert [sum(column) for column in zip(*outputs, strict=True)] == [1500, 3000, 0]
-    assert len({record.source_id for record in stored(project)}) == 1500
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_make_record_fills_in_what_can_be_derived() -> None:
         ({"choices": []}, "error"),
         ({"choices": "x"}, "error"),
         ({"choices": ["x"]}, "error"),
+        ({"choices": [{"message": "x", "finish_reason": "stop"}]}, "error"),
     ],
 )
 def test_status_of_follows_the_answer(response: Any, status: str) -> None:
@@ -44,9 +45,14 @@ def test_status_of_follows_the_answer(response: Any, status: str) -> None:
         (None, None),
         ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
         ([{"type": "refusal", "refusal": "no"}], ""),
+        (7, None),
+        ({"a": 1}, None),
+        ([1, None], None),
     ],
 )
-def test_answer_text_is_none_only_without_content(content: Any, text: str | None) -> None:
+def test_answer_text_is_none_without_content_of_a_known_kind(
+    content: Any, text: str | None
+) -> None:
     record = make_record(ask(), answer(content), role="teacher")
     assert record.answer_text == text
 
@@ -63,6 +69,9 @@ def test_record_without_an_answer_has_no_text_and_no_reason() -> None:
         (None, "imported", None),
         (0, "imported", None),
         ("soon", "teacher", 5.0),
+        (True, "teacher", 5.0),
+        (10**400, "teacher", 5.0),
+        (253_402_300_800, "imported", None),
         (None, "teacher", 5.0),
     ],
 )

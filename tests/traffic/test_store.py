@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownweights.core.database import explained
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, make_record
@@ -257,6 +258,44 @@ def test_power_safe_store_syncs_bodies_before_rows(
         )
         store.add(numbered(1))
     assert happened == ["bodies synced", "rows"]
+
+
+@pytest.mark.parametrize("stage", ["segment", "rows"])
+def test_add_batch_that_fails_leaves_no_body_behind(
+    store: TrafficStore, project: Project, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    execute = store.database.execute if stage == "segment" else store.database.execute_many
+
+    def refuse(sql: str, rows: Any) -> int:
+        with explained(store.database.path):
+            raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store.database, execute.__name__, refuse)
+    records = numbered(2)
+    for _ in range(3):
+        with pytest.raises(StoreError, match=r"own\.db cannot grow"):
+            store.add_batch(records)
+    assert sum(path.stat().st_size for path in project.bodies_dir.iterdir()) <= 8
+    monkeypatch.undo()
+    store.add_batch(records)
+    assert store.verify().is_sound
+    assert list(store.records()) == records
+    assert len(list(project.bodies_dir.iterdir())) == 1
+
+
+def test_add_batch_keeps_bodies_of_rows_that_may_come_back(
+    store: TrafficStore, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(sql: str, rows: Any) -> int:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        with explained(store.database.path):
+            raise error
+
+    monkeypatch.setattr(store.database, "execute_many", refuse)
+    with pytest.raises(StoreError, match="disk I/O error"):
+        store.add_batch(numbered(2))
+    assert max(path.stat().st_size for path in project.bodies_dir.iterdir()) > 100
 
 
 def test_records_says_that_a_body_is_lost(store: TrafficStore, project: Project) -> None:

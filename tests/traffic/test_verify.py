@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,58 @@ def test_verify_repair_takes_out_what_is_lost_and_says_so(project: Project) -> N
     assert [record.source_id for record in stored(project)] == ["first-0", "first-1"]
     fill(project, "second")  # what was lost can be imported again
     assert len(stored(project)) == 4
+
+
+def test_verify_repair_lets_an_import_bring_a_lost_prompt_back(project: Project) -> None:
+    flip_last_byte(fill(project, "first"))  # holds the shared system prompt
+    with TrafficStore.open(project) as store:
+        assert store.add([make("cached", source_id="cached")]) == (1, 0)
+        report = store.verify(repair=True)
+        assert (report.repaired, len(report.faults)) == (3, 4)
+        assert any(fault.startswith("shared text ") for fault in report.faults)
+        kinds = store.database.query("SELECT kind FROM event ORDER BY id")
+        assert kinds == [("record.lost",)] * 3 + [("part.lost",)]
+        store.add([make("later", source_id="later")])  # by the store that knew the old place
+        assert store.verify().is_sound
+    fill(project, "first")
+    assert [record.source_id for record in stored(project)] == ["later", "first-0", "first-1"]
+    with TrafficStore.open(project) as store:
+        assert store.verify().is_sound
+
+
+def test_verify_names_a_shared_prompt_that_nobody_needs(project: Project) -> None:
+    flip_last_byte(fill(project, "first"))
+    with TrafficStore.open(project) as store:
+        store.database.execute("DELETE FROM record")
+        assert [fault[:12] for fault in store.verify(repair=True).faults] == ["shared text "]
+        assert store.verify().is_sound
+
+
+def test_verify_repair_beside_a_writer_loses_nothing_it_writes(project: Project) -> None:
+    with TrafficStore.open(project) as writer:
+        writer.add([make("before", source_id="before")])
+        flip_last_byte(max(project.bodies_dir.iterdir()))
+        with TrafficStore.open(project) as other:
+            assert other.verify(repair=True).repaired == 1
+        assert writer.add([make("after", source_id="after")]) == (1, 0)
+    assert [record.source_id for record in stored(project)] == ["after"]
+
+
+def test_verify_repair_frees_only_what_this_index_left(project: Project) -> None:
+    kept, lost = fill(project, "kept"), fill(project, "lost")
+    left = project.bodies_dir / "1-left.seg"
+    shutil.copy(kept, left)
+    foreign = project.bodies_dir / "1-foreign.seg"
+    shutil.copy(kept, foreign)
+    flip_last_byte(lost)
+    with TrafficStore.open(project) as store:
+        store.database.execute("INSERT INTO segment (name, opened_at) VALUES ('1-left', 1)")
+        assert store.verify().freed_bytes == 0
+        report = store.verify(repair=True)
+        assert (report.repaired, report.freed_bytes) == (2, kept.stat().st_size)
+        assert store.verify(repair=True).freed_bytes == 0
+        assert store.database.query("SELECT name FROM segment") == [(kept.stem,)]
+    assert sorted(project.bodies_dir.iterdir()) == sorted([kept, lost, foreign])
 
 
 def test_verify_reports_damage_of_the_index(project: Project) -> None:
