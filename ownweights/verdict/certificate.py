@@ -98,7 +98,7 @@ class Verdict:
     attempt: int
     delta_spent: float
     n: int  # independent certify units
-    n_served: int  # at the threshold; at the strictest one for a refusal
+    n_served: int  # at the threshold; at the first one tested for a refusal
     harms: float
     losses: int  # errors and time-outs: the teacher answered, they count against alpha
     unjudged: int  # certify answers nobody could judge: counted as harm

@@ -23,7 +23,7 @@ def report_text(verdict: Verdict) -> str:
 
 
 def _evidence(verdict: Verdict) -> list[str]:
-    at = "at the deployed threshold" if verdict.issued else "at the strictest threshold"
+    at = "at the deployed threshold" if verdict.issued else "at the first threshold"
     harm_served = f"{verdict.harms:g} of {verdict.n_served} served"
     harm_all = f"{verdict.harms + verdict.losses:g} of {verdict.n} in all"
     lines = [f"Evidence {at}, from {verdict.n} independent certify units:"]

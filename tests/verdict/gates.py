@@ -31,3 +31,18 @@ def uncorrected_gate(thresholds, scores, harms, limits):
         binomial_p_value(harmed, served, limits.beta) <= limits.delta
     )
     return thresholds[np.flatnonzero(passes)[-1]] if passes.any() else None
+
+
+def select_then_verify_gate(thresholds, scores, harms, limits):
+    """70 % of the units pick the loosest threshold by its bounds, 30 % verify it by point estimate.
+
+    Source: the threshold calibration of TRACER, re-implemented
+    """
+    cut = int(0.7 * len(scores))
+    chosen = uncorrected_gate(thresholds, scores[:cut], harms[:cut], limits)
+    if chosen is None:
+        return None
+    served, harmed = counts(np.array([chosen]), scores[cut:], harms[cut:])
+    rest = len(scores) - cut
+    holds = harmed[0] <= limits.alpha * rest and harmed[0] <= limits.beta * served[0]
+    return chosen if holds else None

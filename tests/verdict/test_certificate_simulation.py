@@ -1,13 +1,6 @@
-"""Are certificates wrong no more often than they say? Worlds of known truth, 2,000 draws each.
-
-Scores are uniform, so that a threshold t serves a share 1 - t, and the harm of a request is a known
-function of its score; the true risks at any threshold are then integrals.
-"""
+"""Are certificates wrong no more often than they say? Worlds of known truth, 2,000 draws each."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,53 +9,33 @@ from ownweights.verdict.statistics import (
     Limits,
     attempt_delta,
     develop_thresholds,
+    start_of_walk,
     walk_thresholds,
 )
 from tests.verdict.gates import point_estimate_gate, uncorrected_gate
+from tests.verdict.score_worlds import (
+    ALWAYS_WRONG,
+    ANTI_INFORMATIVE,
+    INFORMATIVE,
+    USELESS,
+    least_favourable_all,
+    least_favourable_served,
+)
 
 TRIALS = 2_000
 LIMITS = Limits(alpha=0.05, beta=0.10, delta=0.05)
 MIN_COVERAGE = 0.10
-GRID = np.linspace(0.0, 1.0, 20_001)
-
-
-@dataclass(frozen=True)
-class World:
-    """P(harm | score), and the two true risks at any threshold."""
-
-    harm: Callable[[np.ndarray], np.ndarray]
-
-    def draw(self, rng, n):
-        scores = rng.random(n)
-        return scores, (rng.random(n) < self.harm(scores)).astype(np.float64)
-
-    def risks(self, threshold):
-        served = GRID[threshold <= GRID]
-        mean = float(self.harm(served).mean())
-        return mean * (1.0 - threshold), mean
-
-    def breaks(self, threshold, limits=LIMITS):
-        if threshold is None:
-            return False
-        risk_all, risk_served = self.risks(threshold)
-        return risk_all > limits.alpha or risk_served > limits.beta
-
-
-INFORMATIVE = World(lambda s: 0.6 * (1.0 - s) ** 2)  # harm .2 over all requests
-USELESS = World(lambda s: np.full_like(s, 0.30))
-ALWAYS_WRONG = World(np.ones_like)
-# random score, true harm a hair above beta at every threshold: each one certified is wrong
-LEAST_FAVOURABLE_SERVED = World(lambda s: np.full_like(s, 0.1001))
-# fine above the median, then harmful: the risk among all requests breaks right at coverage .5
-LEAST_FAVOURABLE_ALL = World(lambda s: np.where(s >= 0.5, 0.0999, 1.0))
-ANTI_INFORMATIVE = World(lambda s: 0.25 * s)  # surer when wrong
+LEAST_FAVOURABLE_SERVED = least_favourable_served(LIMITS)
+LEAST_FAVOURABLE_ALL = least_favourable_all(LIMITS)
 
 
 def run(world, rng, n, *, limits=LIMITS, min_coverage=MIN_COVERAGE, n_develop=500):
     """One draw: (threshold of the certificate or None, thresholds, scores, harms)."""
-    thresholds = develop_thresholds(world.draw(rng, n_develop)[0], min_coverage)
+    develop = world.draw(rng, n_develop)
+    thresholds = develop_thresholds(develop[0], min_coverage)
     scores, harms = world.draw(rng, n)
-    chosen = walk_thresholds(thresholds, scores, harms, limits).chosen
+    first = start_of_walk(thresholds, *develop, limits, n=n)
+    chosen = walk_thresholds(thresholds[first:], scores, harms, limits).chosen
     return (chosen.threshold if chosen else None), thresholds, scores, harms
 
 
@@ -78,7 +51,7 @@ def at_most(share, limit, trials=TRIALS):
 )
 def test_certificate_is_wrong_at_most_delta_of_the_time(world, n):
     rng = np.random.default_rng(n)
-    wrong = np.mean([world.breaks(run(world, rng, n)[0]) for _ in range(TRIALS)])
+    wrong = np.mean([world.breaks(run(world, rng, n)[0], LIMITS) for _ in range(TRIALS)])
     assert at_most(wrong, LIMITS.delta)
 
 
@@ -95,15 +68,16 @@ def test_certificate_refuses_students_that_do_harm(world):
     assert all(run(world, rng, 1000)[0] is None for _ in range(TRIALS))
 
 
-def test_certificate_covers_what_an_uncorrected_gate_covers():
+@pytest.mark.parametrize("n", [300, 1000])
+def test_certificate_covers_what_an_uncorrected_gate_covers(n):
     rng = np.random.default_rng(7)
     ours, theirs = [], []
     for _ in range(TRIALS):
-        chosen, thresholds, scores, harms = run(INFORMATIVE, rng, 1000)
+        chosen, thresholds, scores, harms = run(INFORMATIVE, rng, n)
         loose = uncorrected_gate(thresholds, scores, harms, LIMITS)
         ours.append(0.0 if chosen is None else 1.0 - chosen)
         theirs.append(0.0 if loose is None else 1.0 - loose)
-    assert np.mean(np.array(ours) > 0) > 0.95
+    assert np.mean(np.array(ours) > 0) > 0.85
     assert np.mean(ours) >= 0.9 * np.mean(theirs)
 
 

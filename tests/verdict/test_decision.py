@@ -89,7 +89,7 @@ def test_certify_counts_failures_among_all_and_never_as_served() -> None:
     found = certify(Claim(), SUBJECT, [*rows([0.0] * 1000), *failed], SPEND)
     assert not found.issued  # 60 of 1,060 is no proof of at most 5 %
     assert (found.losses, found.n) == (60, 1060)
-    assert found.n_served == 100
+    assert found.n_served == 110
     assert "60 requests ended in an error or time-out and count as harm" in found.reasons
     few = certify(Claim(), SUBJECT, [*rows([0.0] * 1000), *failed[:20]], SPEND)
     assert few.issued
@@ -115,7 +115,7 @@ def test_certify_takes_one_request_a_unit() -> None:
 
 
 def test_certify_ignores_develop_harm_and_certify_scores_of_develop() -> None:
-    """Develop gives thresholds and nothing else; its harms cannot help or hurt."""
+    """Develop says where to begin; how far to go, certify alone."""
     good, bad = judged("develop", [0.0] * 300), judged("develop", [1.0] * 300)
     certify_rows = judged("certify", mixed(800, 40))
     found = [certify(Claim(), SUBJECT, [*d, *certify_rows], SPEND) for d in (good, bad)]
@@ -153,7 +153,7 @@ def test_refusal_for_too_few_units_says_how_many() -> None:
     found = certify(Claim(), SUBJECT, rows([0.0] * 3, num_develop=20), SPEND)
     need = served_without_harm(0.10, SPEND.delta)
     assert found.reasons == (
-        "too few independent units: certify holds 3, 1 of them served at the strictest threshold,"
+        "too few independent units: certify holds 3, 2 of them served at the first threshold,"
         f" which needs at least {need} served without a harm",
     )
     assert found.needed is not None
@@ -176,9 +176,9 @@ def test_refusal_for_too_few_in_all() -> None:
 def test_refusal_for_harm_says_both_rates() -> None:
     found = certify(Claim(), SUBJECT, rows([1.0] * 500), SPEND)
     served, every = found.reasons
-    assert served.startswith("50 of the 50 served at the strictest threshold came to harm")
+    assert served.startswith("90 of the 90 served at the first threshold came to harm")
     assert "at most 10.0% (p = 1 > 0.0304)" in served
-    assert every.startswith("50 of all 500 came to harm at the strictest threshold")
+    assert every.startswith("90 of all 500 came to harm at the first threshold")
     assert found.needed is not None
     assert found.needed.units is None
 
@@ -230,7 +230,8 @@ def test_refusal_needs_what_then_certifies() -> None:
     issued = [
         certify(
             claim, SUBJECT,
-            rows([float(x) for x in rng.random(first.needed.units) < 0.02]), spend,
+            judged("develop", mixed(300, 50))
+            + judged("certify", [float(x) for x in rng.random(first.needed.units) < 0.02]), spend,
         ).issued
         for _ in range(60)
     ]  # fmt: skip

@@ -36,7 +36,7 @@ def test_report_of_a_refusal() -> None:
     assert text.startswith("Not replaceable yet")
     assert "Reasons:\n  - too few" in text
     assert "What it would take: about 100, or about 1,250 fresh requests to be split." in text
-    assert "at the strictest threshold" in text
+    assert "at the first threshold" in text
     assert "coverage  " not in text
 
 

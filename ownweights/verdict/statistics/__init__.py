@@ -10,9 +10,11 @@ from ownweights.verdict.statistics.bounded import betting_p_value, hoeffding_ben
 from ownweights.verdict.statistics.budget import attempt_delta
 from ownweights.verdict.statistics.fixed_sequence import (
     Limits,
+    RiskTest,
     Step,
     Walk,
     develop_thresholds,
+    start_of_walk,
     walk_thresholds,
 )
 from ownweights.verdict.statistics.sample_size import (
@@ -25,6 +27,7 @@ from ownweights.verdict.statistics.sample_size import (
 __all__ = [
     "Limits",
     "Needed",
+    "RiskTest",
     "Step",
     "Walk",
     "attempt_delta",
@@ -36,6 +39,7 @@ __all__ = [
     "develop_thresholds",
     "hoeffding_bentkus_p_value",
     "served_without_harm",
+    "start_of_walk",
     "trials_needed",
     "units_needed",
     "walk_thresholds",

@@ -8,7 +8,9 @@
 In: thresholds fixed by the *develop* scores, then scores and harms of the *certify* units. At each
 threshold p = max(p_A, p_B): A, harms among served over all units against α; B, harms among served
 over the served against β. The walk goes from strict to loose while p ≤ δ_k and deploys the last
-threshold that passed; if the first fails, none is. Invariants: the chance that a deployed threshold
+threshold that passed; if the first fails, none is. Which threshold is first is chosen with the
+*develop* harms alone, so it costs no error: the strictest thresholds serve so few units that a
+single harm, or none, would end the walk. Invariants: the chance that a deployed threshold
 breaks A or B is at most δ_k, whatever the score (tests/verdict/test_certificate_simulation.py);
 equal to testing every threshold by hand (test_walk_matches_brute_force).
 Losses that count against the student without being served (errors, time-outs) are added to A at
@@ -30,8 +32,9 @@ from numpy.typing import NDArray
 from ownweights.verdict.statistics.binomial import binomial_p_value
 
 Floats = NDArray[np.float64]
-RiskTest = Callable[[Floats, NDArray[np.int64], float], Floats]  # (harms, n, limit) → p
+RiskTest = Callable[[Floats, Floats | NDArray[np.int64], float], Floats]  # (harms, n, limit) → p
 STEP_FRAC = 0.01  # of the develop units: how much each threshold loosens
+ROOM = 50.0  # how far below δ the p-value must lie that develop promises for the first threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,35 @@ def develop_thresholds(
     ranks = np.ceil(fracs * len(scores) - 1e-9).astype(np.int64).clip(1, len(scores))
     found = np.sort(scores)[::-1][ranks - 1]
     return np.unique(found[np.isfinite(found)])[::-1]
+
+
+def start_of_walk(
+    thresholds: Floats,
+    scores: Floats,
+    harms: Floats,
+    limits: Limits,
+    *,
+    n: int,
+    losses_frac: float = 0.0,
+    test: RiskTest = binomial_p_value,
+) -> int:
+    """The threshold to test first on `n` certify units, as an index: where a pass is most likely.
+
+    That is the strictest threshold whose p-value, were certify like develop, lies `ROOM` times
+    below δ; or the one with the smallest where none does. Decided without certify, it changes the
+    chance of success only, never that of a wrong certificate.
+    Shapes: thresholds (J,) strict to loose; scores, harms (m,) of develop
+    """
+    if not len(thresholds):
+        return 0
+    served, harmed = _counts(thresholds, scores, harms)
+    scale = n / len(scores)
+    expected = (harmed + 0.5) * scale  # half a harm more: seeing none does not mean there are none
+    p_all = test(expected + losses_frac * n, np.full(len(thresholds), float(n)), limits.alpha)
+    p_served = test(expected, np.asarray(served * scale, np.float64), limits.beta)
+    p_values = np.maximum(p_all, p_served)
+    is_safe = p_values <= limits.delta / ROOM
+    return int(is_safe.argmax() if is_safe.any() else p_values.argmin())
 
 
 def walk_thresholds(

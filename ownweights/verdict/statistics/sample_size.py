@@ -63,7 +63,7 @@ def units_needed(
             return Needed(None, f"{rate:.1%} {among} came to harm, which is not below {limit:.1%}:"
                                 " no number of examples would certify that")  # fmt: skip
     if coverage_frac <= 0:
-        return Needed(None, "no request is served at the strictest threshold")
+        return Needed(None, "no request is served at the first threshold")
     served = trials_needed(rate_served, limits.beta, limits.delta)
     every = trials_needed(rate_all, limits.alpha, limits.delta)
     if served is None or every is None:

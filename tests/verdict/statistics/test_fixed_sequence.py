@@ -12,6 +12,7 @@ from ownweights.verdict.statistics import (
     Limits,
     develop_thresholds,
     hoeffding_bentkus_p_value,
+    start_of_walk,
     walk_thresholds,
 )
 
@@ -137,3 +138,34 @@ def test_develop_thresholds_never_reach_the_unservable() -> None:
     assert develop_thresholds(scores, 0.1).min() == 0.1
     assert develop_thresholds(scores, 0.5).size == 0
     assert develop_thresholds(np.empty(0), 0.5).size == 0
+
+
+@pytest.mark.parametrize("n", [100, 300, 1000])
+@pytest.mark.parametrize("losses_frac", [0.0, 0.01])
+@pytest.mark.parametrize("seed", range(5))
+def test_start_of_walk_matches_brute_force(seed: int, losses_frac: float, n: int) -> None:
+    """scipy's incomplete beta for fractional counts, threshold by threshold."""
+    scores, harms = drawn(seed, 400)
+    thresholds = develop_thresholds(scores, 0.1)
+    p_values = []
+    for threshold in thresholds:
+        is_served = scores >= threshold
+        k, m = (harms[is_served].sum() + 0.5) * n / 400, is_served.sum() * n / 400
+        every = stats.beta.sf(LIMITS.alpha, k + losses_frac * n + 1, n - k - losses_frac * n)
+        served = stats.beta.sf(LIMITS.beta, k + 1, m - k) if k < m else 1.0
+        p_values.append(max(every, served))
+    safe = [j for j, p in enumerate(p_values) if p <= LIMITS.delta / 50]
+    expected = safe[0] if safe else int(np.argmin(p_values))
+    found = start_of_walk(thresholds, scores, harms, LIMITS, n=n, losses_frac=losses_frac)
+    assert found == expected
+
+
+def test_start_of_walk_is_the_strictest_where_any_would_do() -> None:
+    scores = np.linspace(1, 0, 2_000)
+    thresholds = develop_thresholds(scores, 0.1)
+    assert start_of_walk(thresholds, scores, np.zeros(2_000), LIMITS, n=5_000) == 0
+
+
+def test_start_of_walk_of_nothing_is_the_first() -> None:
+    nothing = np.empty(0)
+    assert start_of_walk(nothing, nothing, nothing, LIMITS, n=10) == 0

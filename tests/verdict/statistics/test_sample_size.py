@@ -101,7 +101,7 @@ def test_units_needed_counts_losses_among_all() -> None:
         (0.3, 0.1, 0.0, "30.0% of the requests served came to harm, which is not below 10.0%"),
         (0.08, 0.9, 0.0, "7.2% of all requests came to harm, which is not below 5.0%"),
         (0.0, 0.5, 0.06, "6.0% of all requests came to harm"),
-        (0.0, 0.0, 0.0, "no request is served at the strictest threshold"),
+        (0.0, 0.0, 0.0, "no request is served at the first threshold"),
         (0.09999, 0.2, 0.0, "so near their limits that more than 2,000,000 units"),
     ],
 )
