@@ -20,7 +20,7 @@ from tests.meta.tree import (
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 500
 MAX_PACKAGE_LINES = 3500
-MAX_SOURCE_LINES = 22_000
+MAX_SOURCE_LINES = 30_000  # docs/design/0002-sizes.md
 MAX_PLAIN_ARGUMENTS = 5
 MAX_ARGUMENTS = 8
 MAX_POSITIONAL_OF_MANY = 2
@@ -34,6 +34,7 @@ ARGUMENT_EXCEPTIONS = {
     "verdict/run.py:_row": "fields of the one value it builds",
     "verdict/run.py:run_verdict": _READS_AS_A_SENTENCE,
     "verdict/run.py:run_verdict_async": _READS_AS_A_SENTENCE,
+    "verdict/statistics/fixed_sequence.py:start_of_walk": "parallel arrays, then the limits",
     "verdict/statistics/fixed_sequence.py:walk_thresholds": "parallel arrays, then the limits",
 }
 
@@ -82,10 +83,11 @@ def test_files_are_short() -> None:
     assert [path.name for path in files if count_lines(path) > MAX_FILE_LINES] == []
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_package_is_small(package: str) -> None:
-    lines = sum(map(count_lines, (SOURCE / package).rglob("*.py")))
-    assert lines <= MAX_PACKAGE_LINES
+def test_packages_are_small() -> None:
+    """A package within a package is a room of its own (docs/design/0002-sizes.md)."""
+    rooms = {path.parent for path in SOURCE.rglob("__init__.py")} - {SOURCE}
+    lines = {str(room): sum(map(count_lines, room.glob("*.py"))) for room in rooms}
+    assert {room: count for room, count in lines.items() if count > MAX_PACKAGE_LINES} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
