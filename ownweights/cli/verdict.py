@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ownweights.core.tables import VerdictSettings
     from ownweights.dataset.load import Dataset
     from ownweights.verdict import Claim, RunOptions, Verdict
+
+MIN_PREFIX = 8  # of a fingerprint: fewer characters would name anyone
 
 
 @click.group()
@@ -92,18 +96,30 @@ def report(ctx: click.Context, verdict_id: str, as_json: bool) -> None:
 
 
 @verdict.command()
-@click.argument("verdict_id")
+@click.argument("verdict_id", metavar="ID|FOLDER")
+@click.option("--signed-by", help="Fingerprint of the key that must have signed it.")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, verdict_id: str, as_json: bool) -> None:
-    """Recompute a verdict from its judged requests, and compare."""
+def verify(ctx: click.Context, verdict_id: str, signed_by: str | None, as_json: bool) -> None:
+    """Recompute a verdict from its judged requests, and check its signature.
+
+    Give an id of this project, or a verdict's folder, wherever it was copied to.
+    """
     from ownweights.verdict import verify_verdict
 
-    wrong = verify_verdict(project_of(ctx), verdict_id)
+    folder, is_path = Path(verdict_id), os.sep in verdict_id
+    kind_dir = folder.resolve().parent if is_path else project_of(ctx).kind_dir("verdict")
+    found = verify_verdict(kind_dir, folder.resolve().name if is_path else verdict_id)
+    wrong = list(found.differences)
+    if signed_by and not (len(signed_by) >= MIN_PREFIX and found.signed_by.startswith(signed_by)):
+        wrong.append(f"signed by {found.signed_by or 'nobody'}, expected {signed_by}")
     if as_json:
-        print_json({"id": verdict_id, "is_sound": not wrong, "differences": wrong})
+        print_json({
+            "id": found.id, "is_sound": not wrong, "signed_by": found.signed_by or None,
+            "differences": wrong,
+        })  # fmt: skip
     elif not wrong:
-        click.echo("sound: the judged requests give the same verdict")
+        click.echo(f"sound: the judged requests give the same verdict; signed by {found.signed_by}")
     for difference in wrong:
         say(difference)
     ctx.exit(EXIT_ERROR if wrong else 0)

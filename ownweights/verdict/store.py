@@ -11,6 +11,8 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ownweights.core.artefact import (
@@ -27,10 +29,24 @@ from ownweights.core.project import Project
 from ownweights.verdict.certificate import Verdict
 from ownweights.verdict.decision import Spend, certify
 from ownweights.verdict.judged import Judged, read_judged, write_judged
+from ownweights.verdict.signing import sign_folder, signer
 
 FILES = {True: "certificate.json", False: "refusal.json"}
 JUDGED = "judged.jsonl"
 ANSWERS = "answers.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What checking a verdict found: whose key signed it, and what is wrong with it."""
+
+    id: str
+    signed_by: str  # fingerprint of the key; empty where the signature does not hold
+    differences: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.differences
 
 
 def write_verdict(
@@ -49,6 +65,7 @@ def write_verdict(
         if answers:
             lines = [canonical_json(answer) + b"\n" for answer in answers]
             (draft / ANSWERS).write_bytes(b"".join(lines))
+        sign_folder(project, draft, _signed_names(draft))
         subject = verdict.subject
         artefact = seal(
             draft,
@@ -71,9 +88,27 @@ def load_verdict(project: Project, verdict_id: str) -> Verdict:
     return _read(open_artefact(project.kind_dir("verdict"), verdict_id, "verdict"))
 
 
-def verify_verdict(project: Project, verdict_id: str) -> list[str]:
-    """What is wrong with a verdict: its files against its card, its numbers against its rows."""
-    artefact = open_artefact(project.kind_dir("verdict"), verdict_id, "verdict", verify=True)
+def verify_verdict(kind_dir: Path, verdict_id: str) -> Verified:
+    """Check a verdict's files against its card and its signature, its numbers against its rows.
+
+    `kind_dir` is the folder that holds it: a project's, or wherever it was sent to.
+    """
+    artefact = open_artefact(kind_dir, verdict_id, "verdict", verify=True)
+    signed_by, wrong = "", _differences(artefact)
+    try:
+        signed_by = signer(artefact.path, _signed_names(artefact.path))
+    except ArtefactError as error:
+        wrong = [str(error), *wrong]
+    return Verified(artefact.id, signed_by, tuple(wrong))
+
+
+def _signed_names(folder: Path) -> list[str]:
+    """The files of a verdict that its signature is for: all but itself and the card."""
+    names = (*FILES.values(), JUDGED, ANSWERS)
+    return [name for name in names if (folder / name).is_file()]
+
+
+def _differences(artefact: Artefact) -> list[str]:
     said = _read(artefact)
     rows = read_judged(artefact.path / JUDGED)
     spend = Spend(said.attempt, said.delta_spent, said.num_used)

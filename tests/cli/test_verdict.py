@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ownweights.core.artefact import draft_folder, seal
 from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.project import Project
 from ownweights.verdict import run_verdict
+from ownweights.verdict.signing import own_fingerprint
 from tests.fakes import ScriptedTeacher, last_user_text
 from tests.verdict import worlds
 
@@ -67,13 +69,28 @@ def test_verdict_verify_says_sound_or_what_differs(
     assert own(project, "verify", known) == 0
     assert capsys.readouterr().out.startswith("sound")
     assert own(project, "verify", known, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "id": known, "is_sound": True, "differences": [],
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "id": known, "is_sound": True, "signed_by": own_fingerprint(project), "differences": [],
     }  # fmt: skip
     path = project.kind_dir("verdict") / known / "judged.jsonl"
     path.write_text(path.read_text() + "\n")
     assert own(project, "verify", known) == 1
     assert "is not what its card says" in capsys.readouterr().err
+
+
+def test_verdict_verify_anywhere_and_by_whom(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, elsewhere = made(project), tmp_path / "elsewhere"
+    shutil.copytree(project.kind_dir("verdict") / known, elsewhere / known)
+    words = ["--project", str(tmp_path / "no project"), "verdict", "verify"]
+    key = own_fingerprint(project)
+    assert key is not None
+    for said, code in ((key, 0), (key[:8], 0), (key[:7], 1), ("0" * 16, 1)):
+        assert main([*words, str(elsewhere / known), "--signed-by", said]) == code
+    assert f"signed by {key}, expected {'0' * 16}" in capsys.readouterr().err
+    assert not (tmp_path / "no project").exists()
 
 
 def test_verdict_of_an_unknown_id_says_so(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ownweights.verdict import (
     run_verdict,
     verify_verdict,
 )
+from ownweights.verdict.signing import own_fingerprint
 from ownweights.verdict.store import stored_verdict
 from tests.verdict import worlds
 
@@ -49,7 +51,8 @@ def forge(project: Project, found: Verdict, change: Callable[[dict[str, Any]], N
 def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> None:
     found = made(project, harm_frac=harm_frac)
     assert found.issued is (harm_frac < 1)
-    assert verify_verdict(project, found.id) == []
+    checked = verify_verdict(project.kind_dir("verdict"), found.id)
+    assert (checked.is_sound, checked.signed_by) == (True, own_fingerprint(project))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> No
 def test_verify_finds_changed_number(project: Project, field: str, value: Any) -> None:
     found = made(project)
     forge(project, found, lambda data: data.update({field: value}))
-    wrong = verify_verdict(project, found.id)
+    wrong = verify_verdict(project.kind_dir("verdict"), found.id).differences
     assert any(line.startswith(f"{field}: the file says {value!r}") for line in wrong) or (
         field == "delta_spent" and wrong  # a budget too large shows in what it licenses
     )
@@ -76,7 +79,7 @@ def test_verify_finds_changed_number(project: Project, field: str, value: Any) -
 def test_verify_finds_a_refusal_turned_into_a_certificate(project: Project) -> None:
     found = made(project, harm_frac=1.0)
     forge(project, found, lambda data: data.update({"issued": True, "threshold": -9.0}))
-    wrong = verify_verdict(project, found.id)
+    wrong = verify_verdict(project.kind_dir("verdict"), found.id).differences
     assert "issued: the file says True, its judged requests give False" in wrong
 
 
@@ -85,7 +88,7 @@ def test_verify_finds_changed_rows(project: Project) -> None:
     path = project.kind_dir("verdict") / found.id / "judged.jsonl"
     path.write_text(path.read_text().replace('"harm": 1.0', '"harm": 0.0'))
     with pytest.raises(ArtefactError, match=r"'judged\.jsonl' is not what its card says"):
-        verify_verdict(project, found.id)
+        verify_verdict(project.kind_dir("verdict"), found.id)
 
 
 def test_load_verdict_by_prefix(project: Project) -> None:
@@ -125,3 +128,20 @@ def test_list_verdicts_oldest_first_and_by_workload(project: Project) -> None:
     assert {one.id for one in list_verdicts(project)} == {first.id, second.id}
     assert list_verdicts(project, "tickets") == list_verdicts(project)
     assert list_verdicts(project, "letters") == []
+
+
+def test_verify_finds_a_certificate_changed_with_its_card(project: Project) -> None:
+    """What recomputing cannot tell, the signature does."""
+    found = made(project)
+    forge(project, found, lambda data: data["subject"].update({"student": "another"}))
+    (wrong,) = verify_verdict(project.kind_dir("verdict"), found.id).differences
+    assert wrong.endswith("certificate.json is not what was signed")
+
+
+def test_verify_reads_a_verdict_that_was_copied_elsewhere(project: Project, tmp_path: Path) -> None:
+    found = made(project)
+    shutil.copytree(project.kind_dir("verdict") / found.id, tmp_path / "sent" / found.id)
+    shutil.rmtree(project.store_dir)
+    checked = verify_verdict(tmp_path / "sent", found.id)
+    assert checked.is_sound
+    assert len(checked.signed_by) == 16

@@ -1,0 +1,151 @@
+"""Who stands behind a verdict: an Ed25519 signature beside it, made with the project's own key.
+
+In: a folder of a verdict's files. Out: `signature.json` in it, with the public key, the hash of
+every file signed, and the signature over those hashes; later, who signed, or what is wrong. The key
+lies in `.own/signing_key.pem`, readable by its owner alone, and is made when it is first needed. A
+signature says that the files are those that the holder of the key wrote; whose key it is, the
+reader compares by its fingerprint.
+Invariants: any byte changed in a signed file or in the signature is found
+(test_signature_finds_any_change); two processes that need a first key get the same one
+(test_first_key_is_made_once). Source: RFC 8032, through the cryptography package.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ownweights.core.artefact import canonical_json, hash_file
+from ownweights.core.errors import ArtefactError
+from ownweights.core.project import Project
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+SIGNATURE = "signature.json"
+KEY_NAME = "signing_key.pem"
+_FIELDS = {"algorithm", "public_key", "files", "signature"}
+_MESSAGE = b"ownweights verdict 1\n"  # so that a signature made for this is one for nothing else
+FINGERPRINT_CHARS = 16
+
+
+def sign_folder(project: Project, folder: Path, names: Sequence[str]) -> None:
+    """Sign the files `names` of a verdict's folder; writes `signature.json` into it."""
+    key = _signing_key(project)
+    files = {name: hash_file(folder / name) for name in names}
+    table = {
+        "algorithm": "ed25519",
+        "public_key": base64.b64encode(key.public_key().public_bytes_raw()).decode(),
+        "files": files,
+        "signature": base64.b64encode(key.sign(_message(files))).decode(),
+    }
+    (folder / SIGNATURE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+
+
+def signer(folder: Path, names: Sequence[str]) -> str:
+    """The fingerprint of the key that signed exactly the files `names` as they are now.
+
+    Raises: ArtefactError when there is no signature, or it does not hold
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    table = _read(folder / SIGNATURE)
+    try:
+        public = base64.b64decode(table["public_key"], validate=True)
+        signature = base64.b64decode(table["signature"], validate=True)
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, _message(table["files"]))
+    except (InvalidSignature, binascii.Error, ValueError, TypeError):
+        raise ArtefactError(f"{folder / SIGNATURE}: the signature does not hold") from None
+    if set(table["files"]) != set(names):
+        raise ArtefactError(
+            f"{folder / SIGNATURE} signs {', '.join(sorted(table['files']))},"
+            f" expected {', '.join(sorted(names))}"
+        )
+    for name, digest in table["files"].items():
+        if hash_file(folder / name) != digest:
+            raise ArtefactError(f"{folder / name} is not what was signed")
+    return _fingerprint(public)
+
+
+def own_fingerprint(project: Project) -> str | None:
+    """The fingerprint of this project's key; None where it has signed nothing yet."""
+    if not _key_path(project).exists():
+        return None
+    return _fingerprint(_signing_key(project).public_key().public_bytes_raw())
+
+
+def _signing_key(project: Project) -> Ed25519PrivateKey:
+    """The project's key, made where there is none."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    path = _key_path(project)
+    if not path.exists():
+        made = Ed25519PrivateKey.generate()
+        pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write_once(path, pem)
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtefactError(
+            f"{path} cannot be read as a signing key: {error}",
+            hint="restore it, or move it away: a new key is made, under which old verdicts stay"
+            " signed by the old one",
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ArtefactError(f"{path} holds another kind of key, expected an Ed25519 private key")
+    return key
+
+
+def _key_path(project: Project) -> Path:
+    return project.store_dir / KEY_NAME
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Write a secret whole, for its owner alone, unless another process was first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"{path.parent} is not signed: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path} cannot be read: {error}") from None
+    is_table = isinstance(table, dict) and set(table) == _FIELDS
+    if not is_table or not isinstance(table["files"], dict) or table["algorithm"] != "ed25519":
+        raise ArtefactError(f"{path} is not a signature: expected {', '.join(sorted(_FIELDS))}")
+    return table
+
+
+def _message(files: Mapping[str, Any]) -> bytes:
+    return _MESSAGE + canonical_json(dict(files))
+
+
+def _fingerprint(public_key: bytes) -> str:
+    return hashlib.sha256(public_key).hexdigest()[:FINGERPRINT_CHARS]
