@@ -12,7 +12,9 @@ on harm; the evidence is the sum of their stakes, averaged over sizes of bet.
 
 Invariants: while the mean is within the limit, alarms come after `run_length` steps on average or
 later (test_detector_runs_at_least_its_length); one step at a time gives what all at once give
-(test_detector_matches_all_at_once); equal to the sum of stakes (test_detector_matches_naive_sum).
+(test_detector_matches_all_at_once), and many steps without harm at once what they give one by one
+(test_detector_after_quiet_matches_single_steps); equal to the sum of stakes
+(test_detector_matches_naive_sum).
 Where requests are audited with unequal chances q, each request is a step, its outcome is that of
 `weigh_audit`, and the limit is the smallest q times the certified one.
 Source: Shin, Ramdas and Rinaldo, E-detectors (arXiv:2203.03532), Shiryaev-Roberts form.
@@ -69,6 +71,19 @@ class Detector:
         grown = ((1.0 + r) * (1.0 + b * excess) for r, b in zip(self.evidence, bets, strict=True))
         return dataclasses.replace(self, num_seen=self.num_seen + 1, evidence=tuple(grown))
 
+    def after_quiet(self, num_steps: int) -> Detector:
+        """The detector after `num_steps` outcomes of 0, at once; unchanged after an alarm."""
+        assert num_steps >= 0, f"a number of steps is at least 0, got {num_steps}"
+        if self.is_alarmed or not num_steps:
+            return self
+        kept = [1.0 - bet * self.limit for bet in detector_bets(self.limit)]
+        grown = (
+            r * k**num_steps + k * (1.0 - k**num_steps) / (1.0 - k)
+            for r, k in zip(self.evidence, kept, strict=True)
+        )
+        num_seen = self.num_seen + num_steps
+        return dataclasses.replace(self, num_seen=num_seen, evidence=tuple(grown))
+
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "evidence": list(self.evidence)}
 
@@ -113,6 +128,44 @@ def detector_evidence(outcomes: Floats, limit: float) -> Floats:
         evidence = np.minimum(evidence, LARGEST)
         means[..., t] = evidence.mean(axis=-1)
     return means
+
+
+def alarm_delays(
+    limit: float,
+    run_length: float,
+    *,
+    before: float,
+    after: float,
+    quantiles: tuple[float, ...] = (0.5, 0.9),
+    trials: int = 400,
+    seed: int = 0,
+) -> tuple[int | None, ...]:
+    """Steps from the moment when harm jumps from `before` to `after` until the alarm, simulated.
+
+    `before` lasts long enough for the evidence to have settled. None where the alarm had not come
+    within four run lengths; false alarms before the jump are left out.
+    """
+    rng, settled = np.random.default_rng(seed), math.ceil(5 / limit)
+    bets = np.array(detector_bets(limit))
+    evidence = np.zeros((trials, len(bets)))
+    delays = np.full(trials, np.inf)
+    is_open = np.ones(trials, np.bool_)
+    for t in range(settled + math.ceil(4 * run_length)):
+        is_after = t >= settled
+        harms = rng.random((len(evidence), 1)) < (after if is_after else before)
+        evidence = (1.0 + evidence) * (1.0 + bets * (harms - limit))
+        is_alarm = evidence.mean(axis=1) >= run_length
+        alarmed = np.flatnonzero(is_open)[is_alarm]
+        delays[alarmed] = t - settled + 1 if is_after else np.nan
+        is_open[alarmed] = False
+        evidence = evidence[~is_alarm]
+        if not is_open.any():
+            break
+    known = delays[~np.isnan(delays)]
+    if not len(known):
+        return (None,) * len(quantiles)
+    found = np.quantile(known, quantiles, method="higher")
+    return tuple(int(value) if math.isfinite(value) else None for value in found)
 
 
 def weigh_audit(harm: float | None, audit_frac: float, min_audit_frac: float) -> float:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ownweights.core.errors import InputError
 from ownweights.verdict.statistics.detector import (
     Detector,
+    alarm_delays,
     detector_bets,
     detector_evidence,
     weigh_audit,
@@ -200,3 +201,50 @@ def test_detector_refuses_json_that_it_never_wrote(change: dict, words: str) -> 
     table = Detector.start(0.05, 100.0).after(0.0).to_json()
     with pytest.raises(InputError, match=words):
         Detector.from_json({**table, **change})
+
+
+@given(streams, st.integers(0, 400), limits)
+def test_detector_after_quiet_matches_single_steps(outcomes, num_steps: int, limit: float) -> None:
+    one_by_one = Detector.start(limit, 1e12)
+    for outcome in outcomes:
+        one_by_one = one_by_one.after(outcome)
+    at_once = one_by_one.after_quiet(num_steps)
+    for _ in range(num_steps):
+        one_by_one = one_by_one.after(0.0)
+    assert at_once.evidence == pytest.approx(one_by_one.evidence, rel=1e-9)
+    assert at_once.num_seen == one_by_one.num_seen
+
+
+def test_detector_after_quiet_stays_alarmed() -> None:
+    alarmed = Detector.start(0.05, 1.0).after(1.0)
+    assert alarmed.is_alarmed
+    assert alarmed.after_quiet(1_000) is alarmed
+
+
+@pytest.mark.parametrize(
+    ("harm", "median", "p90"),
+    [(0.10, 219, 365), (0.15, 82, 170), (0.25, 36, 71), (0.50, 12, 18)],
+)
+def test_alarm_delays_match_published_ones(harm: float, median: int, p90: int) -> None:
+    """Limit 5 %, running at 3 %, run length 10,000; the published figures are of 200 runs."""
+    found = alarm_delays(0.05, 1e4, before=0.03, after=harm, trials=400)
+    assert found[0] == pytest.approx(median, rel=0.2)
+    assert found[1] == pytest.approx(p90, rel=0.25)
+
+
+def test_alarm_delays_match_the_detector_step_by_step() -> None:
+    rng, delays = np.random.default_rng(3), []
+    for _ in range(200):
+        state = Detector.start(0.05, 1e3)
+        for outcome in rng.random(100) < 0.03:
+            state = state.after(float(outcome))
+        delays.append(0)
+        while not state.is_alarmed:
+            state = state.after(float(rng.random() < 0.3))
+            delays[-1] += 1
+    (median,) = alarm_delays(0.05, 1e3, before=0.03, after=0.3, quantiles=(0.5,))
+    assert median == pytest.approx(np.median(delays), rel=0.25)
+
+
+def test_alarm_delays_that_never_come_are_none() -> None:
+    assert alarm_delays(0.5, 10.0, before=0.0, after=0.0, trials=20) == (None, None)
