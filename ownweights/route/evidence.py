@@ -1,0 +1,148 @@
+"""What live traffic says of a route: audits one by one, and what follows from them.
+
+In: audits in the order in which they were written. Out: `Evidence` (the detector of risen harm, the
+stake on "harm is within the limit", counts), and from it the next step: on, back, or wait. A pure
+fold: the same audits give the same decision whenever they are read again
+(test_evidence_is_replayed_from_its_audits). What counts against the student:
+
+  audit     its answer against the teacher's to the same request: harm by the certificate's check
+  failure   an error or a time-out where it should have answered: one whole harm, always seen
+  shadow    like an audit, of an answer that nobody got: for the stake, not for the detector
+
+An audit whose harm the check could not tell counts as harm, as in the certificate; one that the
+teacher did not answer says nothing and is only counted. Sources: the detector of
+verdict/statistics/detector.py, the stake of verdict/statistics/e_process.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ownweights.route.rollout import Stage, Standing
+from ownweights.verdict.statistics.detector import Detector, weigh_audit
+from ownweights.verdict.statistics.e_process import EProcess
+
+Kind = Literal["audit", "failure", "shadow"]
+STEP_AUDITS = 50  # judged at one step before the next: a jump to 25 % is caught within about 70
+MISSED = math.nan  # the harm of an audit that the teacher did not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """One request that says how the student does. `quiet` requests before it were not audited."""
+
+    request_id: str
+    at: float
+    stage: Stage
+    kind: Kind
+    harm: float | None  # None: the check could not tell; MISSED: there is nothing to compare with
+    chance: float = 1.0
+    quiet: int = 0
+    share: float = 1.0
+
+    @property
+    def is_judged(self) -> bool:
+        return self.harm is None or not math.isnan(self.harm)
+
+    @property
+    def counted_harm(self) -> float:
+        return 1.0 if self.harm is None else self.harm
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is watched for: the certified limit among those served, and how often to cry wolf."""
+
+    beta: float
+    delta: float  # error of going on by live evidence
+    audit_frac: float
+    run_length: float  # audits between false alarms, on average or longer
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What all audits of a route say together."""
+
+    detector: Detector
+    stake: EProcess
+    num_judged: int = 0
+    num_harms: float = 0.0
+    num_missed: int = 0
+    num_failures: int = 0
+    at_step: int = 0  # judged at the present step
+    step_harms: float = 0.0
+    step: tuple[Stage, float] | None = None
+
+    @classmethod
+    def start(cls, watch: Watch) -> Evidence:
+        return cls(_detector("shadow", watch), EProcess(-watch.beta))
+
+    def after(self, audit: Audit, watch: Watch) -> Evidence:
+        """The evidence once one more audit is known."""
+        harm, step = audit.counted_harm, (audit.stage, audit.share)
+        fresh = dataclasses.replace(self, at_step=0, step_harms=0.0, step=step)
+        here = self if step == self.step else fresh
+        is_same = self.step is not None and self.step[0] == audit.stage
+        detector = self.detector if is_same else _detector(audit.stage, watch)
+        if audit.kind != "shadow":
+            detector = detector.after_quiet(audit.quiet)
+        if not audit.is_judged:
+            return dataclasses.replace(
+                here, detector=detector, num_missed=self.num_missed + 1
+            )  # fmt: skip
+        if audit.kind != "shadow":
+            least = watch.audit_frac if audit.stage == "served" else 1.0
+            detector = detector.after(weigh_audit(harm, max(audit.chance, least), least))
+        # answers audited by chance were not chosen alike: only those before `served` are a sample
+        stake = self.stake if audit.stage == "served" else self.stake.after(-harm)
+        return dataclasses.replace(
+            here,
+            detector=detector,
+            stake=stake,
+            num_judged=self.num_judged + 1,
+            num_harms=self.num_harms + harm,
+            num_failures=self.num_failures + (audit.kind == "failure"),
+            at_step=here.at_step + 1,
+            step_harms=here.step_harms + harm,
+        )
+
+
+def _detector(stage: Stage, watch: Watch) -> Detector:
+    """A detector for the audits of one stage: where few are audited, each request is a step."""
+    if stage != "served":
+        return Detector.start(watch.beta, watch.run_length)
+    return Detector.start(watch.audit_frac * watch.beta, watch.run_length / watch.audit_frac)
+
+
+def fold(audits: Iterable[Audit], watch: Watch) -> Evidence:
+    """The evidence of audits in their order."""
+    evidence = Evidence.start(watch)
+    for audit in audits:
+        evidence = evidence.after(audit, watch)
+    return evidence
+
+
+def next_standing(standing: Standing, evidence: Evidence, watch: Watch) -> Standing | str | None:
+    """Where the rollout goes: a new standing, the reason for a rollback, or None to stay.
+
+    It goes on when `STEP_AUDITS` were judged at this step, with no more harm among them than the
+    limit allows, and to serving everything only when live answers have proved the limit.
+    """
+    detector = evidence.detector
+    if detector.is_alarmed:
+        return (
+            f"harm has risen above {100 * watch.beta:.3g} % of the answers:"
+            f" evidence {detector.mean_evidence:,.0f} after {evidence.num_judged} audits"
+        )
+    following = standing.next()
+    is_here = evidence.step == (standing.stage, standing.share)
+    if following is None or standing.is_frozen or not is_here or evidence.at_step < STEP_AUDITS:
+        return None
+    if evidence.step_harms > watch.beta * evidence.at_step:
+        return None
+    is_proved = evidence.stake.p_value <= watch.delta
+    return following if is_proved or following.stage != "served" else None

@@ -1,0 +1,120 @@
+"""What audits say: on, back, or wait; and that reading them again says the same."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Evidence, Watch, fold
+from ownweights.route.evidence import next_standing as decide_next
+from ownweights.route.rollout import Standing, first_standing
+from ownweights.verdict.statistics.detector import alarm_delays
+
+WATCH = Watch(beta=0.10, delta=0.05, audit_frac=0.02, run_length=10_000)
+CANARY = first_standing("r1", "canary")
+WIDER = CANARY.next()
+SERVED = Standing("r1")
+
+
+def audits(standing: Standing, harms, *, kind="audit", chance: float = 1.0) -> list[Audit]:
+    return [
+        Audit(f"q{i}", float(i), standing.stage, kind, harm, chance, 0, standing.share)
+        for i, harm in enumerate(harms)
+    ]
+
+
+def next_of(standing: Standing, found: list[Audit]):
+    return decide_next(standing, fold(found, WATCH), WATCH)
+
+
+def test_evidence_is_replayed_from_its_audits() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        Audit(
+            f"q{i}", float(i), "served", rng.choice(["audit", "failure"]),
+            rng.choice([0.0, 1.0, None, MISSED]), 0.06, int(rng.integers(80)),
+        )
+        for i in range(60)
+    ]  # fmt: skip
+    step_by_step = Evidence.start(WATCH)
+    for one in found:
+        step_by_step = step_by_step.after(one, WATCH)
+    assert fold(found, WATCH) == step_by_step == fold(found, WATCH)
+
+
+def test_rollout_goes_on_after_enough_good_audits() -> None:
+    assert next_of(CANARY, audits(CANARY, [0.0] * (STEP_AUDITS - 1))) is None
+    assert next_of(CANARY, audits(CANARY, [0.0] * STEP_AUDITS)) == WIDER
+
+
+def test_rollout_counts_only_audits_of_its_own_step() -> None:
+    before = audits(CANARY, [0.0] * STEP_AUDITS)
+    assert next_of(WIDER, before) is None
+    assert next_of(WIDER, [*before, *audits(WIDER, [0.0] * (STEP_AUDITS - 1))]) is None
+    assert next_of(WIDER, [*before, *audits(WIDER, [0.0] * STEP_AUDITS)]) == SERVED
+
+
+def test_rollout_serves_only_what_live_answers_have_proved() -> None:
+    """Nine in a hundred is within a limit of ten, and no proof of it."""
+    harms = [float(i % 11 == 10) for i in range(110)]
+    assert next_of(CANARY, audits(CANARY, harms)) == WIDER
+    assert next_of(WIDER, audits(WIDER, harms)) is None
+
+
+def test_rollout_that_is_frozen_goes_no_further_but_back() -> None:
+    frozen = dataclasses.replace(CANARY, is_frozen=True)
+    assert next_of(frozen, audits(CANARY, [0.0] * 200)) is None
+    assert isinstance(next_of(frozen, audits(CANARY, [1.0] * 200)), str)
+
+
+@pytest.mark.parametrize("harm", [1.0, None])
+@pytest.mark.parametrize("kind", ["audit", "failure"])
+def test_rollout_goes_back_when_harm_rises(harm, kind: str) -> None:
+    assert "harm has risen above 10 %" in str(
+        next_of(CANARY, audits(CANARY, [harm] * 9, kind=kind))
+    )
+
+
+def test_rollout_never_goes_back_for_answers_that_nobody_got() -> None:
+    shadow = first_standing("r1", "shadow")
+    assert next_of(shadow, audits(shadow, [1.0] * 500, kind="shadow")) is None
+    assert next_of(shadow, audits(shadow, [0.0] * STEP_AUDITS, kind="shadow")) == CANARY
+    proved = fold(audits(shadow, [0.0] * 500, kind="shadow"), WATCH)
+    assert proved.stake.p_value < WATCH.delta
+
+
+def test_audit_that_the_teacher_missed_says_nothing() -> None:
+    good = audits(CANARY, [0.0] * 20)
+    found, known = fold([*good, *audits(CANARY, [MISSED] * 500)], WATCH), fold(good, WATCH)
+    assert (found.detector, found.stake) == (known.detector, known.stake)
+    assert (found.num_missed, found.num_judged) == (500, 20)
+
+
+def run_until_back(rng, harm: float, *, before: float = 0.03, most: int = 4_000) -> int:
+    """Audits of a served route from the jump of harm to the rollback."""
+    evidence, quiet = Evidence.start(WATCH), 49
+    for i in range(100 + most):
+        rate = before if i < 100 else harm
+        one = Audit(f"q{i}", 0.0, "served", "audit", float(rng.random() < rate), 0.02, quiet)
+        evidence = evidence.after(one, WATCH)
+        if isinstance(decide_next(SERVED, evidence, WATCH), str):
+            return i - 99
+    return most
+
+
+def test_rollback_comes_within_the_audits_foretold() -> None:
+    """One audit in fifty requests: as fast in audits as a detector that sees nothing else."""
+    foretold = alarm_delays(WATCH.beta, WATCH.run_length, before=0.03, after=0.5)[1]
+    assert foretold is not None
+    rng = np.random.default_rng(1)
+    delays = [run_until_back(rng, 0.5) for _ in range(100)]
+    assert np.mean([delay <= foretold for delay in delays]) >= 0.8
+    assert min(delays) > 0
+
+
+def test_rollback_is_rare_while_harm_is_within_the_limit() -> None:
+    rng = np.random.default_rng(2)
+    backs = [run_until_back(rng, 0.05, before=0.05, most=500) < 500 for _ in range(40)]
+    assert sum(backs) == 0
