@@ -86,13 +86,30 @@ def show(ctx: click.Context, verdict_id: str | None, as_json: bool) -> None:
 
 @verdict.command()
 @click.argument("verdict_id")
+@click.option("--html", "page", type=click.Path(dir_okay=False), help="Write a page to this file.")
+@click.option("--usd-per-request", type=click.FloatRange(0, 1000), help="The teacher's price.")
 @json_option
 @click.pass_context
-def report(ctx: click.Context, verdict_id: str, as_json: bool) -> None:
-    """Print a verdict for reading: claim, evidence, failing slices, assumptions."""
+def report(
+    ctx: click.Context,
+    verdict_id: str,
+    page: str | None,
+    usd_per_request: float | None,
+    as_json: bool,
+) -> None:
+    """Print a verdict for reading: claim, evidence, failing slices, assumptions.
+
+    The page shows prompts and answers where `own verdict run --keep-answers` kept them.
+    """
     from ownweights.verdict import load_verdict
 
-    _print(load_verdict(project_of(ctx), verdict_id), as_json=as_json)
+    project = project_of(ctx)
+    found = load_verdict(project, verdict_id)
+    if page is None:
+        _print(found, as_json=as_json)
+        return
+    write_page(project, found, Path(page), usd_per_request)
+    say(f"wrote {page}")
 
 
 @verdict.command()
@@ -123,6 +140,28 @@ def verify(ctx: click.Context, verdict_id: str, signed_by: str | None, as_json: 
     for difference in wrong:
         say(difference)
     ctx.exit(EXIT_ERROR if wrong else 0)
+
+
+def write_page(project: Project, found: Verdict, path: Path, usd_per_request: float | None) -> None:
+    """The report of a verdict as one HTML file, with prompts and answers where they are known."""
+    from ownweights.core.artefact import write_atomic
+    from ownweights.core.errors import ArtefactError
+    from ownweights.dataset.load import load_dataset
+    from ownweights.verdict.page import Told, report_page
+    from ownweights.verdict.store import load_rows
+
+    rows, answers = load_rows(project, found.id)
+    prompts: dict[str, str] = {}
+    if answers:
+        try:
+            dataset = load_dataset(project, found.subject.dataset)
+            prompts = {
+                one.id: str(one.messages[-1]["content"]) for one in dataset.examples("certify")
+            }
+        except ArtefactError as error:
+            say(f"warning: the page shows no prompts: {error}")
+    told = Told(prompts, answers, usd_per_request)
+    write_atomic(path, report_page(found, rows, told).encode("utf-8", "replace"))
 
 
 def find_student(

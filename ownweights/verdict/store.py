@@ -88,6 +88,16 @@ def load_verdict(project: Project, verdict_id: str) -> Verdict:
     return _read(open_artefact(project.kind_dir("verdict"), verdict_id, "verdict"))
 
 
+def load_rows(project: Project, verdict_id: str) -> tuple[list[Judged], list[dict[str, Any]]]:
+    """The judged requests of a verdict, and the answers where they were kept."""
+    artefact = open_artefact(project.kind_dir("verdict"), verdict_id, "verdict")
+    path = artefact.path / ANSWERS
+    answers = (
+        [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    )
+    return read_judged(artefact.path / JUDGED), answers
+
+
 def verify_verdict(kind_dir: Path, verdict_id: str) -> Verified:
     """Check a verdict's files against its card and its signature, its numbers against its rows.
 
