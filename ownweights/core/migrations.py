@@ -8,6 +8,7 @@ end. Every package's tables stand here, so that one file shows the whole schema.
     part     system prompts and tool schemas, stored once by hash
     attempt  the error budget: attempt k on a workload and the delta it may spend
     event    what happened, append-only
+    audit    what live requests showed of a route, in order; its evidence is recomputed from these
 """
 
 from __future__ import annotations
@@ -91,7 +92,25 @@ _PROMPT_INDEX = """
 CREATE INDEX record_by_prompt ON record (prompt_hash, workload);
 """
 
+_AUDITS = """
+CREATE TABLE audit (
+  seq        INTEGER PRIMARY KEY,
+  route      TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  at         REAL NOT NULL,
+  stage      TEXT NOT NULL CHECK (stage IN ('shadow', 'canary', 'served')),
+  share      REAL NOT NULL,
+  kind       TEXT NOT NULL CHECK (kind IN ('audit', 'failure', 'shadow')),
+  outcome    TEXT NOT NULL CHECK (outcome IN ('judged', 'unjudged', 'missed')),
+  harm       REAL CHECK ((harm IS NOT NULL) = (outcome = 'judged')),
+  chance     REAL NOT NULL CHECK (chance > 0 AND chance <= 1),
+  quiet      INTEGER NOT NULL CHECK (quiet >= 0)
+);
+CREATE INDEX audit_by_route ON audit (route, seq);
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first tables", _FIRST_TABLES),
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
+    Migration(3, "audits of routes", _AUDITS),
 )

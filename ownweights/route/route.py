@@ -1,7 +1,8 @@
 """Who answers a workload's requests: a file that names a student, its proof and its threshold.
 
 In: what a certificate licenses. Out: `route/<id>.toml`, immutable and named by its content, and
-`route/active/<workload>`, a pointer that holds an id. A workload without one goes to the teacher.
+`route/active/<workload>`, a pointer that holds an id and how far the route is followed. A workload
+without one goes to the teacher.
 Invariants: a pointer is swapped whole (test_activate_readers_never_see_a_part); a route that was
 edited by hand no longer has its id and is refused (test_load_route_refuses_an_edited_threshold).
 """
@@ -30,10 +31,12 @@ from ownweights.core.errors import (
     nearest,
 )
 from ownweights.core.project import Project
+from ownweights.route.rollout import Stage, Standing, first_standing
 from ownweights.traffic.workload import check_workload_name
 
 ID_CHARS = 12
 DEFAULT_TIMEOUT_S = 10.0
+_NOT_ITS_OWN = ("path", "standing")
 _JSON_FIELDS = ("confidence", "prune", "decoding")
 
 
@@ -44,7 +47,7 @@ class Route:
     `prompt_hashes` are the fixed parts (system prompt, tools, response format) that were certified;
     empty where every request has one of its own. `decoding` is how the certified answers were
     made. `teacher` is who answers the rest: a name in own.toml, a base URL, or empty for the
-    workload's own. `id` and `path` are given when it is written.
+    workload's own. `id` and `path` are given when it is written, `standing` when it is followed.
     """
 
     workload: str
@@ -58,8 +61,15 @@ class Route:
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_prompt_tokens: int | None = None  # None: what the student's window leaves room for
     teacher: str = ""
+    check: str = ""  # what harm is, for audits; empty where none can be made
+    beta: float = 0.10  # the certified limit among those served
+    delta: float = 0.05
+    near: float | None = None  # scores below it are near the threshold, and audited more often
+    audit_frac: float = 0.02  # of the answers served
+    run_length: float = 10_000.0  # audits between false alarms, on average or longer
     id: str = ""
     path: Path | None = field(default=None, compare=False)
+    standing: Standing | None = field(default=None, compare=False)  # of the route that is followed
 
 
 def write_route(project: Project, route: Route) -> Route:
@@ -94,19 +104,31 @@ def list_routes(project: Project) -> list[Route]:
     return [load_route(project, path.stem) for path in sorted(folder.glob("[!.]*.toml"))]
 
 
-def activate(project: Project, workload: str, route_id: str, *, reason: str = "promoted") -> Route:
-    """Send the workload's requests by this route from now on; one atomic swap of its pointer."""
+def activate(
+    project: Project,
+    workload: str,
+    route_id: str,
+    *,
+    reason: str = "promoted",
+    stage: Stage = "served",
+) -> Route:
+    """Send the workload's requests by this route from now on, beginning with `stage`."""
     check_workload_name(workload)
     route = load_route(project, route_id)
     if route.workload != workload:
         raise UsageError(
             f"route {route.id} was certified for workload {route.workload!r}, not {workload!r}"
         )
+    stand(project, workload, first_standing(route.id, stage), reason=reason)
+    return route
+
+
+def stand(project: Project, workload: str, standing: Standing, *, reason: str) -> None:
+    """Follow a route as far as `standing` says; one atomic swap of the workload's pointer."""
     before = _id_before(project, workload)
     _make_way(_pointer(project, workload))
-    write_atomic(_pointer(project, workload), f"{route.id}\n".encode())
-    _note(project, workload, before, route.id, reason)
-    return route
+    write_atomic(_pointer(project, workload), standing.to_text().encode())
+    _note(project, workload, before, standing, reason)
 
 
 def rollback(project: Project, workload: str, *, to: str | None = None, reason: str = "") -> None:
@@ -129,13 +151,24 @@ def active_id(project: Project, workload: str) -> str | None:
 
     Raises: ArtefactError for a pointer that cannot be read
     """
+    standing = active_standing(project, workload)
+    return None if standing is None else standing.route_id
+
+
+def active_standing(project: Project, workload: str) -> Standing | None:
+    """Which route the workload follows, and how far; None where its teacher answers.
+
+    Raises: ArtefactError for a pointer that cannot be read
+    """
     pointer = _pointer(project, workload)
     try:
-        return pointer.read_text("utf-8").strip() or None
+        text = pointer.read_text("utf-8")
+        return Standing.from_text(text, where=str(pointer)) if text.strip() else None
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, InputError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
+        why = "it names no route" if isinstance(error, InputError) else why
         raise ArtefactError(
             f"the pointer {pointer} cannot be read: {why}",
             hint=f"`own route rollback {workload}` takes it away, `own route promote` replaces it",
@@ -157,13 +190,13 @@ def read_active(project: Project) -> tuple[dict[str, Route], dict[str, OwnError]
     for pointer in sorted(active_dir(project).glob("[!.]*")):
         workload = pointer.name
         try:
-            route_id = active_id(project, workload)
-            if route_id is None:
+            standing = active_standing(project, workload)
+            if standing is None:
                 continue
-            route = load_route(project, route_id)
+            route = load_route(project, standing.route_id)
             if route.workload != workload:
                 raise ArtefactError(f"route {route.id} is workload {route.workload!r}'s")
-            routes[workload] = route
+            routes[workload] = replace(route, standing=standing)
         except OwnError as fault:
             faults[ascii(workload)[1:-1]] = fault  # a stray file's name may hold anything
     return routes, faults
@@ -193,10 +226,14 @@ def _make_way(pointer: Path) -> None:
 
 
 def _note(
-    project: Project, workload: str, before: str | None, after: str | None, reason: str
+    project: Project, workload: str, before: str | None, after: Standing | None, reason: str
 ) -> None:
     """Append to the history of swaps; one short line, written at once."""
-    row = {"at": time.time(), "workload": workload, "from": before, "to": after, "reason": reason}
+    row: dict[str, Any] = {"at": time.time(), "workload": workload, "from": before, "to": None}
+    if after is not None:
+        row |= {"to": after.route_id, "stage": after.stage, "share": after.share,
+                "is_frozen": after.is_frozen}  # fmt: skip
+    row["reason"] = reason
     path = project.kind_dir("route") / "history.jsonl"
     with path.open("ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
@@ -223,10 +260,8 @@ def _find(project: Project, route_id: str) -> Path:
 
 
 def _plain(route: Route) -> dict[str, Any]:
-    """The fields as JSON-like values, without `path`."""
-    values = asdict(route)
-    del values["path"]
-    return values
+    """The fields as JSON-like values, without those that are not the route's own."""
+    return {k: v for k, v in asdict(route).items() if k not in _NOT_ITS_OWN}
 
 
 def _content_id(route: Route) -> str:
@@ -246,7 +281,7 @@ def _to_toml(route: Route) -> str:
 
 
 def _from_table(table: dict[str, Any], path: Path) -> Route:
-    known = {f.name for f in fields(Route)} - {"path"}
+    known = {f.name for f in fields(Route)} - set(_NOT_ITS_OWN)
     for name in table:
         if name not in known:
             near = nearest(name, known)
@@ -265,7 +300,10 @@ def _from_table(table: dict[str, Any], path: Path) -> Route:
     return route
 
 
-_TEXTS = ("workload", "student_id", "verdict_id", "teacher", "id")
+_TEXTS = ("workload", "student_id", "verdict_id", "teacher", "check", "id")
+_NUMBERS = ("threshold", "timeout_s", "max_prompt_tokens", "beta", "delta", "near", "audit_frac",
+            "run_length")  # fmt: skip
+_SHARES = ("beta", "delta", "audit_frac")
 
 
 def _check(route: Route, where: str) -> None:
@@ -276,16 +314,20 @@ def _check(route: Route, where: str) -> None:
             raise InputError(f"{name} must be text", where=where)
     if not route.student_id or not route.verdict_id:
         raise InputError("a route needs a student_id and a verdict_id", where=where)
-    for name in ("threshold", "timeout_s", "max_prompt_tokens"):
+    for name in _NUMBERS:
         value = getattr(route, name)
-        if value is None and name == "max_prompt_tokens":
+        if value is None and name in ("max_prompt_tokens", "near"):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError(f"{name} must be a number, got {value!r}", where=where)
         if not math.isfinite(value):
             raise InputError(f"{name} must be finite, got {value!r}", where=where)
-        if name != "threshold" and value <= 0:
+        if name not in ("threshold", "near") and value <= 0:
             raise InputError(f"{name} must be above 0, got {value!r}", where=where)
+        if name in _SHARES and value >= 1:
+            raise InputError(f"{name} must be below 1, got {value!r}", where=where)
+    if route.run_length < 1:
+        raise InputError(f"run_length must be at least 1, got {route.run_length!r}", where=where)
     if not all(isinstance(one, str) for one in route.prompt_hashes):
         raise InputError("prompt_hashes must be a list of texts", where=where)
     if not isinstance(route.confidence, Mapping) or not route.confidence:

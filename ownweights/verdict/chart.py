@@ -24,7 +24,6 @@ class Series:
     name: str
     kind: str  # a CSS class: line, band, limit, mark
     points: Points
-    is_step: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ def draw_chart(axes: Axes, series: Sequence[Series], *, title: str) -> str:
 
 
 def _drawn(axes: Axes, one: Series) -> str:
-    points = _steps(_finite(one.points)) if one.is_step else _finite(one.points)
-    places = [axes.place(x, y) for x, y in points]
+    places = [axes.place(x, y) for x, y in _finite(one.points)]
     text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     name = f"<title>{escape(one.name)}</title>"
     if one.kind == "mark":
@@ -92,16 +90,6 @@ def _frame(axes: Axes) -> list[str]:
 
 def _finite(points: Points) -> list[tuple[float, float]]:
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-
-
-def _steps(points: Points) -> list[tuple[float, float]]:
-    """The corners of a line that stays where it is until the next point."""
-    corners: list[tuple[float, float]] = []
-    for x, y in points:
-        if corners:
-            corners.append((x, corners[-1][1]))
-        corners.append((x, y))
-    return corners
 
 
 def _number(value: float) -> str:

@@ -264,7 +264,7 @@ def test_read_active_pointer_to_nothing_is_a_fault(project: Project) -> None:
 
 def test_read_active_pointer_to_another_workloads_route_is_a_fault(project: Project) -> None:
     route = follow(project)
-    (project.kind_dir("route") / "active" / "mail").write_text(route.id)
+    (project.kind_dir("route") / "active" / "mail").write_text(Standing(route.id).to_text())
     routes, faults = read_active(project)
     assert list(routes) == ["tickets"]
     assert "is workload 'tickets'" in str(faults["mail"])

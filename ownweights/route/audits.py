@@ -1,0 +1,64 @@
+"""The audits of a route on disk, in the order in which they were written.
+
+In: audits from any process that serves. Out: the same, in one order for all, from which the
+evidence is folded. Invariant: what is read is what was written, in that order
+(test_audit_log_gives_back_what_was_written); two processes lose nothing of each other's
+(test_audit_log_is_shared).
+"""
+
+from __future__ import annotations
+
+import math
+
+from ownweights.core.database import Database, open_database
+from ownweights.core.project import Project
+from ownweights.route.evidence import MISSED, Audit
+
+_COLUMNS = "request_id, at, stage, share, kind, outcome, harm, chance, quiet"
+
+
+class AuditLog:
+    """Appends and reads audits; every call opens the database, for they are rare."""
+
+    def __init__(self, project: Project, route_id: str) -> None:
+        self._path = project.database_path
+        self._route_id = route_id
+
+    def append(self, audit: Audit) -> None:
+        """Write one audit down, for good."""
+        with open_database(self._path) as database:
+            database.execute(
+                f"INSERT INTO audit (route, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (self._route_id, *_row(audit)),
+            )
+
+    def since(self, seq: int = 0) -> tuple[list[Audit], int]:
+        """The audits after number `seq`, and the number of the last."""
+        with open_database(self._path) as database:
+            return _read(database, self._route_id, seq)
+
+
+def _read(database: Database, route_id: str, seq: int) -> tuple[list[Audit], int]:
+    sql = f"SELECT seq, {_COLUMNS} FROM audit WHERE route = ? AND seq > ? ORDER BY seq"
+    rows = database.query(sql, (route_id, seq))
+    return [_audit(*row[1:]) for row in rows], int(rows[-1][0]) if rows else seq
+
+
+def _row(audit: Audit) -> tuple[object, ...]:
+    outcome, harm = "judged", audit.harm
+    if not audit.is_judged:
+        outcome, harm = "missed", None
+    elif harm is None:
+        outcome = "unjudged"
+    return (
+        audit.request_id, audit.at, audit.stage, audit.share, audit.kind, outcome, harm,
+        audit.chance, audit.quiet,
+    )  # fmt: skip
+
+
+def _audit(*row: object) -> Audit:
+    request_id, at, stage, share, kind, outcome, harm, chance, quiet = row
+    found = {"judged": harm, "unjudged": None, "missed": MISSED}[str(outcome)]
+    assert found is None or isinstance(found, float), f"harm is a number, got {found!r}"
+    assert found is None or math.isnan(found) or 0.0 <= found <= 1.0, "harm lies in [0, 1]"
+    return Audit(request_id, at, stage, kind, found, chance=chance, quiet=quiet, share=share)  # type: ignore[arg-type]
