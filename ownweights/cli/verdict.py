@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,11 @@ from ownweights.core.errors import EXIT_ERROR, EXIT_REFUSED
 if TYPE_CHECKING:
     from ownweights.core.artefact import Artefact
     from ownweights.core.project import Project
+    from ownweights.core.settings import Settings
     from ownweights.core.tables import VerdictSettings
     from ownweights.dataset.load import Dataset
     from ownweights.verdict import Claim, RunOptions, Verdict
+    from ownweights.verdict.judge import JudgeCheck, People
 
 MIN_PREFIX = 8  # of a fingerprint: fewer characters would name anyone
 
@@ -35,6 +39,7 @@ def verdict() -> None:
 @click.option("--delta", type=float, help="Chance, over all attempts, that a certificate is wrong.")
 @click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
 @click.option("--check", type=click.Choice(["auto", "json", "exact"]), help="What harm is.")
+@click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
 @click.option(
     "--concurrency", type=click.IntRange(1), default=32, show_default=True,
     help="Requests in flight at once.",
@@ -60,7 +65,7 @@ def run(
         keeps_answers=given.pop("keep_answers"), ineligible=unanswerable,
     )  # fmt: skip
     flags = {f"verdict.{workload}.{key}": value for key, value in given.items()}
-    settings = load_settings(project, flags=flags).verdict_of(workload)
+    settings = load_settings(project, flags=flags)
     dataset, student = find_student(project, workload, student_id)
     found = judge_with_progress(project, dataset, student.id, settings=settings, options=options)
     _print(found, as_json=as_json)
@@ -198,23 +203,88 @@ def judge_with_progress(
     dataset: Dataset,
     student_id: str,
     *,
-    settings: VerdictSettings,
+    settings: Settings,
     options: RunOptions,
 ) -> Verdict:
     """Run a verdict on an engine of its own, with a bar."""
+    import asyncio
+
     from ownweights.engine import EngineProcess
-    from ownweights.verdict import run_verdict
+    from ownweights.verdict import run_verdict_async
+
+    wanted = settings.verdict_of(dataset.workload)
+
+    async def run() -> Verdict:
+        async with judging(project, dataset.workload, settings, options.concurrency) as judge:
+            return await run_verdict_async(
+                dataset, engine.completer(student_id), project, student_id,
+                claim=claim_of(wanted), check=judge or check_of(wanted), on_progress=bar,
+                options=options,
+            )  # fmt: skip
 
     engine = EngineProcess.start(project, [student_id])
     try:
         with Progress(f"verdict {dataset.workload}") as bar:
-            return run_verdict(
-                dataset, engine.completer(student_id), project, student_id,
-                claim=claim_of(settings), check=check_of(settings), on_progress=bar,
-                options=options,
-            )  # fmt: skip
+            return asyncio.run(run())
     finally:
         engine.stop()
+
+
+@contextlib.asynccontextmanager
+async def judging(
+    project: Project, workload: str, settings: Settings, concurrency: int
+) -> AsyncIterator[JudgeCheck | None]:
+    """The judge that the settings name, None where a check decides; tells what it has cost.
+
+    Raises: SettingsError where its teacher names no model, or its key is not set
+    """
+    wanted = settings.verdict_of(workload)
+    if not wanted.judge:
+        yield None
+        return
+    from ownweights.teacher.client import TeacherClient
+    from ownweights.verdict.judge import (
+        Cascade,
+        Judge,
+        JudgeCheck,
+        JudgeOptions,
+        People,
+        ReplyCache,
+    )  # fmt: skip
+
+    folder = project.kind_dir("judge") / workload
+    folder.mkdir(parents=True, exist_ok=True)
+    cache, judges = ReplyCache(folder / "replies.jsonl"), list[Judge]()
+    async with contextlib.AsyncExitStack() as stack:
+        for name in filter(None, (wanted.judge, wanted.judge_above)):
+            row = settings.teacher[name]
+            client = TeacherClient(
+                row.base_url, model=row.model or None, api_key=row.read_key(),
+                timeout_s=row.timeout_s, max_retries=row.max_retries,
+            )  # fmt: skip
+            await stack.enter_async_context(client)
+            options = JudgeOptions(concurrency=concurrency, timeout_s=row.timeout_s)
+            judges.append(
+                Judge(
+                    client, row.model, name=name, rubric=wanted.rubric, options=options, cache=cache
+                )
+            )
+        people = People(folder / "queue.jsonl", wanted.labels)
+        check = JudgeCheck(Cascade(judges), people)
+        try:
+            yield check
+        finally:
+            _tell_judging(check, people)
+
+
+def _tell_judging(check: JudgeCheck, people: People) -> None:
+    spent = check.judge.spent
+    say(
+        f"judge: {spent.calls:,} calls ({spent.cached:,} known from before, {spent.failed:,}"
+        f" failed), {spent.prompt_tokens:,} + {spent.completion_tokens:,} tokens"
+    )
+    if check.queued:
+        say(f"judge: {check.queued:,} answers it left open are written to {people.path}")
 
 
 def claim_of(settings: VerdictSettings) -> Claim:

@@ -15,6 +15,7 @@
     │   ├── CompleterRefused            the upstream answered with an HTTP error status
     │   └── CompleterGarbled (ValueError)  the upstream's answer is not what its protocol promises
     ├── Ineligible (ValueError)         the student cannot answer this request exactly as asked
+    ├── InvalidJudge (ValueError)       a judge whose verdicts no certificate may rest on
     └── PortInUse (OSError)             the address to listen on is taken
 
 A message says what happened, what was expected, and, after `hint:`, what to do. Exit codes of the
@@ -141,6 +142,18 @@ class Ineligible(OwnError, ValueError):
     def __init__(self, field: str, what: str) -> None:
         super().__init__(what)
         self.field = field
+
+
+class InvalidJudge(OwnError, ValueError):
+    """A judge failed its probes, or lacks the human labels asked for; `reasons` say how."""
+
+    exit_code = EXIT_UNDECIDED
+
+    def __init__(
+        self, what: str, *, reasons: tuple[str, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__("\n  - ".join((what, *reasons)), hint=hint)
+        self.reasons = reasons
 
 
 class PortInUse(OwnError, OSError):

@@ -329,6 +329,17 @@ def _check_teachers(settings: Settings) -> None:
             where = settings.sources[f"workload.{name}.teacher"].where
             what = f"is no teacher: there is no [teacher.{workload.teacher}]"
             raise _unknown(where, workload.teacher, settings.teacher, what)
+    for name, verdict in settings.verdict.items():
+        for key in ("judge", "judge_above"):
+            if (judge := getattr(verdict, key)) and judge not in settings.teacher:
+                where = settings.sources[f"verdict.{name}.{key}"].where
+                what = f"is no teacher: there is no [teacher.{judge}]"
+                raise _unknown(where, judge, settings.teacher, what)
+        if not verdict.judge and (verdict.judge_above or verdict.rubric or verdict.labels):
+            raise SettingsError(
+                f"verdict.{name} sets judge_above, rubric or labels, but no judge",
+                hint=f'[verdict.{name}] needs judge = "..."',
+            )
 
 
 def _unknown(where: str, word: str, known: Iterable[str], what: str) -> SettingsError:

@@ -112,6 +112,14 @@ class VerdictSettings:
     """Smallest share of requests that is worth a certificate."""
     check: str = setting("auto", choices=("auto", "json", "exact"))
     """What makes an answer worse; `auto` compares JSON where every target is JSON, else text."""
+    judge: str = setting("")
+    """The `[teacher.<name>]` that judges which answer is worse, in place of a check."""
+    judge_above: str = setting("")
+    """A stronger `[teacher.<name>]` that is asked where the judge is undecided."""
+    rubric: str = setting("")
+    """What the judge goes by, in plain words; empty is the rubric that comes with it."""
+    labels: int = setting(0, at_least=0, at_most=100_000)
+    """How many answers people must have labelled, to measure the judge, before it certifies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Subject:
     period: tuple[float, float] | None = None  # unix seconds of the first and last record
     units_per_record: float = 0.08  # certify units that one more record brings
     unanswered: int = 0  # certify requests without a teacher's answer: not part of the claim
+    judge: Mapping[str, Any] = field(default_factory=dict[str, Any])  # where a judge was the check
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,18 @@ class Examples:
     units: int | None
     records: int | None  # fresh traffic that brings so many certify units
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """The harm that people would find among all answers, served or not, where they measured the
+    judge: an estimate with its interval of 95 %, beside what the judge found.
+    """
+
+    judged_frac: float
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +129,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     slices: tuple[Slice, ...] = ()
     needed: Examples | None = None
+    corrected: Corrected | None = None
     id: str = ""  # of the artefact; not part of its own content
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,12 +147,13 @@ class Verdict:
             subject = dict(found["subject"])
             subject["teachers"] = tuple(subject["teachers"])
             subject["period"] = tuple(subject["period"]) if subject["period"] else None
-            needed = found.get("needed")
+            needed, corrected = found.get("needed"), found.get("corrected")
             found |= {
                 "claim": Claim(**found["claim"]),
                 "subject": Subject(**subject),
                 "slices": tuple(Slice(**one) for one in found["slices"]),
                 "needed": Examples(**needed) if needed else None,
+                "corrected": Corrected(**corrected) if corrected else None,
             }
             for name in ("assumptions", "expires", "reasons"):
                 found[name] = tuple(found[name])

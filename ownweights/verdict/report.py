@@ -14,6 +14,7 @@ def report_text(verdict: Verdict) -> str:
         _evidence(verdict),
         _bulleted("Reasons", verdict.reasons),
         _needed(verdict),
+        _judge(verdict),
         _slices(verdict),
         _bulleted("This assumes", verdict.assumptions),
         _bulleted("Void when", verdict.expires),
@@ -54,6 +55,41 @@ def _needed(verdict: Verdict) -> list[str]:
     records = verdict.needed.records
     more = "" if records is None else f", or about {records:,} fresh requests to be split"
     return [f"What it would take: {verdict.needed.reason}{more}."]
+
+
+def _judge(verdict: Verdict) -> list[str]:
+    """Who judged, how that was checked, and what people would say."""
+    judge = verdict.subject.judge
+    if not judge:
+        return []
+    first = f"Judged by {judge['model']} ({judge['name']}): prompt {judge['prompt']}, rubric"
+    lines = [f"{first} {judge['rubric']}, answered by {', '.join(judge['answered_by'])}"]
+    told = [f"{one['name']} {one['errors']}/{one['readable']}" for one in judge["probes"]]
+    lines.append(f"  probes        {', '.join(told)} errors; all within their limits")
+    bias = judge["bias"]
+    link = "unknown" if bias["length_link"] is None else f"{bias['length_link']:+.2f}"
+    lines.append(
+        f"  bias          first place chosen {bias['first']} of {bias['decided']} times, orders"
+        f" disagree on {bias['undecided']} of {bias['pairs']} pairs, link of length and winning"
+        f" {link}"
+    )
+    if agreement := judge.get("agreement"):
+        seen = agreement["confusion"]
+        lines.append(
+            f"  beside people {agreement['labelled']} labels: sees {seen['true_yes']} of"
+            f" {seen['true_yes'] + seen['false_no']} harms, imagines {seen['false_yes']} in"
+            f" {seen['true_no'] + seen['false_yes']}; kappa {_number(agreement['kappa'])}"
+        )
+    if found := verdict.corrected:
+        lines.append(
+            f"  harm of all answers  {found.judged_frac:.1%} by the judge, {found.value:.1%} by"
+            f" people (estimate; 95 % interval {found.low:.1%} to {found.high:.1%})"
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
 
 
 def _slices(verdict: Verdict) -> list[str]:

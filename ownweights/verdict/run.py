@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ownweights.core.artefact import canonical_json
 from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.completer import Completer
 from ownweights.core.errors import CompleterError, ContextTooLong, Ineligible
@@ -71,6 +73,31 @@ class Examined(Protocol):
     def examples(self, split: str, /) -> Sequence[Asked]: ...
 
 
+@runtime_checkable
+class Judging(Protocol):
+    """A check that sees the requests and takes its time: verdict/judge has one.
+
+    It is asked on develop first, where it may raise InvalidJudge: nothing is booked by then.
+    `identity` is part of the plan; `facts` are what the certificate says of it.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def is_graded(self) -> bool: ...
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    async def judge_all(
+        self, examples: Sequence[Asked], outcomes: Sequence[Outcome], *, stage: str,
+        on_progress: Progress | None = None,
+    ) -> list[float | None]:  # fmt: skip
+        """The harm of each outcome, None where there is none or nobody could judge it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How a verdict is run; none of it changes what is claimed, except `decoding`."""
@@ -92,7 +119,7 @@ def run_verdict(
     student_id: str,
     *,
     claim: Claim | None = None,
-    check: Check | str | None = None,
+    check: Check | Judging | str | None = None,
     on_progress: Progress | None = None,
     options: RunOptions | None = None,
 ) -> Verdict:
@@ -115,7 +142,7 @@ async def run_verdict_async(
     student_id: str,
     *,
     claim: Claim | None = None,
-    check: Check | str | None = None,
+    check: Check | Judging | str | None = None,
     on_progress: Progress | None = None,
     options: RunOptions | None = None,
 ) -> Verdict:
@@ -134,7 +161,7 @@ class _Run:
     project: Project
     student_id: str
     claim: Claim
-    check_wanted: Check | str | None
+    check_wanted: Check | Judging | str | None
     on_progress: Progress | None
     options: RunOptions
 
@@ -143,7 +170,7 @@ class _Run:
         develop = list(self.dataset.examples("develop"))
         check = self._check(develop)
         outcomes = await self._ask(develop, "develop")
-        harms = _judge(check, develop, outcomes)
+        harms = await self._judge(check, develop, outcomes, "develop")
         answers = "json" if check.name == "json" else "text"
         confidence = tune_confidence(
             [done if isinstance(done, Completion) else None for done in outcomes],
@@ -159,7 +186,7 @@ class _Run:
             return stored
         usable = [one for one in certify_all if unit_hash(one.unit) in opened.units]
         certify_outcomes = await self._ask(usable, "certify")
-        certify_harms = _judge(check, usable, certify_outcomes)
+        certify_harms = await self._judge(check, usable, certify_outcomes, "certify")
         keys = slice_keys([*develop, *usable])
         rows = [
             _row(example, split, outcome, harm, confidence=confidence, slices=keys.pop(0))
@@ -188,18 +215,30 @@ class _Run:
     def decoding(self) -> dict[str, Any]:
         return {**GREEDY, **self.options.decoding}
 
-    def _check(self, develop: Sequence[Asked]) -> Check:
+    def _check(self, develop: Sequence[Asked]) -> Check | Judging:
         if isinstance(self.check_wanted, str):
             return check_named(self.check_wanted)
         return self.check_wanted or choose_check(one.target for one in develop)
 
-    def _book(self, ledger: Ledger, check: Check, examples: Sequence[Asked]) -> Opened:
+    async def _judge(
+        self,
+        check: Check | Judging,
+        examples: Sequence[Asked],
+        outcomes: Sequence[Outcome],
+        stage: str,
+    ) -> list[float | None]:
+        if not isinstance(check, Judging):
+            return _judge(check, examples, outcomes)
+        return await check.judge_all(examples, outcomes, stage=stage, on_progress=self.on_progress)
+
+    def _book(self, ledger: Ledger, check: Check | Judging, examples: Sequence[Asked]) -> Opened:
         plan = {
             "claim": dataclasses.asdict(self.claim),
             "student": self.student_id,
             "dataset": self.dataset.id,
             "check": check.name,
             "decoding": self.decoding,
+            **({"judge": dict(check.identity)} if isinstance(check, Judging) else {}),
         }
         units = [unit_hash(example.unit) for example in examples]
         return ledger.open(self.workload, plan, units, self.claim.delta)
@@ -239,7 +278,9 @@ class _Run:
         except (Ineligible, ContextTooLong):
             return INELIGIBLE
 
-    def _subject(self, check: Check, confidence: Confidence, examples: Sequence[Asked]) -> Subject:
+    def _subject(
+        self, check: Check | Judging, confidence: Confidence, examples: Sequence[Asked]
+    ) -> Subject:
         identity, facts = (self.dataset.card.get(key, {}) for key in ("identity", "facts"))
         records, units = facts.get("records", {}), facts.get("units", {})
         num_records, num_units = records.get("num", 0), units.get("certify", 0)
@@ -256,7 +297,13 @@ class _Run:
             period=(records["first_at"], records["last_at"]) if "first_at" in records else None,
             units_per_record=num_units / num_records if num_units and num_records else 0.08,
             unanswered=int(facts.get("without_answer", {}).get("certify", 0)),
+            judge=_plain(check.facts) if isinstance(check, Judging) else {},
         )
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back, so that a verdict equals what is read from its file."""
+    return json.loads(canonical_json(dict(facts)))
 
 
 def _judge(

@@ -24,7 +24,7 @@ from ownweights.core.artefact import (
     open_artefact,
     seal,
 )
-from ownweights.core.errors import ArtefactError, ArtefactMissing
+from ownweights.core.errors import ArtefactError, ArtefactMissing, InvalidJudge
 from ownweights.core.project import Project
 from ownweights.verdict.certificate import Verdict
 from ownweights.verdict.decision import Spend, certify
@@ -122,7 +122,10 @@ def _differences(artefact: Artefact) -> list[str]:
     said = _read(artefact)
     rows = read_judged(artefact.path / JUDGED)
     spend = Spend(said.attempt, said.delta_spent, said.num_used)
-    found = certify(said.claim, said.subject, rows, spend)
+    try:
+        found = certify(said.claim, said.subject, rows, spend)
+    except InvalidJudge as error:
+        return [error.what]
     told, recomputed = said.to_dict(), json.loads(canonical_json(found.to_dict()))
     told = json.loads(canonical_json(told))
     return [
