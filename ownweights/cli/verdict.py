@@ -252,7 +252,7 @@ async def judging(
         ReplyCache,
     )  # fmt: skip
 
-    folder = project.kind_dir("judge") / workload
+    folder = project.store_dir / "judge" / workload
     folder.mkdir(parents=True, exist_ok=True)
     cache, judges = ReplyCache(folder / "replies.jsonl"), list[Judge]()
     async with contextlib.AsyncExitStack() as stack:

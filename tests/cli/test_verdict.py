@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -105,6 +106,7 @@ class StoodInEngine:
 
     started: tuple[str, ...] = ()
     harm_frac = 0.0
+    wording = "answer {}"
 
     @classmethod
     def start(cls, project: Project, student_ids: Iterable[str]) -> StoodInEngine:
@@ -116,7 +118,7 @@ class StoodInEngine:
         def look_up(request: ChatRequest) -> Completion:
             number = int(last_user_text(request).split()[-1])
             is_wrong = number % 100 < 100 * self.harm_frac
-            text = "wrong" if is_wrong else f"answer {number}"
+            text = "wrong" if is_wrong else self.wording.format(number)
             return worlds.answer(text, 5.0 if is_wrong else 0.1 + number % 7 / 100)
 
         return ScriptedTeacher(look_up)
@@ -194,3 +196,135 @@ def test_verdict_run_refuses_a_student_of_another_workload(
 ) -> None:
     assert own(project, "run", "--workload", "letters", "--student", student) == 2
     assert f"student {student} learned 'tickets', not 'letters'" in capsys.readouterr().err
+
+
+# a judge in place of a check
+
+
+def careful(request: ChatRequest) -> str:
+    """Says which answer holds the number that was asked for."""
+    text = request.messages[-1]["content"]
+    asked, first, second = re.split(r"<<[0-9a-f]{24} (?:FIRST|SECOND) ANSWER>>", text)
+    number = re.search(r"question (\d+)", asked)
+    assert number is not None
+    is_right = [f"answer {number[1]}\n" in part or f"{number[1]}!" in part
+                for part in (first, second)]  # fmt: skip
+    word = "TIE" if is_right[0] == is_right[1] else "FIRST" if is_right[0] else "SECOND"
+    return f"VERDICT: {word}"
+
+
+class StoodInClient(ScriptedTeacher):
+    """The client of a rented judge."""
+
+    made: ClassVar[list[StoodInClient]] = []
+    says: ClassVar[Callable[[ChatRequest], str]] = careful
+
+    def __init__(self, base_url: str, **known: Any) -> None:
+        super().__init__(type(self).says)
+        self.base_url, self.known = base_url, known
+        type(self).made.append(self)
+
+
+JUDGED_BY = """
+[teacher.main]
+base_url = "http://127.0.0.1:1/v1"
+[teacher.jury]
+base_url = "http://127.0.0.1:2/v1"
+model = "judge-9"
+key_env = "JURY_KEY"
+timeout_s = 7.0
+[verdict.tickets]
+rubric = "Numbers alone count."
+judge = "main"
+"""
+
+
+@pytest.fixture
+def jury(student: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> list[StoodInClient]:
+    monkeypatch.setattr("ownweights.teacher.client.TeacherClient", StoodInClient)
+    monkeypatch.setattr(StoodInClient, "made", [])
+    monkeypatch.setattr(StoodInEngine, "wording", "{}!")
+    monkeypatch.setenv("JURY_KEY", "secret")
+    project.settings_path.write_text(JUDGED_BY)
+    return StoodInClient.made
+
+
+def test_verdict_run_takes_a_judge(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "run", "--workload", "tickets", "--judge", "jury", "--json") == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (found["issued"], found["subject"]["check"]) == (True, "judge")
+    assert found["subject"]["judge"]["name"] == "jury"
+    assert found["subject"]["judge"]["model"] == "judge-9"
+    (client,) = jury
+    assert (client.base_url, client.is_closed) == ("http://127.0.0.1:2/v1", True)
+    assert (client.known["api_key"], client.known["timeout_s"]) == ("secret", 7.0)
+    assert "Numbers alone count." in client.asked[0].messages[0]["content"]
+    assert re.search(r"judge: \d,\d{3} calls \(0 known from before, 0 failed\)", said.err)
+    assert "secret" not in said.out + said.err
+    assert own(project, "verify", found["id"]) == 0
+
+
+def test_verdict_run_pays_a_judge_once(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for calls in ("1,", "0 calls"):
+        assert own(project, "run", "--workload", "tickets", "--judge", "jury") == 0
+        assert f"judge: {calls}" in capsys.readouterr().err
+    assert jury[1].asked == []
+
+
+def test_verdict_run_refuses_an_invalid_judge_with_three(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(StoodInClient, "says", lambda request: "VERDICT: FIRST")
+    assert own(project, "run", "--workload", "tickets", "--judge", "jury") == 3
+    said = capsys.readouterr().err
+    assert "the judge 'jury' is invalid, so that nothing is certified by it" in said
+    assert "self: 40 errors in 40" in said
+    assert own(project, "show") == 0
+    assert "no verdict yet" in capsys.readouterr().err
+    assert jury[0].is_closed
+
+
+def test_verdict_run_asks_people_first(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.settings_path.write_text(JUDGED_BY + "labels = 50\n")
+    assert own(project, "run", "--workload", "tickets", "--judge", "jury") == 3
+    said = capsys.readouterr().err
+    assert "50 of the 50 answers drawn to measure the judge by have no human label yet" in said
+    queue = project.store_dir / "judge" / "tickets" / "queue.jsonl"
+    assert f"fill in the empty labels in {queue}" in said
+    queue.write_text(queue.read_text().replace('"label":""', '"label":"tie"'))
+    assert own(project, "run", "--workload", "tickets", "--judge", "jury", "--json") == 0
+    agreement = json.loads(capsys.readouterr().out)["subject"]["judge"]["agreement"]
+    assert agreement["confusion"] == {"true_yes": 0, "false_no": 0, "true_no": 50, "false_yes": 0}
+
+
+def test_verdict_run_asks_the_judge_above(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = JUDGED_BY.replace('judge = "main"', 'judge = "jury"')
+    project.settings_path.write_text(
+        text.replace('127.0.0.1:1/v1"', '127.0.0.1:1/v1"\nmodel = "strong"')
+        + 'judge_above = "main"\n'
+    )
+    assert own(project, "run", "--workload", "tickets", "--json") == 0
+    judge = json.loads(capsys.readouterr().out)["subject"]["judge"]
+    assert (judge["name"], [above["model"] for above in judge["above"]]) == ("jury", ["strong"])
+    assert all(client.is_closed for client in jury)
+
+
+def test_verdict_run_with_a_judge_that_cannot_be(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "run", "--workload", "tickets", "--judge", "jurry") == 2
+    said = capsys.readouterr().err
+    assert "'jurry' is no teacher: there is no [teacher.jurry]" in said
+    assert "did you mean 'jury'?" in said
+    assert own(project, "run", "--workload", "tickets") == 2  # `main` names no model
+    assert "a judge must name its model" in capsys.readouterr().err

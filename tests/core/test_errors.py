@@ -18,6 +18,7 @@ from ownweights.core.errors import (
     ContextTooLong,
     Ineligible,
     InputError,
+    InvalidJudge,
     ModelError,
     OwnError,
     PortInUse,
@@ -43,6 +44,7 @@ EXAMPLES: list[OwnError] = [
     CompleterRefused("busy", status=503, body=b"{}"),
     CompleterGarbled("not JSON"),
     Ineligible("tools", "the student calls no tools"),
+    InvalidJudge("it prefers length", reasons=("padded: 12 errors in 40",)),
     PortInUse("127.0.0.1:8080 is taken"),
 ]
 STDLIB = {
@@ -59,6 +61,7 @@ STDLIB = {
     CompleterTimeout: TimeoutError,
     CompleterGarbled: ValueError,
     Ineligible: ValueError,
+    InvalidJudge: ValueError,
     PortInUse: OSError,
 }
 
@@ -95,7 +98,8 @@ def test_error_survives_pickling(error: OwnError) -> None:
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_error_exit_code_is_one_of_the_table(error: OwnError) -> None:
     usage, refused = {UsageError, SettingsError}, {TermsRefused}
-    expected = 2 if type(error) in usage else 4 if type(error) in refused else 1
+    undecided = 3 if type(error) is InvalidJudge else 1
+    expected = 2 if type(error) in usage else 4 if type(error) in refused else undecided
     assert error.exit_code == expected
 
 
@@ -121,6 +125,8 @@ def test_errors_carry_their_data() -> None:
     assert (refused.status, refused.body) == (503, b"{}")
     assert TermsRefused("denied", teachers=("a", "b")).teachers == ("a", "b")
     assert Ineligible("tools", "no tools").field == "tools"
+    assert InvalidJudge("no", reasons=("a", "b"), hint="c").reasons == ("a", "b")
+    assert str(InvalidJudge("no", reasons=("a", "b"), hint="c")) == "no\n  - a\n  - b\nhint: c"
 
 
 @pytest.mark.parametrize(

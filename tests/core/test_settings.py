@@ -149,6 +149,18 @@ def test_load_settings_reads_flags_as_text_or_values(project: Project) -> None:
         ("[teacher.main]\nbase_url='http://x'\n[workload.w]\nteacher='mian'",
          "own.toml:4: 'mian' is no teacher: there is no [teacher.mian]\n"
          "hint: did you mean 'main'?"),
+        ("[teacher.main]\nbase_url='http://x'\n[verdict.w]\njudge='mian'",
+         "own.toml:4: 'mian' is no teacher: there is no [teacher.mian]\n"
+         "hint: did you mean 'main'?"),
+        ("[teacher.main]\nbase_url='http://x'\n[verdict.w]\njudge='main'\njudge_above='mian'",
+         "own.toml:5: 'mian' is no teacher: there is no [teacher.mian]\n"
+         "hint: did you mean 'main'?"),
+        ("[verdict.w]\nlabels = 200",
+         "verdict.w sets judge_above, rubric or labels, but no judge\n"
+         'hint: [verdict.w] needs judge = "..."'),
+        ("[verdict.w]\nrubric = 'be just'",
+         "verdict.w sets judge_above, rubric or labels, but no judge\n"
+         'hint: [verdict.w] needs judge = "..."'),
     ],
 )  # fmt: skip
 def test_load_settings_names_the_nearest_key(project: Project, text: str, says: str) -> None:

@@ -138,7 +138,7 @@ class Judge:
         self.rubric = rubric.strip() or DEFAULT_RUBRIC
         self.options = options or JudgeOptions()
         self._completer = completer
-        self._cache = cache or ReplyCache()
+        self._cache = ReplyCache() if cache is None else cache
         self._counts = {"calls": 0, "cached": 0, "failed": 0}
         self._tokens = [0, 0]
         self._models: set[str] = set()

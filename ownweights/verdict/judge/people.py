@@ -37,12 +37,12 @@ def write_queue(path: Path, pairs: Iterable[Pair], *, why: str) -> int:
 
     Raises: InputError when the file holds lines that are not a queue's
     """
-    kept = [line for _, line in _lines(path)] if path.exists() else []
-    known = {line["pair"] for line in kept}
+    known = {line["pair"] for _, line in _lines(path)} if path.exists() else set[str]()
     added = {key: pair for pair in pairs if (key := pair_key(pair)) not in known}
     if added:
-        lines = [*kept, *(_line(key, pair, why) for key, pair in added.items())]
-        write_atomic(path, b"".join(encode_json(line) + b"\n" for line in lines))
+        kept = path.read_bytes() if path.exists() else b""
+        lines = [encode_json(_line(key, pair, why)) for key, pair in added.items()]
+        write_atomic(path, b"\n".join(([kept.rstrip(b"\n")] if kept else []) + lines) + b"\n")
     return len(added)
 
 
@@ -83,10 +83,10 @@ def hash_labels(path: Path) -> str:
 def _line(key: str, pair: Pair, why: str) -> dict[str, Any]:
     answers = (pair.answer, pair.reference)
     first, second = answers if _is_student_first(key) else answers[::-1]
-    return {
-        "pair": key, "why": why, "by": "", "label": "", "request": request_text(pair.messages),
-        "answer_1": first, "answer_2": second,
-    }  # fmt: skip
+    texts = {"request": request_text(pair.messages) or "", "answer_1": first, "answer_2": second}
+    # a lone surrogate is no text that a file could hold
+    plain = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in texts.items()}
+    return {"pair": key, "why": why, "by": "", "label": "", **plain}
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
