@@ -41,6 +41,7 @@ PACKAGES = ("numpy", "scipy", "ownweights")
 PUBLISHED = {"llama-13b": 68, "alpaca-13b": 76, "bard": 93, vicuna.VICUNA: 92, vicuna.CHATGPT: 100}
 TRIALS = (("fid", "gpt4"), ("gpt35", "chatgpt"), ("gpt4", "newbing"))
 NUM_LABELS = 200
+NUM_QUICK = 200  # draws of questions, or of labels, with --quick
 DELTA = 0.05
 
 
@@ -51,12 +52,12 @@ def cases(*, is_quick: bool, seed: int) -> Iterator[dict[str, Any]]:
         raise SystemExit("set OWN_TEST_DATA to the folder of the public data")
     data = Path(folder)
     yield from chart_cases(data)
-    yield from rating_cases(data, 200 if is_quick else 1000, seed)
+    yield from rating_cases(data, NUM_QUICK if is_quick else 1000, seed)
     yield from weaker_judge_cases(data)
     rows = answers.read_answers(data)
     for student, teacher in TRIALS:
         yield from people_cases(answers.trial(rows, student, teacher), rows,
-                                200 if is_quick else 2000, seed)  # fmt: skip
+                                NUM_QUICK if is_quick else 2000, seed)  # fmt: skip
 
 
 def chart_cases(data: Path) -> Iterator[dict[str, Any]]:
@@ -103,8 +104,14 @@ def weaker_judge_cases(data: Path) -> Iterator[dict[str, Any]]:
     second, tied, first, unread = vicuna.outcomes(
         vicuna.reviews(data, vicuna.NEWER_GPT35.format(vicuna.NEWER))
     )
-    yield _line("self-pair", 100 * second / (second + first), 50, "a fair judge", "%",
-                f"GPT-3.5: second {second}, first {first}, tie {tied}, unread {unread}")  # fmt: skip
+    yield _line(
+        "self-pair",
+        100 * second / (second + first),
+        50,
+        "a fair judge",
+        "%",
+        f"GPT-3.5: second {second}, first {first}, tie {tied}, not read {unread}",
+    )
 
 
 def people_cases(
@@ -168,7 +175,7 @@ def _share(won: int, tied: int, lost: int) -> float:
     return 100 * (won + tied / 2) / (won + tied + lost)
 
 
-def _line(
+def _line(  # noqa: PLR0917
     case: str, ours: float, peer: float, peer_name: str, unit: str, workload: str, *, seed: int = 0
 ) -> dict[str, Any]:
     return ratio_line(

@@ -78,7 +78,7 @@ class Judging(Protocol):
     """A check that sees the requests and takes its time: verdict/judge has one.
 
     It is asked on develop first, where it may raise InvalidJudge: nothing is booked by then.
-    `identity` is part of the plan; `facts` are what the certificate says of it.
+    `identity` is part of the plan; `facts` are what the certificate says of it, `spent` is its cost.
     """
 
     @property
@@ -89,6 +89,8 @@ class Judging(Protocol):
     def identity(self) -> Mapping[str, Any]: ...
     @property
     def facts(self) -> Mapping[str, Any]: ...
+    @property
+    def spent(self) -> Mapping[str, Any]: ...
 
     async def judge_all(
         self, examples: Sequence[Asked], outcomes: Sequence[Outcome], *, stage: str,
@@ -201,7 +203,9 @@ class _Run:
         verdict = certify(self.claim, subject, rows, spend)
         asked, found = [*develop, *usable], [*outcomes, *certify_outcomes]
         answers_kept = _answers(asked, found) if self.options.keeps_answers else ()
-        facts = {"seconds": round(time.monotonic() - started, 3)}
+        facts: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3)}
+        if isinstance(check, Judging):
+            facts["judge"] = dict(check.spent)
         verdict = write_verdict(self.project, verdict, rows, answers=answers_kept, facts=facts)
         ledger.close(subject.workload, opened.k, verdict.id)
         return verdict

@@ -121,19 +121,14 @@ def corrected_harm(confusion: Confusion, said_harm: int, n: int) -> Estimate:
     """The share of harm that people would find among n other pairs; the judge found `said_harm`.
 
     Prediction-powered: right however bad the judge is, given that the labelled pairs were drawn
-    like the others. Where the judge was never seen to err, or its counted harm never varies, that
-    interval is too sure of itself, and the wider of it and the exact one of the labels holds.
+    like the others. Its interval is a normal approximation, too sure where harm is rare or the
+    judge was hardly seen to err; so it is taken after one labelled pair more of each of the four
+    kinds (test_corrected_harm_covers_where_the_plain_interval_does_not).
     """
-    human = [1.0] * confusion.yes + [0.0] * confusion.no
-    judged = [1.0] * confusion.true_yes + [0.0] * confusion.false_no
-    judged += [0.0] * confusion.true_no + [1.0] * confusion.false_yes
     others = [1.0] * said_harm + [0.0] * (n - said_harm)
-    found = ppi_mean(human, judged, others, delta=DELTA)
-    if min(confusion.false_no, confusion.false_yes) > 0:
-        return Estimate(_share(found.value), _share(found.low), _share(found.high))
-    low, high = clopper_pearson_interval(confusion.yes, len(human), DELTA)
-    value = _share(found.value)
-    return Estimate(value, min(_share(found.low), low, value), max(_share(found.high), high, value))
+    value = _share(ppi_mean(*_rows(confusion, 0), others, delta=DELTA).value)
+    padded = ppi_mean(*_rows(confusion, 1), others, delta=DELTA)
+    return Estimate(value, min(_share(padded.low), value), max(_share(padded.high), value))
 
 
 def corrected_by_rates(confusion: Confusion, said_harm: int, n: int) -> Estimate:
@@ -181,6 +176,16 @@ def _confusion(both: Sequence[tuple[str, Comparison]]) -> Confusion:
         true_yes=counts[True, True], false_no=counts[True, False],
         true_no=counts[False, False], false_yes=counts[False, True],
     )  # fmt: skip
+
+
+def _rows(seen: Confusion, extra: int) -> tuple[list[float], list[float]]:
+    """What people and the judge said of the labelled pairs, row by row."""
+    kinds = (
+        (1.0, 1.0, seen.true_yes), (1.0, 0.0, seen.false_no), (0.0, 0.0, seen.true_no),
+        (0.0, 1.0, seen.false_yes),
+    )  # fmt: skip
+    rows = [(human, judged) for human, judged, num in kinds for _ in range(num + extra)]
+    return [human for human, _ in rows], [judged for _, judged in rows]
 
 
 def _share(value: float) -> float:

@@ -69,6 +69,11 @@ class JudgeCheck:
         labels = {"file": hash_labels(people.path), "num": people.num_labels}
         return {**self.judge.identity, "labels": labels}
 
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What judging has cost so far."""
+        return dataclasses.asdict(self.judge.spent)
+
     async def judge_all(
         self,
         examples: Sequence[Answered],

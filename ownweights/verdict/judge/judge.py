@@ -11,7 +11,8 @@ from the student's point of view:
 Undecided is not a tie between equals, and None is neither; a certificate counts both as harm.
 Invariants: at most `concurrency` questions at once, none put twice
 (test_judge_keeps_to_its_concurrency, test_judge_resumes_without_asking_again); a failed call is
-never a verdict (test_judge_failure_is_could_not_judge).
+never a verdict (test_judge_failure_is_could_not_judge), and an outage is none either
+(test_judge_outage_is_raised_and_resumed).
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ from ownweights.verdict.judge.prompt import (
 WIN, TIE_OUTCOME, LOSS, UNDECIDED = "win", TIE, "loss", "undecided"
 Progress = Callable[[float, float | None, str], None]  # (done, total, stage)
 STAGE = "judge"
+# more failed calls than this are an outage, which says nothing about the answers: better to stop
+# and go on later than to count them as harm and use up the certify data
+MAX_LOST_FRAC, MIN_LOST = 0.1, 10
+UNFIT = (400, 413, 422)  # statuses about the request itself: it would fail again
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +176,8 @@ class Judge:
     ) -> list[Comparison]:
         """The outcome of each pair, in their order.
 
-        Raises: CompleterError when there was something to ask and not one call was answered
+        Raises: CompleterError when the judge is out: all calls failed, or too many to go on. What
+        was answered is kept, and the same call again goes on from there
         """
         asked = [(self._question(pair), self._question(pair, swapped=True)) for pair in pairs]
         wanted = {q.key: q for both in asked for q in both if q.messages is not None}
@@ -218,9 +224,10 @@ class Judge:
                     on_progress(num_done, len(questions), STAGE)
 
         await asyncio.gather(*(worker() for _ in range(max(1, self.options.concurrency))))
-        dead = [error for error in failures.values() if isinstance(error, CompleterError)]
-        if questions and len(dead) == len(questions):
-            raise dead[0]
+        lost = [error for error in failures.values() if _is_outage(error)]
+        is_many = len(lost) >= MIN_LOST and len(lost) > MAX_LOST_FRAC * len(questions)
+        if is_many or (lost and len(lost) == len(questions)):
+            raise lost[0]
         return failures
 
     async def _ask(self, question: _Question) -> Completion:
@@ -256,6 +263,11 @@ def _ours(said: str | None, ours: str) -> str | None:
     if said in (None, TIE):
         return said
     return WIN if said == ours else LOSS
+
+
+def _is_outage(error: Exception) -> bool:
+    is_unfit = isinstance(error, CompleterRefused) and error.status in UNFIT
+    return isinstance(error, CompleterError) and not is_unfit
 
 
 def _words(failure: Exception) -> str:

@@ -96,8 +96,11 @@ def test_judge_certifies_a_good_student(project: Project) -> None:
     assert [probe["errors"] for probe in judge["probes"]] == [0] * 5
     assert (found.corrected, judge.get("agreement")) == (None, None)
     assert any("no person has measured this judge" in line for line in found.assumptions)
+    assert "harm of all answers" not in report_text(found)
     assert found == load_verdict(project, found.id)
     assert verify_verdict(project, found.id) == []
+    card = json.loads((project.kind_dir("verdict") / found.id / CARD_NAME).read_text())
+    assert card["facts"]["judge"]["calls"] == check.judge.spent.calls > 1000
 
 
 def test_judge_is_not_asked_about_what_is_equal_or_empty(project: Project) -> None:

@@ -100,6 +100,31 @@ def test_judge_that_never_answers_raises() -> None:
         compare(judge, pair(1), pair(2))
 
 
+@pytest.mark.parametrize(
+    ("faults", "is_outage"),
+    [
+        ([CompleterError("gone")] * 9, False),  # of 100: counted as could not judge
+        ([CompleterTimeout("gone")] * 10, False),  # a tenth
+        ([CompleterRefused("gone", status=503)] * 11, True),
+        ([CompleterRefused("bad", status=400)] * 50, False),  # it would fail again
+        ([ContextTooLong(9, 8)] * 50, False),
+    ],
+)
+def test_judge_outage_is_raised_and_resumed(faults: list[CompleterError], is_outage: bool) -> None:
+    cache, options = ReplyCache(), JudgeOptions(concurrency=1)
+    inner = ScriptedTeacher("VERDICT: TIE")
+    judge = Judge(FlakyTeacher(inner, [None] * 20 + faults), "j", cache=cache, options=options)
+    if is_outage:
+        with pytest.raises(CompleterRefused, match="gone"):
+            compare(judge, *pairs(50))
+    else:
+        found = compare(judge, *pairs(50))
+        assert sum(one.outcome is None for one in found) >= len(faults) // 2
+    again = compare(judge, *pairs(50))
+    assert [one.outcome for one in again] == ["tie"] * 50
+    assert judge.spent.calls == 100
+
+
 def test_judge_that_is_stuck_times_out() -> None:
     judge = Judge(ScriptedTeacher("", is_stuck=True), "j", options=JudgeOptions(timeout_s=0.001))
     with pytest.raises(CompleterTimeout):
