@@ -78,7 +78,7 @@ class Judging(Protocol):
     """A check that sees the requests and takes its time: verdict/judge has one.
 
     It is asked on develop first, where it may raise InvalidJudge: nothing is booked by then.
-    `identity` is part of the plan; `facts` are what the certificate says of it, `spent` is its cost.
+    `identity` is part of the plan, `facts` stand in the certificate, `spent` on the verdict's card.
     """
 
     @property
