@@ -5,7 +5,8 @@ points chained through Vicuna. The reviews by GPT-3.5 are of another Vicuna run 
 new-hp-fp16, so that the weaker judge is compared with GPT-4 on that run. The judge on the NQ
 answers is a stand-in that looks for the reference in the answer: it goes through the real prompt
 and the real parsing, and is wrong where people are not, but it is no language model. People's
-verdicts on a pair are made of their verdicts on each answer. Needs OWN_TEST_DATA.
+verdicts on a pair are made of their verdicts on each answer. Labels are drawn without replacement
+from some 3,000, so that intervals are a few per cent wide. Needs OWN_TEST_DATA.
 
 Cases, fixed: `chart <model>`, our percentage beside the published one (ratio 1: the same), the peer
 rounded as published; `elo <model>`, Bradley-Terry beside ChatGPT's 1000, its interval by redrawn
