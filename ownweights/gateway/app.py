@@ -26,13 +26,15 @@ from ownweights.core.errors import (
     OwnError,
 )
 from ownweights.core.project import Project
+from ownweights.gateway.audits import Auditor, Compared
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
-from ownweights.gateway.students import StartEngine, Students
+from ownweights.gateway.students import NotLoaded, StartEngine, Students
 from ownweights.gateway.upstream import TeacherDoor
 from ownweights.route import Route, decide, eligible
+from ownweights.route.rollout import Standing, is_drawn
 from ownweights.teacher.asgi import (
     SSE_HEADERS,
     ClientGone,
@@ -50,7 +52,7 @@ from ownweights.teacher.asgi import (
     send_json,
 )
 from ownweights.teacher.serving import is_loopback
-from ownweights.teacher.wire import chunk_events, completion_body
+from ownweights.teacher.wire import chunk_events, completion_body, parse_completion
 from ownweights.traffic.record import Record
 from ownweights.traffic.recorder import Recorder, RecorderCounts
 
@@ -95,10 +97,12 @@ class Gateway:
         self._recorder = self._recorder or Recorder(self._project)
         self._door = TeacherDoor(self._settings)
         self._students = Students(self._project, self._start_engine)
+        self._auditor = Auditor(self._project)
         self._follow()
 
     async def stop(self) -> None:
         """Let go of students and teachers, and write down what is still to be written."""
+        await self._auditor.close()
         await self._students.close()
         await self._door.close()
         assert self._recorder is not None, "a gateway that was started has a recorder"
@@ -157,6 +161,7 @@ class Gateway:
             "engine": self._students.state,
             "engine_fault": self._students.fault,
             "routes": {name: route.id for name, route in routes.items()},
+            "stages": {name: _standing_of(route).stage for name, route in routes.items()},
             "route_faults": {name: str(fault) for name, fault in self._routes.faults.items()},
             "records": {"stored": counts.recorded, "waiting": counts.waiting, "lost": counts.lost},
             "record_fault": counts.fault or None,
@@ -210,10 +215,40 @@ class Gateway:
             completion = await self._try_student(exchange, route, scope)
         if completion is not None:
             await _send_student(exchange, completion, send)
-            return
-        upstream = self._upstream(route.teacher if route else "", exchange.workload, exchange)
-        self._check_key(scope, upstream)
-        await self._door.forward(exchange, upstream, scope, send)
+        else:
+            upstream = self._upstream(route.teacher if route else "", exchange.workload, exchange)
+            self._check_key(scope, upstream)
+            await self._door.forward(exchange, upstream, scope, send)
+        if route is not None:
+            self._compare(exchange, route, completion, scope)
+
+    def _compare(
+        self, exchange: Exchange, route: Route, completion: Completion | None, scope: Scope
+    ) -> None:
+        """Have student and teacher compared, once the caller has an answer."""
+        standing = _standing_of(route)
+
+        async def audited() -> tuple[str, str | None]:
+            assert completion is not None, "what was sent is there"
+            try:
+                upstream = self._upstream(route.teacher, exchange.workload or "")
+                return completion.text or "", await self._door.ask(exchange, upstream, scope)
+            except HttpError:
+                return completion.text or "", None
+
+        async def shadowed() -> tuple[str, str | None] | None:
+            found = await self._students.complete(route, exchange.body)
+            told = exchange.response if exchange.status == "ok" else None
+            text = None if told is None else parse_completion(told).text
+            return (found.text or "", text) if decide(route, found).serve else None
+
+        if completion is not None:
+            assert exchange.score is not None, "what was sent has a score"
+            self._auditor.served(Compared(exchange, route, standing, audited), exchange.score)
+        elif exchange.has_failed:
+            self._auditor.failed(Compared(exchange, route, standing, None))
+        elif exchange.reason == "shadow":
+            self._auditor.shadowed(Compared(exchange, route, standing, shadowed))
 
     async def _try_student(
         self, exchange: Exchange, route: Route, scope: Scope
@@ -225,6 +260,10 @@ class Gateway:
         odd = eligible(route, exchange.body)
         if odd is not None:
             exchange.reason = odd
+            return None
+        standing = _standing_of(route)
+        if not is_drawn(standing, exchange.session, exchange.id):
+            exchange.reason = standing.stage  # shadow, or canary and not drawn
             return None
         completion = await self._ask_student(exchange, route)
         if completion is None or not _keeps_format(exchange, completion):
@@ -245,12 +284,14 @@ class Gateway:
             return completion
         except CompleterTimeout:
             exchange.reason, exchange.error = "student_timeout", "student_timeout"
+            exchange.has_failed = True
         except ContextTooLong:
             exchange.reason = "ineligible:context"
         except Ineligible:
             exchange.reason = "ineligible:student"
         except Exception as error:  # whatever a student does, the teacher answers
             exchange.reason, exchange.error = "student_error", "student_error"
+            exchange.has_failed = not isinstance(error, NotLoaded)
             if not isinstance(error, OwnError):
                 log.error("%s student failed with %s", exchange.id, type(error).__name__)
         return None
@@ -285,6 +326,11 @@ class Gateway:
         if upstream.key_env and not self._may_ask_students(scope):
             what = "this gateway answers for its operator only: send the gateway's key"
             raise HttpError(401, what, code="invalid_api_key")
+
+
+def _standing_of(route: Route) -> Standing:
+    """How far a route is followed: all the way, unless its pointer says otherwise."""
+    return route.standing or Standing(route.id)
 
 
 def _same_text(left: str, right: str) -> bool:

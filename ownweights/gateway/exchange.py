@@ -42,6 +42,7 @@ class Exchange:
     served_by: str = "teacher"
     reason: str = "no_route"
     route: Route | None = None
+    has_failed: bool = False  # the student, where it was asked and should have answered
     score: float | None = None
     student_model: str = ""
     response: dict[str, Any] | None = None

@@ -35,6 +35,10 @@ SETTLED_S = 60.0  # an engine that lived so long has its failures forgotten
 GRACE_S = 1.0  # past the route's time-out: for an engine that does not keep it
 
 
+class NotLoaded(CompleterError):
+    """No engine holds the student: says nothing of the student itself."""
+
+
 class Engine(Protocol):
     """What the gateway needs of `ownweights.engine.EngineProcess`."""
 
@@ -100,7 +104,7 @@ class Students:
         """The student's answer to a request; CompleterError or its like when there is none."""
         running = self._running
         if running is None or route.student_id not in running.student_ids:
-            raise CompleterError(f"no engine holds student {route.student_id}: {self.state}")
+            raise NotLoaded(f"no engine holds student {route.student_id}: {self.state}")
         running.num_waiting += 1
         try:
             completer = running.completer(route.student_id)

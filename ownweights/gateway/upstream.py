@@ -23,6 +23,7 @@ from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.settings import GatewaySettings, Upstream
 from ownweights.gateway.stream import forward_stream
 from ownweights.teacher.asgi import Headers, Scope, Send, send_bytes
+from ownweights.teacher.wire import parse_completion
 
 _HOP_BY_HOP = {
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
@@ -54,7 +55,10 @@ class TeacherDoor:
         self, exchange: Exchange, upstream: Upstream, scope: Scope, send: Send
     ) -> None:
         """Let the teacher answer an exchange; HttpError when it could not and nothing was sent."""
-        request = self._request("POST", "/chat/completions", upstream, scope, exchange)
+        content = _content(exchange, upstream)
+        request = self._request(
+            "POST", upstream, scope, content=content, wants_plain=exchange.is_stream
+        )
         asked_s = time.perf_counter()
 
         async def begin() -> None:
@@ -82,21 +86,41 @@ class TeacherDoor:
         self, path: str, upstream: Upstream, scope: Scope
     ) -> tuple[int, Headers, bytes]:
         """The teacher's answer to a GET."""
-        request = self._request("GET", path, upstream, scope, None)
+        request = self._request("GET", upstream, scope, path=path)
         asked_s = time.perf_counter()
         async with self._answer(request) as response:
             left_s = self._timeout_s - (time.perf_counter() - asked_s)
             content = await read_whole(response, left_s)
         return response.status_code, _response_headers(response), content
 
+    async def ask(self, exchange: Exchange, upstream: Upstream, scope: Scope) -> str | None:
+        """The teacher's text to a request that is over; HttpError where there is no answer."""
+        body = {k: v for k, v in exchange.body.items() if k not in ("stream", "stream_options")}
+        content = msgspec.json.encode(
+            {**body, **({"model": upstream.model} if upstream.model else {})}
+        )
+        request = self._request("POST", upstream, scope, content=content)
+        asked_s = time.perf_counter()
+        async with self._answer(request) as response:
+            left_s = self._timeout_s - (time.perf_counter() - asked_s)
+            answer = decoded(response, await read_whole(response, left_s))
+        if not response.is_success:
+            return None
+        return parse_completion(whole_answer(answer)).text
+
     def _request(
-        self, method: str, path: str, upstream: Upstream, scope: Scope, exchange: Exchange | None
+        self,
+        method: str,
+        upstream: Upstream,
+        scope: Scope,
+        *,
+        path: str = "/chat/completions",
+        content: bytes | None = None,
+        wants_plain: bool = False,
     ) -> httpx.Request:
         query = scope.get("query_string", b"").decode("latin-1")
         url = upstream.base_url.rstrip("/") + path + (f"?{query}" if query else "")
-        wants_plain = exchange is not None and exchange.is_stream
         headers = _request_headers(scope["headers"], upstream.key(), wants_plain)
-        content = None if exchange is None else _content(exchange, upstream)
         with as_http_errors():
             return httpx.Request(method, url, headers=headers, content=content)
 

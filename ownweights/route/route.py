@@ -315,17 +315,7 @@ def _check(route: Route, where: str) -> None:
     if not route.student_id or not route.verdict_id:
         raise InputError("a route needs a student_id and a verdict_id", where=where)
     for name in _NUMBERS:
-        value = getattr(route, name)
-        if value is None and name in ("max_prompt_tokens", "near"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{name} must be a number, got {value!r}", where=where)
-        if not math.isfinite(value):
-            raise InputError(f"{name} must be finite, got {value!r}", where=where)
-        if name not in ("threshold", "near") and value <= 0:
-            raise InputError(f"{name} must be above 0, got {value!r}", where=where)
-        if name in _SHARES and value >= 1:
-            raise InputError(f"{name} must be below 1, got {value!r}", where=where)
+        _check_number(name, getattr(route, name), where)
     if route.run_length < 1:
         raise InputError(f"run_length must be at least 1, got {route.run_length!r}", where=where)
     if not all(isinstance(one, str) for one in route.prompt_hashes):
@@ -334,3 +324,17 @@ def _check(route: Route, where: str) -> None:
         raise InputError("confidence must say its kind and parameters", where=where)
     if not isinstance(route.prune, Mapping | None) or not isinstance(route.decoding, Mapping):
         raise InputError("prune and decoding must be objects", where=where)
+
+
+def _check_number(name: str, value: Any, where: str) -> None:
+    """InputError unless the field holds a number that it may hold."""
+    if value is None and name in ("max_prompt_tokens", "near"):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name} must be a number, got {value!r}", where=where)
+    if not math.isfinite(value):
+        raise InputError(f"{name} must be finite, got {value!r}", where=where)
+    if name not in ("threshold", "near") and value <= 0:
+        raise InputError(f"{name} must be above 0, got {value!r}", where=where)
+    if name in _SHARES and value >= 1:
+        raise InputError(f"{name} must be below 1, got {value!r}", where=where)

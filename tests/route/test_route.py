@@ -26,6 +26,7 @@ from ownweights.route import (
     rollback,
     write_route,
 )
+from ownweights.route.rollout import Standing
 from tests.route.samples import drop_rule, follow, route_file, route_of
 
 

@@ -1,0 +1,144 @@
+"""Audits of what students answer: the teacher is asked too, afterwards, and the two are compared.
+
+In: exchanges that are over, the student's answer, whoever asks the teacher. Out: rows of the audit
+log, and what follows from them: the next step of a rollout, or a rollback that voids the
+certificate. Nothing here delays an answer: audits run beside the requests, at most `MAX_AT_ONCE`;
+one that finds no room is left out and counted as missed (test_audits_that_find_no_room_are_missed).
+Invariants: an alarm rolls back before the next request is routed
+(test_gateway_rolls_a_harmful_student_back); what a check could not tell is harm, and what the
+teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ownweights.core.project import Project
+from ownweights.gateway.exchange import Exchange
+from ownweights.route import Route
+from ownweights.route.rollout import Standing, audit_chance, is_audited
+
+if TYPE_CHECKING:
+    from ownweights.route.evidence import Evidence, Kind
+
+log = logging.getLogger("ownweights.gateway")
+MAX_AT_ONCE = 16
+# (the student's answer, the teacher's or None); None where the student's would not have been sent
+AskBoth = Callable[[], Awaitable[tuple[str, str | None] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A request that is over, and who can say what student and teacher answer to it."""
+
+    exchange: Exchange
+    route: Route
+    standing: Standing
+    ask_both: AskBoth | None  # None: the student failed where it should have answered
+
+
+class Auditor:
+    """Draws, makes and writes down audits; moves rollouts on and back."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._quiet: Counter[str] = Counter()  # by route: served since the last audit
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._folded: dict[str, tuple[Evidence, int]] = {}
+        self._lock = asyncio.Lock()  # evidence is folded by one task at a time
+
+    def served(self, found: Compared, score: float) -> None:
+        """The student's answer was sent: audit it if it is drawn."""
+        route, standing = found.route, found.standing
+        if not route.check:
+            return
+        is_near = route.near is not None and score < route.near
+        chance = audit_chance(standing, route.audit_frac, is_near=is_near)
+        if is_audited(standing, found.exchange.id, chance):
+            self._begin(found, "audit", chance)
+        else:
+            self._quiet[route.id] += 1
+
+    def failed(self, found: Compared) -> None:
+        """The student was asked and did not answer: one whole harm."""
+        if found.route.check:
+            self._begin(found, "failure", 1.0)
+
+    def shadowed(self, found: Compared) -> None:
+        """The teacher answered; the student's answer is only compared."""
+        if found.route.check:
+            self._begin(found, "shadow", 1.0)
+
+    async def close(self) -> None:
+        """Wait shortly for audits under way, then give them up."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
+        quiet = 0 if kind == "shadow" else self._quiet.pop(found.route.id, 0)
+        is_full = len(self._tasks) >= MAX_AT_ONCE
+        work = self._audit(found, kind, chance=chance, quiet=quiet, is_full=is_full)
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _audit(
+        self, found: Compared, kind: Kind, *, chance: float, quiet: int, is_full: bool
+    ) -> None:
+        """Compare, write down, and let the rollout follow."""
+        from ownweights.route.evidence import Audit
+
+        harm: float | None = 1.0
+        try:
+            if found.ask_both is not None:
+                texts = ("", None) if is_full else await found.ask_both()
+                if texts is None:
+                    return
+                harm = await _harm_of(found.route, *texts)
+            audit = Audit(
+                found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
+                chance, quiet, found.standing.share,
+            )  # type: ignore[arg-type]  # fmt: skip
+            async with self._lock:
+                await asyncio.to_thread(self._follow, found.route, audit)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # an audit may fail; requests go on
+            log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
+
+    def _follow(self, route: Route, audit: object) -> None:
+        """Write an audit down, and do what all audits so far say."""
+        from ownweights.route.audits import AuditLog
+        from ownweights.route.evidence import Audit, Evidence
+        from ownweights.route.live import follow_evidence, watch_of
+
+        assert isinstance(audit, Audit)
+        watch, audits = watch_of(route), AuditLog(self._project, route.id)
+        audits.append(audit)
+        evidence, seq = self._folded.get(route.id) or (Evidence.start(watch), 0)
+        fresh, seq = audits.since(seq)
+        for one in fresh:
+            evidence = evidence.after(one, watch)
+        self._folded[route.id] = evidence, seq
+        said = follow_evidence(self._project, route, evidence)
+        if said:
+            log.warning("%s: %s", route.workload, said)
+
+
+async def _harm_of(route: Route, answer: str, told: str | None) -> float | None:
+    """What the route's check says of the two answers; MISSED where the teacher has none."""
+    from ownweights.route.evidence import MISSED
+    from ownweights.verdict.checks import check_named
+
+    if told is None:
+        return MISSED
+    check = check_named(route.check)
+    return await asyncio.to_thread(check.harm, answer, [told])

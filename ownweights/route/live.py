@@ -1,0 +1,67 @@
+"""What live evidence does to a route: a step on, or back to the teacher with the certificate void.
+
+In: a route that is followed and the evidence of its audits. Out: the pointer swapped, and a line
+that says so. Invariants: an alarm takes the route out and voids its certificate, and neither is
+promoted again (test_live_alarm_rolls_back_and_voids); what a person did in between stays
+(test_live_never_undoes_what_a_person_did).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ownweights.core.project import Project
+from ownweights.route.audits import AuditLog
+from ownweights.route.evidence import Evidence, Watch, fold, next_standing
+from ownweights.route.route import Route, active_standing, rollback, stand
+from ownweights.verdict.voiding import void_certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """Audits until a rollback, were harm to jump to `harm`: half of the time, and nine in ten."""
+
+    harm: float
+    median: int | None
+    p90: int | None
+
+
+def watch_of(route: Route) -> Watch:
+    """What is watched for while a route is followed."""
+    return Watch(route.beta, route.delta, route.audit_frac, route.run_length)
+
+
+def evidence_of(project: Project, route: Route) -> Evidence:
+    """All that audits have shown of a route, folded anew from the log."""
+    audits, _ = AuditLog(project, route.id).since()
+    return fold(audits, watch_of(route))
+
+
+def follow_evidence(project: Project, route: Route, evidence: Evidence) -> str | None:
+    """Take the step that the evidence asks for, if the route is still followed; what was done."""
+    standing = active_standing(project, route.workload)
+    if standing is None or standing.route_id != route.id:
+        return None
+    found = next_standing(standing, evidence, watch_of(route))
+    if found is None:
+        return None
+    if isinstance(found, str):
+        rollback(project, route.workload, reason=found)
+        void_certificate(project, route.verdict_id, reason=found, by=f"route {route.id}")
+        return f"rolled back to the teacher, certificate {route.verdict_id} is void: {found}"
+    reason = f"{evidence.at_step} audits, {evidence.step_harms:g} of them harm"
+    stand(project, route.workload, found, reason=reason)
+    return f"on to {found.stage} ({100 * found.share:g} % of the sessions): {reason}"
+
+
+def foretell(route: Route, harms: tuple[float, ...] = (0.25, 0.5)) -> list[Foretold]:
+    """How soon a jump of harm would be caught, in audits, for a student at half its limit."""
+    from ownweights.verdict.statistics.detector import alarm_delays
+
+    return [
+        Foretold(harm, *alarm_delays(
+            route.beta, route.run_length, before=route.beta / 2, after=harm, trials=200
+        ))
+        for harm in harms
+        if harm > route.beta
+    ]  # fmt: skip
