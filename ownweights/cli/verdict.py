@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
+from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
 from ownweights.core.errors import EXIT_ERROR, EXIT_REFUSED
 
 if TYPE_CHECKING:
@@ -76,8 +76,10 @@ def show(ctx: click.Context, verdict_id: str | None, as_json: bool) -> None:
         found = load_verdict(project, verdict_id)
         print_json({"id": found.id, **found.to_dict()})
         return
-    rows = [_row(one) for one in list_verdicts(project)]
-    print_rows(rows, as_json=as_json, empty="no verdict yet: `own verdict run`")
+    broken: dict[str, str] = {}
+    rows = [_row(one) for one in list_verdicts(project, on_broken=broken.__setitem__)]
+    empty = "no verdict yet: `own verdict run`"
+    print_listing("verdict", rows, broken, as_json=as_json, empty=empty)
 
 
 @verdict.command()
@@ -114,28 +116,38 @@ def find_student(
 ) -> tuple[Dataset, Artefact]:
     """The student asked for, or the newest one of a workload, and the dataset it learned from.
 
+    Students that cannot be read, or whose dataset cannot, are passed over with a warning.
     Raises: ArtefactMissing when there is none, UsageError when it belongs to another workload
     """
-    from ownweights.core.artefact import list_artefacts, open_artefact
+    from ownweights.core.artefact import open_artefact, read_artefacts
     from ownweights.core.errors import ArtefactMissing, UsageError
-    from ownweights.dataset.load import load_dataset
 
     folder = project.kind_dir("student")
-    students = (
-        [open_artefact(folder, student_id, "student")]
-        if student_id
-        else reversed(list_artefacts(folder, "student"))
-    )
-    for student in students:
-        dataset = load_dataset(project, student.card["parents"]["dataset"])
-        if dataset.workload == workload:
-            return dataset, student
-        if student_id:
+    if student_id:
+        student = open_artefact(folder, student_id, "student")
+        dataset = _studied(project, student)
+        if dataset.workload != workload:
             raise UsageError(f"student {student.id} learned {dataset.workload!r}, not {workload!r}")
+        return dataset, student
+    broken: dict[str, str] = {}
+    pairs = read_artefacts(
+        folder, "student", lambda one: (_studied(project, one), one), broken.__setitem__
+    )
+    tell_broken("student", broken)
+    found = [(dataset, student) for dataset, student in pairs if dataset.workload == workload]
+    if found:
+        return found[-1]
     raise ArtefactMissing(
         f"there is no student of workload {workload!r}",
         hint=f"own student train --workload {workload}",
     )
+
+
+def _studied(project: Project, student: Artefact) -> Dataset:
+    """The dataset that a student learned from."""
+    from ownweights.dataset.load import load_dataset
+
+    return load_dataset(project, str(student.card["parents"].get("dataset", "")))
 
 
 def judge_with_progress(
