@@ -94,13 +94,22 @@ def writing(path: Path, *library_errors: type[Exception]) -> Iterator[None]:
     except OwnError:
         raise
     except (OSError, *library_errors) as error:
-        where = getattr(error, "filename", None) or path
-        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        where, reason = _why(error, path)
         raise ArtefactUnwritten(
             f"{where} could not be written: {reason}",
             hint="make room or mend the folder's rights, and give the same command again;"
             " what was there before is as it was",
         ) from error
+
+
+def _why(error: BaseException, path: Path) -> tuple[Path | str, str]:
+    """The file and the reason of the OSError that an error is, or arose from."""
+    first: BaseException | None = error
+    while first is not None and not isinstance(first, OSError):
+        first = first.__context__
+    if first is None or not first.strerror:
+        return path, str(error).split("\n", 1)[0]
+    return first.filename or path, first.strerror
 
 
 @contextlib.contextmanager

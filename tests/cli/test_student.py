@@ -15,6 +15,7 @@ from ownweights.core.artefact import draft_folder, seal
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset, build_dataset
 from ownweights.student.train import train_student
+from tests.disk import max_file_bytes
 from tests.student.zoo import QUICK, SYSTEM, WORKLOAD, make_project, make_records
 from tests.tiny import BASE_NAME
 
@@ -204,3 +205,18 @@ def test_student_show_and_train_pass_over_what_is_broken(
     assert "has no card.json\nhint: make the artefact again" in errors
     assert find_dataset(project, WORKLOAD, None) == dataset
     assert "warning: dataset stray is passed over" in capsys.readouterr().err
+
+
+def test_student_train_on_a_full_disk_says_so_and_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, _ = make_project(tmp_path)
+    project.settings_path.write_text(SETTINGS.replace("2.0", "0.2"), "utf-8")
+    shell = Shell(tmp_path, capsys)
+    with max_file_bytes(3000):
+        _, errors = shell("train", "--workload", WORKLOAD, code=1)
+    assert "adapter_model.safetensors could not be written: " in errors
+    assert "hint: make room" in errors and "Traceback" not in errors
+    assert list(project.kind_dir("student").iterdir()) == []
+    out, _ = shell("train", "--workload", WORKLOAD)
+    assert card(project, out.strip())["id"] == out.strip()
