@@ -38,7 +38,11 @@ def base() -> None:
     type=click.Path(path_type=Path),
     help="Folder for text and checkpoints.  [default: .own/base/.run]",
 )
-@click.option("--max-steps", type=int, help="Stop after so many steps; the next call goes on.")
+@click.option(
+    "--max-steps",
+    type=click.IntRange(1, 2**31 - 1),
+    help="Stop after so many steps; the next call goes on.",
+)
 @json_option
 @click.pass_context
 def train(

@@ -58,7 +58,9 @@ def import_(
 @_workload_option
 @_status_option
 @click.option("--session", metavar="NAME", help="Only this session.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 2**31 - 1), help="How many."
+)
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, *, limit: int, as_json: bool, **only: Any) -> None:

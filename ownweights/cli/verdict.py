@@ -32,7 +32,7 @@ def verdict() -> None:
 @click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
 @click.option("--check", type=click.Choice(["auto", "json", "exact"]), help="What harm is.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), default=32, show_default=True,
+    "--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True,
     help="Requests in flight at once.",
 )  # fmt: skip
 @click.option("--timeout-s", type=float, default=60.0, show_default=True, help="For each answer.")
