@@ -39,7 +39,7 @@ from ownweights.weights.adapter import attach_adapter, read_adapter
 from ownweights.weights.base import base_id
 from ownweights.weights.load import load_model
 from tests.student.zoo import PLACES, QUICK, make_project, make_records, record_of
-from tests.tiny import BASE_NAME, CONFIG
+from tests.tiny import BASE_NAME, CONFIG, make_base
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -443,3 +443,22 @@ def test_train_student_takes_every_seed_that_is_allowed(
 ) -> None:
     made = train_student(home[1], home[0], replace(QUICK, seed=seed, epochs=0.2))
     assert made.card["identity"]["seed"] == seed
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("config.json", b"[]"), ("config.json", b"\xff"), ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b"\xff"), ("tokenizer_config.json", b'{"bos_token": 5}'),
+        ("tokenizer_config.json", b'{"chat_template": [7]}'), ("chat_template.jinja", b"\xff"),
+        ("tokenizer.json", b"[]"),
+    ],
+)  # fmt: skip
+def test_load_base_of_damaged_files_is_a_model_error(
+    tmp_path: Path, file: str, data: bytes
+) -> None:
+    project = Project(tmp_path)
+    make_base(tmp_path / "odd")
+    (tmp_path / "odd" / file).write_bytes(data)
+    with pytest.raises(ModelError):
+        load_base(project, "odd")
