@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, print_rows, say
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ def dataset() -> None:
 
 
 @dataset.command()
-@click.option("--workload", required=True, metavar="NAME", help="The workload to study.")
+@click.option(
+    "--workload",
+    required=True,
+    callback=workload_name,
+    metavar="NAME",
+    help="The workload to study.",
+)
 @click.option(
     "--split-by",
     metavar="WHAT",
@@ -92,7 +99,7 @@ def options_of(settings: Settings, workload: str) -> DatasetOptions:
 
 
 @dataset.command("list")
-@click.option("--workload", metavar="NAME", help="Only this workload.")
+@click.option("--workload", callback=workload_name, metavar="NAME", help="Only this workload.")
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, workload: str | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ def student() -> None:
 
 
 @student.command()
-@click.option("--workload", required=True, help="The workload whose newest dataset is studied.")
+@click.option(
+    "--workload",
+    required=True,
+    callback=workload_name,
+    help="The workload whose newest dataset is studied.",
+)
 @click.option("--dataset", "dataset_id", help="A dataset by id instead of the newest.")
 @click.option("--base", help="The base to start from: seedling, a base id, or a folder.")
 @click.option("--method", type=click.Choice(["lora", "full"]), help="An adapter, or all weights.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
 from ownweights.core.errors import EXIT_ERROR, EXIT_REFUSED
 
@@ -24,7 +25,12 @@ def verdict() -> None:
 
 
 @verdict.command()
-@click.option("--workload", required=True, help="The workload whose newest student is judged.")
+@click.option(
+    "--workload",
+    required=True,
+    callback=workload_name,
+    help="The workload whose newest student is judged.",
+)
 @click.option("--student", "student_id", help="A student by id instead of the newest.")
 @click.option("--alpha", type=float, help="Greatest share of all requests that may come to harm.")
 @click.option("--beta", type=float, help="Greatest share of the requests served that may.")

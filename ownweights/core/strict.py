@@ -8,6 +8,7 @@ not 8, and true is not 1 (test_check_value_names_the_wrong_type).
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import tomllib
@@ -59,6 +60,21 @@ class Limits:
         return f"at most {high}" if high else ""
 
 
+def key_text(variable: str, value: str | None) -> str:
+    """The API key in the environment variable `variable`, without white space around it.
+
+    Raises: SettingsError for what cannot stand in a header; it names the variable, never the value
+    """
+    key = (value or "").strip()
+    if re.fullmatch(r"[ -~]*", key) is None:
+        raise SettingsError(
+            f"the environment variable {variable} holds what cannot be an API key:"
+            " a character that is not ASCII, or a line break",
+            hint=f"copy the key from its provider again, and export {variable} anew",
+        )
+    return key
+
+
 def setting(default: Any = dataclasses.MISSING, **limits: Any) -> Any:
     """A settings field with a default (without one it must be given) and Limits."""
     return dataclasses.field(default=default, metadata={"limits": Limits(**limits)})
@@ -101,6 +117,19 @@ def kind_words(kind: Any) -> str:
     """A declared type in words."""
     wanted, is_list = _plain_kind(kind)
     return "a list of text" if is_list else _TYPE_WORDS[wanted]
+
+
+def toml_value(value: Any) -> str:
+    """A text, number, truth value or list as TOML spells it."""
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(toml_value, typing.cast("Any", value))) + "]"
+    # a JSON string is a TOML basic string, but for DEL
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(name: str) -> str:
+    """One part of a table's name, in quotes where a bare one would mean something else."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:

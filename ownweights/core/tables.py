@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ownweights.core.errors import SettingsError
-from ownweights.core.strict import setting
+from ownweights.core.strict import key_text, setting
 
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
 
@@ -52,7 +52,7 @@ class TeacherSettings:
         """The key, from the variable that `key_env` names; None where no key is needed."""
         if not self.key_env:
             return None
-        if key := env.get(self.key_env):
+        if key := key_text(self.key_env, env.get(self.key_env)):
             return key
         raise SettingsError(
             f"the environment variable {self.key_env} is not set",
