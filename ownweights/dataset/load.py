@@ -17,7 +17,6 @@ from ownweights.dataset.prune import PruneRule
 from ownweights.dataset.split import SPLITS
 
 REMOVED_FILE = "removed.jsonl"
-_IDENTITY = {"workload": str, "split_by": str}
 _FACTS = {
     "counts": dict, "units": dict, "removed": dict, "skipped": dict, "teachers": list,
     "warnings": list, "split_by_reason": str,
@@ -38,7 +37,7 @@ class Dataset:
 
         Raises: ArtefactError when its card does not say of which workload it is
         """
-        _need(artefact, "identity", _IDENTITY)
+        _need(artefact, "identity", {"workload": str})
         return cls(artefact.id, artefact.path, artefact.card)
 
     @property
@@ -91,7 +90,8 @@ def load_dataset(project: Project, dataset_id: str, *, verify: bool = False) -> 
 
 
 def check_facts(dataset: Dataset) -> Dataset:
-    """The dataset, if its card has every fact that is shown of a dataset; else ArtefactError."""
+    """The dataset, if its card has all that is shown of a dataset; else ArtefactError."""
+    _need(dataset, "identity", {"split_by": str})
     _need(dataset, "facts", _FACTS)
     return dataset
 
