@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,7 +38,11 @@ def base() -> None:
     type=click.Path(path_type=Path),
     help="Folder for text and checkpoints.  [default: .own/base/.run]",
 )
-@click.option("--max-steps", type=int, help="Stop after so many steps; the next call goes on.")
+@click.option(
+    "--max-steps",
+    type=click.IntRange(1, 2**31 - 1),
+    help="Stop after so many steps; the next call goes on.",
+)
 @json_option
 @click.pass_context
 def train(
@@ -72,16 +76,28 @@ def train(
 @click.pass_context
 def show(ctx: click.Context, name: str) -> None:
     """Show what a base is: its configuration, its id, and its card where it has one."""
-    import json
-
     from ownweights.weights.base import base_id, resolve_base
 
     folder = resolve_base(project_of(ctx), name)
-    shown = {"name": name, "id": base_id(folder), "path": str(folder)}
+    shown: dict[str, Any] = {"name": name, "id": base_id(folder), "path": str(folder)}
     for key, file in (("config", "config.json"), ("card", "card.json")):
         if (folder / file).is_file():
-            shown[key] = json.loads((folder / file).read_text("utf-8"))
+            shown[key] = _read_object(folder / file)
     print_json(shown)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    import json
+
+    from ownweights.core.errors import ModelError
+
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: expected a JSON object")
+    return value
 
 
 def _run(recipe: BaseRecipe, work: Path, max_steps: int | None) -> bool:

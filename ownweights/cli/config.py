@@ -59,12 +59,17 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
 
 def find_doubts(settings: Settings, environment: Mapping[str, str]) -> list[str]:
-    """What is allowed but hardly meant: no teacher at all, or one whose key is not at hand."""
-    doubts = [
-        f"teacher.{name}.key_env names {teacher.key_env}, which is not set"
-        for name, teacher in settings.teacher.items()
-        if teacher.key_env and not environment.get(teacher.key_env)
-    ]
+    """What is allowed but hardly meant: no teacher at all, or one whose key cannot be used."""
+    from ownweights.core.errors import SettingsError
+    from ownweights.core.strict import key_text
+
+    doubts: list[str] = []
+    for name, teacher in settings.teacher.items():
+        try:
+            if teacher.key_env and not key_text(teacher.key_env, environment.get(teacher.key_env)):
+                doubts.append(f"teacher.{name}.key_env names {teacher.key_env}, which is not set")
+        except SettingsError as error:
+            doubts.append(f"teacher.{name}.key_env: {error.what}")
     if not settings.teacher:
         doubts.append("no [teacher.<name>] is set: the gateway has nobody to pass requests to")
     return doubts

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
+from ownweights.cli.options import workload_name
+from ownweights.cli.output import Progress, json_option, print_json, print_listing, print_rows, say
 
 if TYPE_CHECKING:
     from ownweights.core.settings import Settings
@@ -23,7 +24,13 @@ def dataset() -> None:
 
 
 @dataset.command()
-@click.option("--workload", required=True, metavar="NAME", help="The workload to study.")
+@click.option(
+    "--workload",
+    required=True,
+    callback=workload_name,
+    metavar="NAME",
+    help="The workload to study.",
+)
 @click.option(
     "--split-by",
     metavar="WHAT",
@@ -92,19 +99,20 @@ def options_of(settings: Settings, workload: str) -> DatasetOptions:
 
 
 @dataset.command("list")
-@click.option("--workload", metavar="NAME", help="Only this workload.")
+@click.option("--workload", callback=workload_name, metavar="NAME", help="Only this workload.")
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, workload: str | None, as_json: bool) -> None:
     """All datasets, oldest first."""
     from ownweights.dataset import list_datasets
 
+    broken: dict[str, str] = {}
     rows = [
         {"id": one.id, "workload": one.workload, **one.counts, "created": one.card["created_at"]}
-        for one in list_datasets(project_of(ctx))
+        for one in list_datasets(project_of(ctx), broken.__setitem__)
         if workload in (None, one.workload)
     ]
-    print_rows(rows, as_json=as_json, empty="there is no dataset yet")
+    print_listing("dataset", rows, broken, as_json=as_json, empty="there is no dataset yet")
 
 
 @dataset.command()
@@ -117,9 +125,9 @@ def show(
     ctx: click.Context, dataset_id: str, *, verify: bool, removed: bool, as_json: bool
 ) -> None:
     """The card of a dataset. The beginning of ID will do."""
-    from ownweights.dataset import load_dataset
+    from ownweights.dataset.load import check_facts, load_dataset
 
-    found = load_dataset(project_of(ctx), dataset_id, verify=verify)
+    found = check_facts(load_dataset(project_of(ctx), dataset_id, verify=verify))
     if removed:
         keys = ("id", "split", "reason", "like", "asks")
         rows = [{key: row[key] for key in keys} for row in found.removed()]

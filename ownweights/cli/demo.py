@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import json_option, print_json, say
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Recorded traffic to rehearse on, instead of generated requests.",
 )
-@click.option("--workload", help="The workload in it.  [default: the largest]")
+@click.option(
+    "--workload", callback=workload_name, help="The workload in it.  [default: the largest]"
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),

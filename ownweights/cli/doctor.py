@@ -59,6 +59,7 @@ def examine(project: Project) -> Iterator[Finding]:
     yield find_disk(project.root, MIN_FREE_BYTES)
     yield find_settings(project)
     yield from find_store(project)
+    yield from find_artefacts(project)
 
 
 def find_torch() -> Finding:
@@ -129,3 +130,21 @@ def find_store(project: Project) -> Iterator[Finding]:
     if report.is_sound:
         size = f"{report.records} records, {report.body_bytes / 1e6:.1f} MB of bodies"
         yield Finding("store", "ok", size)
+
+
+def find_artefacts(project: Project) -> Iterator[Finding]:
+    """Whether everything that was made has its files and its card."""
+    from ownweights.core.artefact import list_artefacts
+    from ownweights.dataset.load import list_datasets
+    from ownweights.lineage.trace import FOLDER_KINDS
+
+    for kind in FOLDER_KINDS:
+        broken: dict[str, str] = {}
+        if kind == "dataset":
+            found = len(list_datasets(project, broken.__setitem__))
+        else:
+            found = len(list_artefacts(project.kind_dir(kind), kind, broken.__setitem__))
+        for id_, why in broken.items():
+            yield Finding(kind, "bad", f"{id_}: {why}")
+        if found and not broken:
+            yield Finding(kind, "ok", f"{found} whole")

@@ -44,6 +44,33 @@ def print_rows(
         say(empty)
 
 
+def print_listing(
+    kind: str,
+    rows: Iterable[Mapping[str, Any]],
+    broken: Mapping[str, str],
+    *,
+    as_json: bool,
+    empty: str,
+) -> None:
+    """Print a row for each artefact of a kind; those that cannot be read are named, with reasons.
+
+    As JSON they are objects with `id` and `broken`, else warnings on stderr.
+    """
+    if as_json:
+        print_rows(
+            [*rows, *({"id": id_, "broken": why} for id_, why in broken.items())], as_json=True
+        )
+        return
+    print_rows(rows, empty=empty)
+    tell_broken(kind, broken)
+
+
+def tell_broken(kind: str, broken: Mapping[str, str]) -> None:
+    """Warn of artefacts that were passed over because they cannot be read."""
+    for id_, why in broken.items():
+        say(f"warning: {kind} {id_} is passed over: {why}")
+
+
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows under the keys of the first, numbers to the right, text to the left."""
     heads = list(rows[0])

@@ -106,7 +106,7 @@ def open_folder(plan: Plan) -> Project:
                 f"{folder} exists and is not a demo's folder",
                 hint="choose another with --dir; a demo writes only to a folder of its own",
             )
-        found = json.loads(marker.read_text("utf-8"))
+        found = _read_marker(marker)
         if found.pop("finished") or found != about:
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,24 @@ def open_folder(plan: Plan) -> Project:
     return Project(folder.resolve())
 
 
+def _read_marker(marker: Path) -> dict[str, Any]:
+    """What a demo noted about its folder; a folder of which nothing is known is not emptied."""
+    try:
+        found = json.loads(marker.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "finished" not in found:
+        raise UsageError(
+            f"{marker} is damaged: it does not say what the demo in this folder is about",
+            hint="delete the folder unless you need it, or choose another with --dir",
+        )
+    return found
+
+
 def close_folder(plan: Plan) -> None:
     """Note that the demo ran to its end, so that the next one starts anew."""
     marker = plan.folder / MARKER
-    found = json.loads(marker.read_text("utf-8"))
+    found = _read_marker(marker)
     write_atomic(marker, json.dumps({**found, "finished": True}).encode())
 
 
@@ -159,25 +173,25 @@ def replayed_teacher(path: Path, seed: int) -> Iterator[str]:
 
 def write_settings(project: Project, plan: Plan, workload: str, teacher_url: str) -> None:
     """The demo's own.toml: the claim stands in it before any certify data are read."""
+    from ownweights.core.strict import toml_key, toml_value
     from ownweights.core.tables import VerdictSettings
 
-    claim = VerdictSettings()
-    allowed = json.dumps(list(plan.allow_teachers))
+    claim, name = VerdictSettings(), toml_key(workload)
     epochs = f"\nepochs = {GENERATED_EPOCHS}" if plan.traffic is None else ""
     text = f"""\
 # Written by `own demo`. The teacher is a replay of recorded answers, not a model.
 [teacher.replay]
 base_url = "{teacher_url}"
 
-[workload.{workload}]
+[workload.{name}]
 teacher = "replay"
-split_by = {json.dumps(plan.split_by)}
-allow_teachers = {allowed}
+split_by = {toml_value(plan.split_by)}
+allow_teachers = {toml_value(plan.allow_teachers)}
 
-[student.{workload}]
+[student.{name}]
 seed = {plan.seed}{epochs}
 
-[verdict.{workload}]
+[verdict.{name}]
 alpha = {claim.alpha}
 beta = {claim.beta}
 delta = {claim.delta}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ownweights.cli.main import project_of
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import json_option, print_json, print_rows, say
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def promote(ctx: click.Context, verdict_id: str, reason: str, as_json: bool) -> 
 
 
 @route.command()
-@click.argument("workload")
+@click.argument("workload", callback=workload_name)
 @click.option("--to", metavar="ROUTE", default=None, help="An older route instead of the teacher.")
 @click.option("--reason", default="rolled back", show_default=True, help="Kept in the history.")
 @json_option

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
+from ownweights.cli.options import workload_name
+from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
 
 if TYPE_CHECKING:
     from ownweights.core.artefact import Artefact
@@ -23,7 +24,12 @@ def student() -> None:
 
 
 @student.command()
-@click.option("--workload", required=True, help="The workload whose newest dataset is studied.")
+@click.option(
+    "--workload",
+    required=True,
+    callback=workload_name,
+    help="The workload whose newest dataset is studied.",
+)
 @click.option("--dataset", "dataset_id", help="A dataset by id instead of the newest.")
 @click.option("--base", help="The base to start from: seedling, a base id, or a folder.")
 @click.option("--method", type=click.Choice(["lora", "full"]), help="An adapter, or all weights.")
@@ -66,8 +72,10 @@ def show(ctx: click.Context, student_id: str | None, as_json: bool) -> None:
     if student_id:
         print_json(open_artefact(folder, student_id, "student", verify=True).card)
         return
-    rows = [_row(artefact) for artefact in list_artefacts(folder, "student")]
-    print_rows(rows, as_json=as_json, empty="no student yet: `own student train`")
+    broken: dict[str, str] = {}
+    rows = [_row(artefact) for artefact in list_artefacts(folder, "student", broken.__setitem__)]
+    empty = "no student yet: `own student train`"
+    print_listing("student", rows, broken, as_json=as_json, empty=empty)
 
 
 @student.command()
@@ -86,7 +94,7 @@ def chat(ctx: click.Context, student_id: str, text: str, system: str | None) -> 
 
     project = project_of(ctx)
     card = open_artefact(project.kind_dir("student"), student_id, "student").card
-    rule = card["identity"]["prune"]
+    rule = card["identity"].get("prune")
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     pruned = apply_prune(PruneRule.from_json(rule) if rule else None, messages)
@@ -106,7 +114,7 @@ def chat(ctx: click.Context, student_id: str, text: str, system: str | None) -> 
 
 
 def find_dataset(project: Project, workload: str, dataset_id: str | None) -> Dataset:
-    """The dataset asked for, or the newest one of a workload.
+    """The dataset asked for, or the newest one of a workload that can be read.
 
     Raises: ArtefactMissing when there is none
     """
@@ -115,7 +123,10 @@ def find_dataset(project: Project, workload: str, dataset_id: str | None) -> Dat
 
     if dataset_id:
         return load_dataset(project, dataset_id)
-    found = [one for one in list_datasets(project) if one.workload == workload]
+    broken: dict[str, str] = {}
+    listed = list_datasets(project, broken.__setitem__)
+    tell_broken("dataset", broken)
+    found = [one for one in listed if one.workload == workload]
     if not found:
         raise ArtefactMissing(
             f"there is no dataset of workload {workload!r}",
@@ -163,8 +174,8 @@ def train_with_progress(project: Project, dataset: Dataset, options: StudentOpti
 def _row(artefact: Artefact) -> dict[str, Any]:
     identity, facts = artefact.card["identity"], artefact.card["facts"]
     return {
-        "id": artefact.id, "dataset": artefact.card["parents"]["dataset"],
-        "base": identity["base_name"], "method": identity["method"],
-        "epochs": identity["epochs"], "develop_loss": facts["develop_loss"],
-        "tokens_per_s": facts["tokens_per_s"],
+        "id": artefact.id, "dataset": artefact.card["parents"].get("dataset"),
+        "base": identity.get("base_name"), "method": identity.get("method"),
+        "epochs": identity.get("epochs"), "develop_loss": facts.get("develop_loss"),
+        "tokens_per_s": facts.get("tokens_per_s"),
     }  # fmt: skip

@@ -24,8 +24,20 @@ def teacher() -> None:
 @teacher.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=0, show_default=True, help="Port to listen on; 0 picks a free one.")
-@click.option("--seed", default=0, show_default=True, help="Picks the first of several answers.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port to listen on; 0 picks a free one.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Picks the first of several answers.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object.")
 def replay(files: tuple[Path, ...], host: str, port: int, seed: int, as_json: bool) -> None:
     """Serve an OpenAI-compatible endpoint that answers from recorded traffic FILES."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
 from ownweights.core.errors import EXIT_ERROR, UsageError
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 _SNIPPET_CHARS = 60
 
-_workload_option = click.option("--workload", metavar="NAME", help="Only this workload.")
+_workload_option = click.option(
+    "--workload", callback=workload_name, metavar="NAME", help="Only this workload."
+)
 _status_option = click.option(
     "--status", type=click.Choice(["ok", "partial", "error"]), help="Only records with this status."
 )
@@ -34,7 +37,9 @@ def traffic() -> None:
 
 @traffic.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--workload", metavar="NAME", help="Store all under this workload.")
+@click.option(
+    "--workload", callback=workload_name, metavar="NAME", help="Store all under this workload."
+)
 @json_option
 @click.pass_context
 def import_(
@@ -58,7 +63,9 @@ def import_(
 @_workload_option
 @_status_option
 @click.option("--session", metavar="NAME", help="Only this session.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 2**31 - 1), help="How many."
+)
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, *, limit: int, as_json: bool, **only: Any) -> None:

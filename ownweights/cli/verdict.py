@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
+from ownweights.cli.options import workload_name
+from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
 from ownweights.core.errors import EXIT_ERROR, EXIT_REFUSED
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ def verdict() -> None:
 
 
 @verdict.command()
-@click.option("--workload", required=True, help="The workload whose newest student is judged.")
+@click.option(
+    "--workload",
+    required=True,
+    callback=workload_name,
+    help="The workload whose newest student is judged.",
+)
 @click.option("--student", "student_id", help="A student by id instead of the newest.")
 @click.option("--alpha", type=float, help="Greatest share of all requests that may come to harm.")
 @click.option("--beta", type=float, help="Greatest share of the requests served that may.")
@@ -41,7 +47,7 @@ def verdict() -> None:
 @click.option("--check", type=click.Choice(["auto", "json", "exact"]), help="What harm is.")
 @click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), default=32, show_default=True,
+    "--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True,
     help="Requests in flight at once.",
 )  # fmt: skip
 @click.option("--timeout-s", type=float, default=60.0, show_default=True, help="For each answer.")
@@ -85,8 +91,10 @@ def show(ctx: click.Context, verdict_id: str | None, as_json: bool) -> None:
         found = load_verdict(project, verdict_id)
         print_json({"id": found.id, **found.to_dict()})
         return
-    rows = [_row(one) for one in list_verdicts(project)]
-    print_rows(rows, as_json=as_json, empty="no verdict yet: `own verdict run`")
+    broken: dict[str, str] = {}
+    rows = [_row(one) for one in list_verdicts(project, on_broken=broken.__setitem__)]
+    empty = "no verdict yet: `own verdict run`"
+    print_listing("verdict", rows, broken, as_json=as_json, empty=empty)
 
 
 @verdict.command()
@@ -174,28 +182,38 @@ def find_student(
 ) -> tuple[Dataset, Artefact]:
     """The student asked for, or the newest one of a workload, and the dataset it learned from.
 
+    Students that cannot be read, or whose dataset cannot, are passed over with a warning.
     Raises: ArtefactMissing when there is none, UsageError when it belongs to another workload
     """
-    from ownweights.core.artefact import list_artefacts, open_artefact
+    from ownweights.core.artefact import open_artefact, read_artefacts
     from ownweights.core.errors import ArtefactMissing, UsageError
-    from ownweights.dataset.load import load_dataset
 
     folder = project.kind_dir("student")
-    students = (
-        [open_artefact(folder, student_id, "student")]
-        if student_id
-        else reversed(list_artefacts(folder, "student"))
-    )
-    for student in students:
-        dataset = load_dataset(project, student.card["parents"]["dataset"])
-        if dataset.workload == workload:
-            return dataset, student
-        if student_id:
+    if student_id:
+        student = open_artefact(folder, student_id, "student")
+        dataset = _studied(project, student)
+        if dataset.workload != workload:
             raise UsageError(f"student {student.id} learned {dataset.workload!r}, not {workload!r}")
+        return dataset, student
+    broken: dict[str, str] = {}
+    pairs = read_artefacts(
+        folder, "student", lambda one: (_studied(project, one), one), broken.__setitem__
+    )
+    tell_broken("student", broken)
+    found = [(dataset, student) for dataset, student in pairs if dataset.workload == workload]
+    if found:
+        return found[-1]
     raise ArtefactMissing(
         f"there is no student of workload {workload!r}",
         hint=f"own student train --workload {workload}",
     )
+
+
+def _studied(project: Project, student: Artefact) -> Dataset:
+    """The dataset that a student learned from."""
+    from ownweights.dataset.load import load_dataset
+
+    return load_dataset(project, str(student.card["parents"].get("dataset", "")))
 
 
 def judge_with_progress(

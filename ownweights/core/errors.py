@@ -5,7 +5,8 @@
     ├── SettingsError (ValueError)      own.toml or OWN_* says something that cannot be
     ├── InputError (ValueError)         a file or a message that is not what its format promises
     ├── ArtefactError (ValueError)      a dataset, student, base ... that lacks parts or was changed
-    │   └── ArtefactMissing (FileNotFoundError)
+    │   ├── ArtefactMissing (FileNotFoundError)
+    │   └── ArtefactUnwritten (OSError)  the disk is full, or may not be written
     ├── StoreError (RuntimeError)       the traffic store cannot be read or written
     ├── TermsRefused (PermissionError)  a teacher's terms deny training on its answers
     ├── ModelError (ValueError)         a checkpoint or adapter that this code cannot run exactly
@@ -79,6 +80,10 @@ class ArtefactError(OwnError, ValueError):
 
 class ArtefactMissing(ArtefactError, FileNotFoundError):
     """There is no artefact of that kind and id."""
+
+
+class ArtefactUnwritten(ArtefactError, OSError):
+    """An artefact or a checkpoint could not be written; nothing half-written stays."""
 
 
 class StoreError(OwnError, RuntimeError):

@@ -55,6 +55,7 @@ __all__ = [
     "TeacherSettings",
     "VerdictSettings",
     "WorkloadSettings",
+    "check_flags",
     "describe_settings",
     "load_settings",
 ]
@@ -152,6 +153,13 @@ def load_settings(
     given.read_environment(os.environ if env is None else env)
     given.read_flags(flags or {})
     return given.build()
+
+
+def check_flags(flags: Mapping[str, Any]) -> None:
+    """SettingsError unless the flags, alone, are settings that can be."""
+    given = _Given()
+    given.read_flags(flags)
+    given.build()
 
 
 def describe_settings() -> list[SettingHelp]:

@@ -8,6 +8,7 @@ not 8, and true is not 1 (test_check_value_names_the_wrong_type).
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import tomllib
@@ -28,6 +29,10 @@ _TYPE_WORDS = {
 }  # fmt: skip
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
+_MAX_CHARS = 60
+_MAX_DIGITS = 40
+_MAX_SHOWN = 10**_MAX_DIGITS
+
 KeyPath = tuple[str, ...]
 
 
@@ -47,12 +52,27 @@ class Limits:
             return "one of " + ", ".join(map(repr, self.choices))
         if self.pattern:
             return self.pattern_says
-        low, high = self.at_least, self.at_most
-        if low is not None and high is not None:
-            return f"between {low:g} and {high:g}" + (" (exclusive)" if self.is_open else "")
-        if low is not None:
-            return f"more than {low:g}" if self.is_open else f"at least {low:g}"
-        return "" if high is None else f"at most {high:g}"
+        low, high = _number(self.at_least), _number(self.at_most)
+        if low and high:
+            return f"between {low} and {high}" + (" (exclusive)" if self.is_open else "")
+        if low:
+            return f"more than {low}" if self.is_open else f"at least {low}"
+        return f"at most {high}" if high else ""
+
+
+def key_text(variable: str, value: str | None) -> str:
+    """The API key in the environment variable `variable`, without white space around it.
+
+    Raises: SettingsError for what cannot stand in a header; it names the variable, never the value
+    """
+    key = (value or "").strip()
+    if re.fullmatch(r"[ -~]*", key) is None:
+        raise SettingsError(
+            f"the environment variable {variable} holds what cannot be an API key:"
+            " a character that is not ASCII, or a line break",
+            hint=f"copy the key from its provider again, and export {variable} anew",
+        )
+    return key
 
 
 def setting(default: Any = dataclasses.MISSING, **limits: Any) -> Any:
@@ -68,6 +88,8 @@ def check_value(value: Any, kind: Any, limits: Limits, where: str) -> Any:
             raise _wrong(where, "a list of text", value)
         return tuple(check_value(item, wanted, limits, where) for item in typing.cast("Any", value))
     if wanted is float and type(value) is int:
+        if abs(value) >= _MAX_SHOWN:  # perhaps beyond what a float holds
+            raise _wrong(where, str(limits) or _TYPE_WORDS[float], value)
         value = float(value)
     if type(value) is not wanted:
         raise _wrong(where, _TYPE_WORDS[wanted], value)
@@ -97,11 +119,24 @@ def kind_words(kind: Any) -> str:
     return "a list of text" if is_list else _TYPE_WORDS[wanted]
 
 
+def toml_value(value: Any) -> str:
+    """A text, number, truth value or list as TOML spells it."""
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(toml_value, typing.cast("Any", value))) + "]"
+    # a JSON string is a TOML basic string, but for DEL
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(name: str) -> str:
+    """One part of a table's name, in quotes where a bare one would mean something else."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
+
+
 def parse_toml(text: str, name: str) -> dict[str, Any]:
     """The tables of a TOML text; a SettingsError names `name` and the line."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError alone: a number of 4,300 digits
         raise SettingsError(f"{name} is not TOML: {error}") from None
 
 
@@ -126,10 +161,17 @@ def line_of(lines: Mapping[KeyPath, int], path: Sequence[str]) -> int | None:
     return None
 
 
+def _number(limit: float | None) -> str:
+    """A limit as it is written; whole numbers in full."""
+    if limit is None:
+        return ""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
 def _key_path(toml: str) -> KeyPath:
     try:
         value: Any = tomllib.loads(toml)
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return ()
     path: list[str] = []
     while isinstance(value, dict) and value:
@@ -152,7 +194,7 @@ def _is_within(value: Any, limits: Limits) -> bool:
         if limits.choices:
             return value in limits.choices
         return not limits.pattern or re.fullmatch(limits.pattern, value) is not None
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return False
     low = -math.inf if limits.at_least is None else limits.at_least
     high = math.inf if limits.at_most is None else limits.at_most
@@ -161,9 +203,11 @@ def _is_within(value: Any, limits: Limits) -> bool:
 
 def _wrong(where: str, expected: str, value: Any) -> SettingsError:
     if isinstance(value, str):
-        found = f"the text {value!r}"
+        found = f"the text {value if len(value) <= _MAX_CHARS else value[:_MAX_CHARS] + '…'!r}"
     elif isinstance(value, bool):
         found = str(value).lower()
+    elif isinstance(value, int) and abs(value) >= _MAX_SHOWN:
+        found = f"a number of more than {_MAX_DIGITS} digits"
     elif isinstance(value, int | float):
         found = str(value)
     else:

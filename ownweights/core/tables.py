@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ownweights.core.errors import SettingsError
-from ownweights.core.strict import setting
+from ownweights.core.strict import key_text, setting
+
+MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class TeacherSettings:
         """The key, from the variable that `key_env` names; None where no key is needed."""
         if not self.key_env:
             return None
-        if key := env.get(self.key_env):
+        if key := key_text(self.key_env, env.get(self.key_env)):
             return key
         raise SettingsError(
             f"the environment variable {self.key_env} is not set",
@@ -82,7 +84,7 @@ class StudentSettings:
     """Train an adapter, or all weights."""
     rank: int = setting(128, at_least=1, at_most=1024)
     """Rank of the adapter."""
-    lora_alpha: float | None = setting(None, at_least=0, is_open=True)
+    lora_alpha: float | None = setting(None, at_least=0, at_most=1_000_000, is_open=True)
     """Scale of the adapter times its rank; twice the rank when not given."""
     epochs: float | None = setting(None, at_least=0, at_most=1000, is_open=True)
     """Steps, in visits to every example; derived from a budget of tokens when not given."""
@@ -94,7 +96,7 @@ class StudentSettings:
     """Share of the examples, those that cost most, that later passes visit."""
     swap: bool = setting(True)
     """Train on examples with values exchanged among JSON answers, too."""
-    seed: int = setting(1, at_least=0)
+    seed: int = setting(1, at_least=0, at_most=MAX_SEED)
     """Starts every random choice of the training."""
 
 
@@ -128,7 +130,7 @@ class RouteSettings:
 
     timeout_s: float = setting(10.0, at_least=0, at_most=3600, is_open=True)
     """How long the student may take before the teacher is asked."""
-    max_prompt_tokens: int | None = setting(None, at_least=1)
+    max_prompt_tokens: int | None = setting(None, at_least=1, at_most=2**31 - 1)
     """Longest prompt for the student; what its window leaves room for when not given."""
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ownweights.core.artefact import Artefact, list_artefacts, open_artefact
+from ownweights.core.artefact import Artefact, open_artefact, read_artefacts
 from ownweights.core.errors import ArtefactError, UsageError
 from ownweights.core.project import Project
 from ownweights.dataset.example import Example
@@ -17,6 +17,10 @@ from ownweights.dataset.prune import PruneRule
 from ownweights.dataset.split import SPLITS
 
 REMOVED_FILE = "removed.jsonl"
+_FACTS = {
+    "counts": dict, "units": dict, "removed": dict, "skipped": dict, "teachers": list,
+    "warnings": list, "split_by_reason": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,11 @@ class Dataset:
 
     @classmethod
     def of(cls, artefact: Artefact) -> Dataset:
-        """The dataset in an opened artefact."""
+        """The dataset in an opened artefact.
+
+        Raises: ArtefactError when its card does not say of which workload it is
+        """
+        _need(artefact, "identity", {"workload": str})
         return cls(artefact.id, artefact.path, artefact.card)
 
     @property
@@ -81,9 +89,18 @@ def load_dataset(project: Project, dataset_id: str, *, verify: bool = False) -> 
     return Dataset.of(open_artefact(kind_dir, dataset_id, "dataset", verify=verify))
 
 
-def list_datasets(project: Project) -> list[Dataset]:
-    """All datasets of the project, oldest first."""
-    return [Dataset.of(a) for a in list_artefacts(project.kind_dir("dataset"), "dataset")]
+def check_facts(dataset: Dataset) -> Dataset:
+    """The dataset, if its card has all that is shown of a dataset; else ArtefactError."""
+    _need(dataset, "identity", {"split_by": str})
+    _need(dataset, "facts", _FACTS)
+    return dataset
+
+
+def list_datasets(
+    project: Project, on_broken: Callable[[str, str], None] | None = None
+) -> list[Dataset]:
+    """All readable datasets of the project, oldest first; `on_broken` is told of the others."""
+    return read_artefacts(project.kind_dir("dataset"), "dataset", _read_whole, on_broken)
 
 
 def split_file(split: str) -> str:
@@ -91,6 +108,19 @@ def split_file(split: str) -> str:
     if split not in SPLITS:
         raise UsageError(f"{split!r} is not a split", hint=f"the splits are {', '.join(SPLITS)}")
     return f"{split}.jsonl"
+
+
+def _read_whole(artefact: Artefact) -> Dataset:
+    return check_facts(Dataset.of(artefact))
+
+
+def _need(dataset: Artefact | Dataset, part: str, kinds: Mapping[str, type]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(dataset.card[part].get(key), kind):
+            raise ArtefactError(
+                f"dataset {dataset.id}: its card lacks {part}.{key}",
+                hint="build the dataset again, which mends it, or delete its folder",
+            )
 
 
 def _text(line: bytes) -> str:

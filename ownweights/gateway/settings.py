@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ownweights.core.errors import SettingsError
 from ownweights.core.settings import Settings
+from ownweights.core.strict import key_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class GatewaySettings:
 
 def key_from(name: str, where: str) -> str:
     """The secret in environment variable `name`."""
-    value = os.environ.get(name, "")
+    value = key_text(name, os.environ.get(name))
     if not value:
         raise SettingsError(
             f"{where}: key_env names {name}, which is not set",

@@ -78,20 +78,17 @@ def all_artefacts(project: Project) -> list[tuple[str, str]]:
 
 def trace(project: Project, kind: str, artefact_id: str, *, verify: bool = False) -> Node:
     """An artefact and all that it came from; `verify` re-hashes every file on the way."""
-    return _Walk(project, verify).node(kind, artefact_id, ())
+    return _Walk(project, verify).node(kind, artefact_id)
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """One way up; `below` are the ids that it came from."""
+    """One way up. It ends, for an id is a hash of its parents' ids."""
 
     project: Project
     verify: bool
 
-    def node(self, kind: str, artefact_id: str, below: tuple[str, ...]) -> Node:
-        if artefact_id in below:
-            note = "the cards refer to each other in a circle"
-            return Node(kind, artefact_id, DAMAGED, {}, (), note)
+    def node(self, kind: str, artefact_id: str) -> Node:
         try:
             card = self._card(kind, artefact_id)
         except ArtefactMissing as error:
@@ -99,8 +96,7 @@ class _Walk:
         except ArtefactError as error:
             return Node(kind, artefact_id, DAMAGED, {}, (), error.what)
         parents = tuple(
-            self._outside_base(card, str(parent_id))
-            or self.node(role, str(parent_id), (*below, artefact_id))
+            self._outside_base(card, str(parent_id)) or self.node(role, str(parent_id))
             for role, parent_id in card.get("parents", {}).items()
         )
         return Node(kind, artefact_id, HERE, card, parents)

@@ -56,11 +56,14 @@ class ChatTemplate:
     def load(cls, folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
         """The chat template of the checkpoint in `folder`."""
         path = folder / "chat_template.jinja"
-        source = (
-            path.read_text("utf-8") if path.is_file() else tokenizer.config.get("chat_template")
-        )
-        if isinstance(source, list):  # several named templates
-            source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        try:
+            source = (
+                path.read_text("utf-8") if path.is_file() else tokenizer.config.get("chat_template")
+            )
+            if isinstance(source, list):  # several named templates
+                source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{folder}: the chat template cannot be read: {error!r}") from None
         if not isinstance(source, str):
             raise ModelError(
                 f"{folder} has no chat template",

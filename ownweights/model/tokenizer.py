@@ -91,7 +91,10 @@ class Tokenizer:
     def special_text(self, name: str) -> str | None:
         """How tokenizer_config.json spells `bos_token` and the like."""
         value = self.config.get(name)
-        return value.get("content") if isinstance(value, Mapping) else value
+        text = value.get("content") if isinstance(value, Mapping) else value
+        if text is not None and not isinstance(text, str):
+            raise ModelError(f"tokenizer_config.json: {name} must be text, got {text!r:.60}")
+        return text
 
     def _special(self, name: str) -> int | None:
         text = self.special_text(name)
@@ -166,7 +169,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not readable JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} must hold a JSON object")

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from ownweights.core.artefact import hash_json, write_atomic
 from ownweights.core.errors import ArtefactError, InputError, SettingsError, nearest
 from ownweights.core.strict import Limits, check_value, parse_toml, setting
+from ownweights.core.tables import MAX_SEED
 from ownweights.dataset.split import hash_fraction
 from ownweights.model.config import ModelConfig
 from ownweights.model.transformer import Transformer, initialise
@@ -76,7 +77,7 @@ class TrainRecipe:
     warmup_frac: float = setting(0.02, at_least=0, at_most=1)
     decay_frac: float = setting(0.3, at_least=0, at_most=1)
     long_frac: float = setting(0.0, at_least=0, at_most=1)
-    seed: int = setting(1, at_least=0)
+    seed: int = setting(1, at_least=0, at_most=MAX_SEED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ import torch
 from ownweights.core.artefact import Artefact, draft_folder, hash_json, seal
 from ownweights.core.errors import InputError, SettingsError
 from ownweights.core.project import Project
+from ownweights.core.tables import MAX_SEED
 from ownweights.dataset.example import Example
 from ownweights.dataset.load import Dataset
 from ownweights.model.lora import TARGETS, LoraConfig, attach_lora
@@ -69,8 +70,8 @@ class StudentOptions:
         for name in ("rank", "rows_per_step"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise SettingsError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise SettingsError(f"seed must be between 0 and {MAX_SEED}")
         if not 0 <= self.hard_frac <= 1:
             raise SettingsError(f"hard_frac must be in [0, 1], got {self.hard_frac}")
         if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:

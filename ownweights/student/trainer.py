@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ownweights.core.artefact import write_atomic
+from ownweights.core.artefact import write_atomic, writing
 from ownweights.core.errors import ArtefactError
 from ownweights.model.lora import Linear
 from ownweights.model.transformer import Transformer
@@ -188,8 +188,10 @@ class Trainer:
         return float(loss.detach()), torch.autograd.grad(loss, wanted, allow_unused=True)
 
     def save_checkpoint(self, folder: Path) -> None:
-        """Write everything a resumed run needs, in one atomic replace."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write everything a resumed run needs, in one atomic replace.
+
+        Raises: ArtefactUnwritten when the disk is full; the checkpoint before it stays
+        """
         state = {
             "run_id": self.run_id,
             "step": self.step,
@@ -199,10 +201,16 @@ class Trainer:
         if isinstance(self.plan, Observer):
             state["plan"] = self.plan.state()
         draft = folder / f".{CHECKPOINT_NAME}"
-        torch.save(state, draft)
-        draft.replace(folder / CHECKPOINT_NAME)
         summary = {"run_id": self.run_id, "step": self.step, "num_steps": self.plan.num_steps}
-        write_atomic(folder / "progress.json", json.dumps(summary).encode())
+        with writing(folder / CHECKPOINT_NAME, RuntimeError):  # which torch raises on a full disk
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("wb") as file:  # a file of ours keeps the reason of a failure
+                    torch.save(state, file)
+                draft.replace(folder / CHECKPOINT_NAME)
+            finally:
+                draft.unlink(missing_ok=True)
+            write_atomic(folder / "progress.json", json.dumps(summary).encode())
 
     def load_checkpoint(self, folder: Path, *, other_plan: bool = False) -> bool:
         """Continue from a checkpoint; False where there is none.

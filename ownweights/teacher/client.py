@@ -31,6 +31,7 @@ from ownweights.core.errors import (
     CompleterTimeout,
     SettingsError,
 )
+from ownweights.core.strict import key_text
 from ownweights.teacher.sse import DONE, SseDecoder
 from ownweights.teacher.wire import parse_completion, parse_usage
 
@@ -69,7 +70,7 @@ class TeacherClient:
     @classmethod
     def from_env(cls, base_url: str, *, key_env: str = "", **options: Any) -> TeacherClient:
         """A client whose key is in the environment variable `key_env`, if one is named."""
-        key = os.environ.get(key_env) if key_env else None
+        key = key_text(key_env, os.environ.get(key_env)) if key_env else None
         if key_env and not key:
             raise SettingsError(
                 f"the teacher's key_env names {key_env}, which is not set",

@@ -158,8 +158,8 @@ class Verdict:
             for name in ("assumptions", "expires", "reasons"):
                 found[name] = tuple(found[name])
             return cls(**found, id=verdict_id)
-        except (KeyError, TypeError) as error:
-            raise ArtefactError(f"not a certificate or refusal: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtefactError(f"not a certificate or refusal: {error!r}") from None
 
 
 def sentence(verdict: Verdict) -> str:

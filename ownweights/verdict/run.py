@@ -28,6 +28,7 @@ from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.completer import Completer
 from ownweights.core.errors import CompleterError, ContextTooLong, Ineligible
 from ownweights.core.project import Project
+from ownweights.core.strict import Limits, check_value
 from ownweights.verdict.certificate import Claim, Subject, Verdict
 from ownweights.verdict.checks import Check, check_named, choose_check
 from ownweights.verdict.confidence import Confidence, tune_confidence
@@ -112,6 +113,11 @@ class RunOptions:
     ineligible: Callable[[Mapping[str, Any]], str | None] | None = None
     ledger: Ledger | None = None  # None: the project's own
     keeps_answers: bool = False
+
+    def __post_init__(self) -> None:
+        limits = Limits(at_least=0, at_most=86400, is_open=True)
+        check_value(self.timeout_s, float, limits, "timeout_s")
+        check_value(self.concurrency, int, Limits(at_least=1, at_most=4096), "concurrency")
 
 
 def run_verdict(

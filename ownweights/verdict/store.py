@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from ownweights.core.artefact import (
     canonical_json,
     draft_folder,
     hash_json,
-    list_artefacts,
     open_artefact,
+    read_artefacts,
     seal,
 )
 from ownweights.core.errors import ArtefactError, ArtefactMissing, InvalidJudge
@@ -77,9 +77,16 @@ def write_verdict(
     return dataclasses.replace(verdict, id=artefact.id)
 
 
-def list_verdicts(project: Project, workload: str | None = None) -> list[Verdict]:
-    """All verdicts, oldest first, or those of one workload."""
-    found = map(_read, list_artefacts(project.kind_dir("verdict"), "verdict"))
+def list_verdicts(
+    project: Project,
+    workload: str | None = None,
+    on_broken: Callable[[str, str], None] | None = None,
+) -> list[Verdict]:
+    """All readable verdicts, oldest first, or those of one workload.
+
+    `on_broken` is told of the others.
+    """
+    found = read_artefacts(project.kind_dir("verdict"), "verdict", _read, on_broken)
     return [one for one in found if workload is None or one.subject.workload == workload]
 
 

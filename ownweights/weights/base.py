@@ -6,6 +6,7 @@ configuration or tokenizer do (test_base_id_changes_with_any_of_its_files). No t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ownweights.core.artefact import ID_CHARS, hash_file, hash_json
@@ -30,7 +31,7 @@ def resolve_base(project: Project, name: str) -> Path:
             hint="reinstall the package, or point `base` at a hub checkpoint's folder",
         )
     made = project.kind_dir("base") / name
-    for path in (made, project.root / Path(name).expanduser()):
+    for path in (made, project.root / os.path.expanduser(name)):
         if (path / "config.json").is_file():
             return path.resolve()
     raise ArtefactMissing(

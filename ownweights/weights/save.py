@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ownweights.core.artefact import writing
 from ownweights.model.transformer import Transformer
 from ownweights.weights.load import WEIGHTS_NAME
 
@@ -57,8 +59,10 @@ def write_tensors(
 
     The library writes metadata in an order of chance; ours is sorted, so that the same tensors are
     the same bytes (test_train_student_again_gives_the_same_bytes).
+    Raises: ArtefactUnwritten when the disk is full or may not be written
     """
-    save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
+    with writing(path, SafetensorError):
+        save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

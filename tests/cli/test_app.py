@@ -137,7 +137,7 @@ def test_app_imports_only_the_command_called() -> None:
         "print(*(m for m in sys.modules if m.startswith('ownweights.cli.')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    expected = {"main", "app", "commands", "init", "output"}
+    expected = {"main", "app", "commands", "init", "options", "output"}
     assert {name.split(".")[-1] for name in done.stderr.split()} <= expected
 
 
@@ -157,3 +157,23 @@ def test_broken_pipe_is_quiet() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == EXIT_BROKEN_PIPE
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "-x", "x" * 65, "ü"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["traffic", "list"], ["traffic", "export"], ["traffic", "import", "x.jsonl"],
+        ["dataset", "build"], ["dataset", "list"], ["student", "train"], ["verdict", "run"],
+        ["demo"], ["init"], ["route", "rollback"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_name_that_no_workload_has_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], name: str
+) -> None:
+    given = ["--", name] if words[0] == "route" else [f"--workload={name}"]
+    assert run(["--project", str(tmp_path), *words, *given]) == 2
+    said = capsys.readouterr().err
+    assert f"{name!r} cannot name a workload; use up to 64 letters" in said
+    assert list(tmp_path.iterdir()) == []

@@ -124,3 +124,13 @@ def test_base_show_names_what_is_not_there(own: Shell) -> None:
     _, errors = own("show", "nobody", code=1)
     assert "error: base 'nobody' was not found" in errors
     assert "hint: use 'seedling', a base of this project" in errors
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 200_000, "\udcff"])
+@pytest.mark.parametrize("file", ["config.json", "card.json"])
+def test_base_show_of_a_damaged_file_says_so(own: Shell, file: str, text: str) -> None:
+    folder = own.project.root / BASE_NAME
+    make_base(folder)
+    (folder / file).write_bytes(text.encode("utf-8", "surrogateescape"))
+    _, errors = own("show", str(folder), code=1)
+    assert errors.startswith(f"error: {folder / file}")

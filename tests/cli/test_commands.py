@@ -12,7 +12,7 @@ import ownweights.cli
 from ownweights.cli.app import app
 from ownweights.cli.commands import OPTIONS, SUMMARIES, help_text
 
-PLUMBING = {"__main__", "app", "commands", "main", "output"}
+PLUMBING = {"__main__", "app", "commands", "main", "options", "output"}
 
 
 def command_of(module_name: str) -> click.Command | None:

@@ -98,7 +98,9 @@ def test_find_doubts_names_a_key_that_is_not_set(project: Project) -> None:
     project.settings_path.write_text(OWN_TOML + 'key_env = "MY_KEY"\n')
     settings = load_settings(project, env={})
     assert find_doubts(settings, {}) == ["teacher.main.key_env names MY_KEY, which is not set"]
-    assert find_doubts(settings, {"MY_KEY": "secret"}) == []
+    assert find_doubts(settings, {"MY_KEY": "secret\r\n"}) == []
+    (doubt,) = find_doubts(settings, {"MY_KEY": "gëheim"})
+    assert "MY_KEY holds what cannot be an API key" in doubt and "heim" not in doubt
 
 
 def test_find_doubts_misses_a_teacher() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ownweights.cli.dataset import options_of
 from ownweights.cli.main import main
+from ownweights.core.artefact import draft_folder, seal
 from ownweights.core.project import Project
 from ownweights.core.settings import load_settings
 from ownweights.dataset import list_datasets, load_dataset
@@ -196,3 +197,30 @@ def test_dataset_export_counts_what_has_no_answer(own: Shell, tmp_path: Path) ->
     (row,) = own.json("list", "--workload", "v")
     out, _ = own("export", row["id"], tmp_path / "x", "--split", "certify")
     assert out.endswith("examples of certify, 1 without an answer in text left out\n")
+
+
+def test_dataset_list_names_what_is_broken(own: Shell) -> None:
+    made = own.build()
+    folder = own.project.kind_dir("dataset")
+    (folder / "stray").mkdir()
+    with draft_folder(folder) as draft:
+        odd = seal(draft, "dataset", identity={"workload": "w"})
+    out, errors = own("list")
+    assert made in out and odd.id not in out
+    assert f"warning: dataset stray is passed over: {folder / 'stray'} has no card.json" in errors
+    assert f"{odd.id} is passed over: dataset {odd.id}: its card lacks identity.split_by" in errors
+    listed = {row["id"]: row for row in own.json("list")}
+    assert listed.keys() == {made, "stray", odd.id}
+    assert "has no card.json" in listed["stray"]["broken"] and "broken" not in listed[made]
+    for name in ("stray", odd.id):
+        _, errors = own("show", name, code=1)
+        assert "hint: " in errors and "again, which mends it, or delete its folder" in errors
+
+
+def test_dataset_build_again_mends_it(own: Shell) -> None:
+    made = own.build()
+    path = own.project.kind_dir("dataset") / made / "train.jsonl"
+    path.write_bytes(path.read_bytes()[:-10])
+    own("show", made, "--verify", code=1)
+    assert own.build() == made
+    own("show", made, "--verify")

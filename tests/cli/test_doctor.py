@@ -17,12 +17,14 @@ from ownweights.cli.doctor import (
     TORCH_PIN,
     Finding,
     count_threads,
+    find_artefacts,
     find_cpu,
     find_disk,
     find_settings,
     find_store,
     find_torch,
 )
+from ownweights.core.artefact import draft_folder, seal
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, make_record
 
@@ -172,3 +174,18 @@ def test_doctor_wants_python_as_new_as_the_package_does(
 ) -> None:
     monkeypatch.setattr(doctor_module, "MIN_PYTHON", (9, 9))
     assert next(doctor_module.examine(Project(tmp_path))).state == "bad"
+
+
+def test_find_artefacts_names_what_is_broken(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for kind in ("student", "dataset"):
+        with draft_folder(project.kind_dir(kind)) as draft:
+            made = seal(draft, kind, identity={})
+    (project.kind_dir("verdict") / "stray").mkdir(parents=True)
+    student, dataset, verdict = sorted(find_artefacts(project), key=lambda one: one.state == "bad")
+    assert student == Finding("student", "ok", "1 whole")
+    assert dataset == Finding(
+        "dataset", "bad", f"{made.id}: dataset {made.id}: its card lacks identity.workload"
+    )
+    assert verdict.found.endswith("stray has no card.json")
+    assert doctor(project) == 1

@@ -76,3 +76,36 @@ def test_init_text_tells_every_setting() -> None:
 def test_init_key_defaults_to_the_usual_variable(tmp_path: Path) -> None:
     run(["--project", str(tmp_path), "init", "--base-url", "http://127.0.0.1:9/v1"])
     assert load_settings(Project(tmp_path), env={}).teacher["main"].key_env == EXAMPLE_KEY
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--base-url", "api.example.com"], "expected an http:// or https:// address"),
+        (["--base-url", ""], "expected an http:// or https:// address"),
+        (["--base-url", "http://x/v1", "--key-env", "sk-abc-123"], "not the key itself"),
+        (["--key-env", "sk-abc-123"], "not the key itself"),
+        (["--workload", "../x"], "'../x' cannot name a workload"),
+    ],
+)
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_init_writes_nothing_that_would_not_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str,
+    *, force: list[str],
+) -> None:  # fmt: skip
+    path = tmp_path / "own.toml"
+    if force:
+        path.write_text("# mine\n")
+    assert run(["--project", str(tmp_path), "init", *words, *force]) == 2
+    errors = capsys.readouterr().err
+    assert says in errors and "abc-123" not in errors
+    assert [one.read_text() for one in tmp_path.iterdir()] == (["# mine\n"] if force else [])
+
+
+@pytest.mark.parametrize("workload", ["a.b", "1.0", "x-1"])
+def test_init_quotes_the_name_of_a_workload(tmp_path: Path, workload: str) -> None:
+    text = format_settings(describe_settings(), workload=workload, teacher={})
+    live = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text).replace('teacher = ""', "")
+    settings = settings_from(live, tmp_path)
+    assert list(settings.workload) == list(settings.student) == [workload]
+    assert list(settings.verdict) == list(settings.route) == [workload]

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from ownweights.cli.main import main
+from ownweights.cli.student import find_dataset
+from ownweights.core.artefact import draft_folder, seal
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset, build_dataset
 from ownweights.student.train import train_student
+from tests.disk import max_file_bytes
 from tests.student.zoo import QUICK, SYSTEM, WORKLOAD, make_project, make_records
 from tests.tiny import BASE_NAME
 
@@ -183,3 +186,37 @@ def test_student_chat_prints_one_answer(home: tuple[Project, Dataset], own: Shel
 def test_student_chat_names_a_student_that_is_not_there(own: Shell) -> None:
     _, errors = own("chat", "abc", "hello", code=1)
     assert "student 'abc' does not exist" in errors
+
+
+def test_student_show_and_train_pass_over_what_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, dataset = make_project(tmp_path)
+    folder = project.kind_dir("student")
+    with draft_folder(folder) as draft:
+        odd = seal(draft, "student", identity={})
+    for kind in ("student", "dataset"):
+        (project.kind_dir(kind) / "stray").mkdir(parents=True)
+    shell = Shell(tmp_path, capsys)
+    out, errors = shell("show")
+    assert odd.id in out and "warning: student stray is passed over" in errors
+    assert [row["id"] for row in shell.json("show")] == [odd.id, "stray"]
+    _, errors = shell("show", "stray", code=1)
+    assert "has no card.json\nhint: make the artefact again" in errors
+    assert find_dataset(project, WORKLOAD, None) == dataset
+    assert "warning: dataset stray is passed over" in capsys.readouterr().err
+
+
+def test_student_train_on_a_full_disk_says_so_and_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, _ = make_project(tmp_path)
+    project.settings_path.write_text(SETTINGS.replace("2.0", "0.2"), "utf-8")
+    shell = Shell(tmp_path, capsys)
+    with max_file_bytes(3000):
+        _, errors = shell("train", "--workload", WORKLOAD, code=1)
+    assert "adapter_model.safetensors could not be written: " in errors
+    assert "hint: make room" in errors and "Traceback" not in errors
+    assert list(project.kind_dir("student").iterdir()) == []
+    out, _ = shell("train", "--workload", WORKLOAD)
+    assert card(project, out.strip())["id"] == out.strip()

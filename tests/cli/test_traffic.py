@@ -62,8 +62,8 @@ def test_traffic_import_prints_json(own: Shell, file: Path) -> None:
 def test_traffic_import_takes_a_workload(own: Shell, file: Path) -> None:
     own("import", file, "--workload", "mine")
     assert {row["workload"] for row in own.json("list")} == {"mine"}
-    _, errors = own("import", file, "--workload", "not a name", code=1)
-    assert "'not a name' cannot name a workload\nhint: use up to 64 letters" in errors
+    _, errors = own("import", file, "--workload", "not a name", code=2)
+    assert "'not a name' cannot name a workload; use up to 64 letters" in errors
 
 
 def test_traffic_import_refuses_what_is_no_chat(own: Shell, tmp_path: Path) -> None:

@@ -12,11 +12,15 @@ from typing import Any, ClassVar
 import pytest
 
 from ownweights.cli.main import main
-from ownweights.core.artefact import draft_folder, seal
+from ownweights.cli.verdict import find_student
+from ownweights.core.artefact import Artefact, draft_folder, seal
 from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.project import Project
+from ownweights.dataset import build_dataset
+from ownweights.traffic import TrafficStore
 from ownweights.verdict import run_verdict
 from ownweights.verdict.signing import own_fingerprint
+from tests.dataset.records import many
 from tests.fakes import ScriptedTeacher, last_user_text
 from tests.verdict import worlds
 
@@ -328,3 +332,38 @@ def test_verdict_run_with_a_judge_that_cannot_be(
     assert "did you mean 'jury'?" in said
     assert own(project, "run", "--workload", "tickets") == 2  # `main` names no model
     assert "a judge must name its model" in capsys.readouterr().err
+
+
+def test_verdict_show_names_what_is_broken(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = made(project)
+    (project.kind_dir("verdict") / "stray").mkdir()
+    assert own(project, "show") == 0
+    captured = capsys.readouterr()
+    assert known in captured.out and "warning: verdict stray is passed over" in captured.err
+    assert own(project, "show", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["id"] for row in rows] == [known, "stray"]
+    assert "has no card.json" in rows[1]["broken"]
+    assert own(project, "show", "stray") == 1
+
+
+def test_find_student_passes_over_what_is_broken(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TrafficStore.open(project) as store:
+        store.add(many(40))
+        dataset = build_dataset(store.records("w"), project, workload="w")
+    folder = project.kind_dir("student")
+    made: list[Artefact] = []
+    for parent in (dataset.id, "gone", None):
+        with draft_folder(folder) as draft:
+            parents = {"dataset": parent} if parent else {}
+            made.append(seal(draft, "student", identity={}, parents=parents))
+    (folder / "stray").mkdir()
+    assert find_student(project, "w", None) == (dataset, made[0])
+    errors = capsys.readouterr().err
+    assert errors.count("warning: student") == 3
+    assert f"student {made[1].id} is passed over: dataset 'gone' does not exist" in errors
+    assert own(project, "run", "--workload", "w", "--student", made[1].id) == 1

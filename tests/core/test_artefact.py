@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ from ownweights.core.artefact import (
     seal,
     write_atomic,
 )
-from ownweights.core.errors import ArtefactError, ArtefactMissing
+from ownweights.core.errors import ArtefactError, ArtefactMissing, ArtefactUnwritten
+from tests.disk import max_file_bytes
 
 FILES = {"a.txt": b"alpha", "deep/b.bin": bytes(range(256))}
 
@@ -252,8 +255,11 @@ def test_open_artefact_finds_changed_byte(tmp_path: Path, position: int) -> None
         (None, "has no card.json"),
         (b"{", "is not readable JSON"),
         (b"\xff", "is not readable JSON"),
-        (b"[]", "is not a card: it needs id, kind and files"),
-        (b'{"id": "x"}', "is not a card: it needs id, kind and files"),
+        (b"[]", "is not a card: id must be text"),
+        (b'{"id": 1}', "is not a card: id must be text"),
+        (b'{"id": "x", "kind": "student", "files": []}', "files must be an object"),
+        (b'{"id": NaN}', "is not readable JSON: NaN is no number"),
+        (b"[" * 200_000, "is not readable JSON"),
     ],
 )
 def test_read_card_says_what_is_wrong(tmp_path: Path, card: bytes | None, message: str) -> None:
@@ -277,6 +283,113 @@ def test_list_artefacts_of_nothing_is_empty(tmp_path: Path) -> None:
     assert list_artefacts(tmp_path / "nowhere", "student") == []
 
 
+# what is broken
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "byte": lambda path: (path / "a.txt").write_bytes(b"alphb"),
+    "empty file": lambda path: (path / "deep" / "b.bin").write_bytes(b""),
+    "missing file": lambda path: (path / "a.txt").unlink(),
+    "folder for a file": lambda path: ((path / "a.txt").unlink(), (path / "a.txt").mkdir()),
+    "file for a folder": lambda path: (
+        shutil.rmtree(path / "deep"),
+        (path / "deep").write_text(""),
+    ),
+    "no card": lambda path: (path / CARD_NAME).unlink(),
+    "cut card": lambda path: (path / CARD_NAME).write_text('{"id": '),
+    "list for a card": lambda path: (path / CARD_NAME).write_text("[]"),
+    "folder for a card": lambda path: ((path / CARD_NAME).unlink(), (path / CARD_NAME).mkdir()),
+    "files a list": lambda path: change_card(path, files=[]),
+    "no files": lambda path: change_card(path, files={}),
+    "no time": lambda path: change_card(path, created_at=None),
+    "no identity": lambda path: change_card(path, identity=None),
+    "other identity": lambda path: change_card(path, identity={"seed": 3}),
+    "no facts": lambda path: change_card(path, facts=7),
+    "other kind": lambda path: change_card(path, kind="dataset"),
+}
+
+
+def change_card(path: Path, **fields: Any) -> None:
+    (path / CARD_NAME).write_text(json.dumps({**read_card(path), **fields}))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_seal_mends_what_is_damaged(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    made = make(tmp_path)
+    damage(made.path)
+    with pytest.raises(ArtefactError):
+        open_artefact(tmp_path, made.id, "student", verify=True)
+    again = make(tmp_path)
+    assert again == open_artefact(tmp_path, made.id, "student", verify=True)
+    assert again.card["files"] == made.card["files"]
+    assert [path.name for path in tmp_path.iterdir()] == [made.id]
+
+
+def test_seal_takes_the_place_of_a_stray_file(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    shutil.rmtree(made.path)
+    made.path.write_text("stray")
+    assert make(tmp_path).id == made.id
+    open_artefact(tmp_path, made.id, "student", verify=True)
+
+
+MENDING = """
+import os, sys
+from pathlib import Path
+from ownweights.core import artefact
+from ownweights.core.artefact import draft_folder, seal, write_atomic
+left, kind_dir, replace = int(sys.argv[1]), Path(sys.argv[2]), os.replace
+with draft_folder(kind_dir) as draft:
+    for name in ("a", "b", "c"):
+        (draft / name).write_text(name)
+    def replace_some(source, target):
+        global left
+        if ".draft-" not in str(target):
+            left -= 1
+            if left < 0:
+                os._exit(9)
+        replace(source, target)
+    os.replace = replace_some
+    seal(draft, "student", identity={"seed": 1})
+"""
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_seal_crash_while_mending_is_mended_later(tmp_path: Path, steps: int) -> None:
+    files = {name: name.encode() for name in "abc"}
+    made = make(tmp_path, files)
+    for name in files:
+        (made.path / name).write_bytes(b"damaged")
+    words = [sys.executable, "-c", MENDING, str(steps), str(tmp_path)]
+    assert subprocess.run(words, check=False).returncode == 9
+    found = [(made.path / name).read_bytes() for name in files]
+    assert found.count(b"damaged") == max(0, 3 - steps)  # old or new, nothing between
+    make(tmp_path, files)
+    open_artefact(tmp_path, made.id, "student", verify=True)
+
+
+@pytest.mark.parametrize("name", sorted(DAMAGE.keys() - {"byte", "empty file"}))
+def test_list_artefacts_names_what_is_broken(tmp_path: Path, name: str) -> None:
+    good, bad = make(tmp_path), make(tmp_path, identity={"seed": 2})
+    (tmp_path / "stray").mkdir()
+    shutil.copytree(good.path, tmp_path / "copy")
+    DAMAGE[name](bad.path)
+    told: dict[str, str] = {}
+    assert list_artefacts(tmp_path, "student", told.__setitem__) == [good]
+    assert told.keys() == {"stray", "copy", bad.id}
+    assert "has no card.json" in told["stray"]
+    assert "is not the card of copy" in told["copy"]
+    assert list_artefacts(tmp_path, "student") == [good]
+
+
+def test_open_artefact_prefix_skips_stray_files(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    (tmp_path / f"{made.id}.txt").write_text("notes")
+    assert open_artefact(tmp_path, made.id[:5], "student") == made
+
+
+# what cannot be written
+
+
 def test_seal_says_so_when_it_cannot_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +397,28 @@ def test_seal_says_so_when_it_cannot_rename(
         raise PermissionError("read-only")
 
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(ArtefactMissing):
+    with pytest.raises(ArtefactUnwritten, match="could not be written: read-only"):
         make(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_draft_folder_on_a_full_disk_says_which_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ArtefactUnwritten, match=r"a\.txt could not be written: File too large") as e,
+        max_file_bytes(100),
+    ):
+        make(tmp_path, {"a.txt": bytes(1000)})
+    assert "give the same command again" in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_draft_folder_where_none_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactUnwritten, match="could not be written: Not a directory"):
+        make(tmp_path / "file" / "student")
+
+
+def test_draft_folder_passes_other_errors_on(tmp_path: Path) -> None:
+    for error in (ArtefactMissing("gone"), ZeroDivisionError()):
+        with pytest.raises(type(error)), draft_folder(tmp_path):
+            raise error

@@ -11,6 +11,7 @@ from ownweights.core import errors
 from ownweights.core.errors import (
     ArtefactError,
     ArtefactMissing,
+    ArtefactUnwritten,
     CompleterError,
     CompleterGarbled,
     CompleterRefused,
@@ -35,6 +36,7 @@ EXAMPLES: list[OwnError] = [
     InputError("expected an object", where="a.jsonl:3"),
     ArtefactError("a file is missing"),
     ArtefactMissing("there is no such student"),
+    ArtefactUnwritten("the disk is full"),
     StoreError("the store is locked"),
     TermsRefused("denied", teachers=("gpt-x",), hint="--allow-teacher gpt-x"),
     ModelError("unknown rope type"),
@@ -53,6 +55,7 @@ STDLIB = {
     InputError: ValueError,
     ArtefactError: ValueError,
     ArtefactMissing: FileNotFoundError,
+    ArtefactUnwritten: OSError,
     StoreError: RuntimeError,
     TermsRefused: PermissionError,
     ModelError: ValueError,

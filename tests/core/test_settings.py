@@ -11,7 +11,7 @@ import pytest
 
 from ownweights.core.errors import SettingsError
 from ownweights.core.project import Project
-from ownweights.core.settings import Settings, Source, describe_settings, load_settings
+from ownweights.core.settings import SettingHelp, Settings, Source, describe_settings, load_settings
 from ownweights.core.tables import NAMED_TABLES, TABLES, StudentSettings, TeacherSettings
 
 FULL = """\
@@ -312,5 +312,29 @@ def test_describe_settings_tells_type_default_and_limits() -> None:
         True, None, "an http:// or https:// address"
     )  # fmt: skip
     assert described["student.<workload>.method"].limits == "one of 'lora', 'full'"
-    assert described["student.<workload>.lora_alpha"].limits == "more than 0"
+    assert described["student.<workload>.lora_alpha"].limits == "between 0 and 1000000 (exclusive)"
     assert described["workload.<name>.allow_teachers"].kind == "a list of text"
+
+
+NUMBERS = [row for row in describe_settings() if row.kind in ("a number", "a whole number")]
+BAD_NUMBERS = {
+    "nan": "nan", "inf": "inf", "minus inf": "-inf", "minus one": "-1", "400 digits": "9" * 400,
+    "minus 400 digits": "-" + "9" * 400, "5000 digits": "9" * 5000, "2**64": str(2**64),
+    "1e400": "1e400", "hexadecimal": "0x" + "f" * 5000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_NUMBERS.values(), ids=BAD_NUMBERS.keys())
+@pytest.mark.parametrize("row", NUMBERS, ids=lambda row: row.path)
+def test_load_settings_refuses_what_no_number_can_be(
+    project: Project, row: SettingHelp, bad: str
+) -> None:
+    table, key = row.path.replace("<name>", "x").replace("<workload>", "x").rsplit(".", 1)
+    needed = "base_url = 'http://x'\n" if table == "teacher.x" else ""
+    said = refusal(project, f"[{table}]\n{needed}{key} = {bad}")
+    assert "own.toml" in said and len(said) < 300
+    variable = f"OWN_{table}_{key}".replace(".", "_").upper()
+    with pytest.raises(SettingsError, match=variable):
+        load_settings(Project(project.root / "none"), env={variable: bad})
+    with pytest.raises(SettingsError, match=f"{table}.{key}"):
+        load_settings(Project(project.root / "none"), env={}, flags={f"{table}.{key}": bad})

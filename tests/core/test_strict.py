@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from ownweights.core.errors import SettingsError
-from ownweights.core.strict import Limits, check_value, find_lines, line_of, parse_text
+from ownweights.core.strict import (
+    Limits,
+    check_value,
+    find_lines,
+    key_text,
+    line_of,
+    parse_text,
+    parse_toml,
+    toml_key,
+    toml_value,
+)
 
 ANY = Limits()
 LIST = tuple[str, ...]
@@ -96,3 +106,28 @@ def test_line_of_falls_back_to_the_table_around() -> None:
     assert [line_of(lines, path) for path in (["x"], ["a", "b"], ["a", "b", "d", "e"])] == [1, 2, 4]
     assert line_of(lines, ["a", "b", "missing"]) == 2
     assert line_of(lines, ["nowhere"]) is None
+
+
+@pytest.mark.parametrize("value", ["sk-1\r", " sk-1\n", "sk-1\r\n", "\tsk-1 "])
+def test_key_text_is_without_white_space_around(value: str) -> None:
+    assert key_text("MY_KEY", value) == "sk-1"
+
+
+@pytest.mark.parametrize("value", [None, "", "\n", "  "])
+def test_key_text_of_nothing_is_empty(value: str | None) -> None:
+    assert key_text("MY_KEY", value) == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["sk-gëheim", "sk-\r\nx: geheim", "geheim\x00", "\udcffgeheim", "“geheim”"]
+)
+def test_key_text_names_the_variable_and_never_the_value(value: str) -> None:
+    with pytest.raises(SettingsError, match="variable MY_KEY holds what cannot be") as caught:
+        key_text("MY_KEY", value)
+    assert "heim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "1.0", 'a"b', "naïve", "a\\b", "", "x\ny"])
+def test_toml_key_and_value_read_back(name: str) -> None:
+    text = f"[{toml_key(name)}]\nx = {toml_value([name, True, 1.5])}"
+    assert parse_toml(text, "f") == {name: {"x": [name, True, 1.5]}}

@@ -192,6 +192,9 @@ def test_gateway_key_that_is_not_set_stops_the_start(
 
     with pytest.raises(SettingsError, match="NOT_SET, which is not set"):
         asyncio.run(start())
+    monkeypatch.setenv("NOT_SET", "gëheim")
+    with pytest.raises(SettingsError, match="variable NOT_SET holds what cannot be an API key"):
+        asyncio.run(start())
 
 
 def test_gateway_logs_no_content(

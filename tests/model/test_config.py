@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,22 @@ def test_read_config_refuses_what_is_not_json(tmp_path: Path, content: bytes) ->
 
 def _fields() -> dict[str, Any]:
     return {name: getattr(CONFIG, name) for name in ModelConfig.__slots__}
+
+
+ODD: list[Any] = [[], {}, "x", 7, -1, 1.5, 10**400, float("nan"), True, ["x"], {"a": []}]
+
+
+@pytest.mark.parametrize(
+    "field", [*CONFIG.to_hub(), "rope_theta", "rope_scaling", "sliding_window"]
+)
+def test_parse_config_meets_odd_values_with_model_errors_alone(field: str) -> None:
+    for value in ODD:
+        with contextlib.suppress(ModelError):
+            parse_config({**CONFIG.to_hub(), field: value})
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", '"x"', "{", "", "[" * 200_000])
+def test_read_config_refuses_what_is_no_object(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_config(tmp_path)

@@ -39,7 +39,7 @@ from ownweights.weights.adapter import attach_adapter, read_adapter
 from ownweights.weights.base import base_id
 from ownweights.weights.load import load_model
 from tests.student.zoo import PLACES, QUICK, make_project, make_records, record_of
-from tests.tiny import BASE_NAME, CONFIG
+from tests.tiny import BASE_NAME, CONFIG, make_base
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -384,7 +384,8 @@ def test_train_student_refuses_a_base_that_is_broken(tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs must be more than 0 and at most 1000, got 0"),
         ({"epochs": math.nan}, "epochs must be more than 0 and at most 1000, got nan"),
         ({"learning_rate": 1.0}, "learning_rate must be in (0, 1), got 1.0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": -1}, "seed must be between 0 and 9223372036854775807"),
+        ({"seed": 2**64}, "seed must be between 0 and 9223372036854775807"),
         ({"hard_frac": -0.1}, "hard_frac must be in [0, 1], got -0.1"),
         ({"hard_frac": 1.5}, "hard_frac must be in [0, 1], got 1.5"),
         ({"hard_frac": math.nan}, "hard_frac must be in [0, 1], got nan"),
@@ -434,3 +435,30 @@ def test_plan_run_takes_alpha_as_twice_the_rank(home: tuple[Project, Dataset]) -
     assert plan_run(dataset, base, replace(QUICK, rank=6)).settings["lora"]["alpha"] == 12.0
     asked = plan_run(dataset, base, replace(QUICK, lora_alpha=5.0))
     assert asked.settings["lora"]["alpha"] == 5.0
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, 2**32])
+def test_train_student_takes_every_seed_that_is_allowed(
+    home: tuple[Project, Dataset], seed: int
+) -> None:
+    made = train_student(home[1], home[0], replace(QUICK, seed=seed, epochs=0.2))
+    assert made.card["identity"]["seed"] == seed
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("config.json", b"[]"), ("config.json", b"\xff"), ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b"\xff"), ("tokenizer_config.json", b'{"bos_token": 5}'),
+        ("tokenizer_config.json", b'{"chat_template": [7]}'), ("chat_template.jinja", b"\xff"),
+        ("tokenizer.json", b"[]"),
+    ],
+)  # fmt: skip
+def test_load_base_of_damaged_files_is_a_model_error(
+    tmp_path: Path, file: str, data: bytes
+) -> None:
+    project = Project(tmp_path)
+    make_base(tmp_path / "odd")
+    (tmp_path / "odd" / file).write_bytes(data)
+    with pytest.raises(ModelError):
+        load_base(project, "odd")

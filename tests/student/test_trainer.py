@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ownweights.core.errors import ArtefactError
+from ownweights.core.errors import ArtefactError, ArtefactUnwritten
 from ownweights.model.lora import Linear, attach_lora
 from ownweights.model.transformer import Transformer
 from ownweights.student.examples import TokenRow, pad_rows
@@ -28,6 +28,7 @@ from ownweights.student.trainer import (
     batch_loss,
     halves,
 )
+from tests.disk import max_file_bytes
 from tests.student.rows import (
     RECIPES,
     SMALL,
@@ -391,25 +392,22 @@ def test_save_checkpoint_says_how_far_it_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [CHECKPOINT_NAME, "progress.json"]
 
 
-def test_save_checkpoint_keeps_the_old_one_when_writing_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("limit", [100, 20_000])
+def test_save_checkpoint_on_a_full_disk_keeps_the_old_one(tmp_path: Path, limit: int) -> None:
     trainer = small_trainer()
     trainer.train_step()
     trainer.save_checkpoint(tmp_path)
-
-    def tear(state: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", tear)
     trainer.train_step()
-    with pytest.raises(OSError, match="disk full"):
+    path = tmp_path / CHECKPOINT_NAME
+    message = f"^{path} could not be written: File too large\nhint: make room"
+    with pytest.raises(ArtefactUnwritten, match=message), max_file_bytes(limit):
         trainer.save_checkpoint(tmp_path)
-    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT_NAME, "progress.json"]
     again = small_trainer()
     assert again.load_checkpoint(tmp_path)
     assert again.step == 1
+    trainer.save_checkpoint(tmp_path)  # once there is room again
+    assert again.load_checkpoint(tmp_path) and again.step == 2
 
 
 def test_load_checkpoint_without_one_says_so(tmp_path: Path) -> None:

@@ -382,6 +382,14 @@ def test_from_env_without_the_key_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         TeacherClient.from_env("http://x/v1", key_env="SOME_KEY")
 
 
+@pytest.mark.parametrize("value", ["gëheim", "ge\nheim"])
+def test_from_env_refuses_what_is_no_key(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SOME_KEY", value)
+    with pytest.raises(SettingsError, match="variable SOME_KEY holds what cannot") as caught:
+        TeacherClient.from_env("http://x/v1", key_env="SOME_KEY")
+    assert "heim" not in str(caught.value)
+
+
 def test_answer_without_end_is_cut_at_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ownweights.teacher.client.MAX_ANSWER_BYTES", 1000)
     ask: Callable[..., Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ownweights.core.artefact import CARD_NAME, hash_file
+from ownweights.core.artefact import draft_folder, read_card, seal
 from ownweights.core.errors import ArtefactError, ArtefactMissing
 from ownweights.core.project import Project
 from ownweights.verdict import (
@@ -35,16 +35,19 @@ def made(project: Project, *, harm_frac: float = 0.2, student: str = "student1")
     return run_verdict(data, worlds.student(data, harm_frac=harm_frac), project, student)
 
 
-def forge(project: Project, found: Verdict, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a certificate by hand, and its card too, so that only recomputing can tell."""
+def forge(project: Project, found: Verdict, change: Callable[[dict[str, Any]], None]) -> str:
+    """The id of a certificate changed by hand and sealed again: only recomputing can tell."""
     folder = project.kind_dir("verdict") / found.id
-    path = folder / ("certificate.json" if found.issued else "refusal.json")
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-    card = json.loads((folder / CARD_NAME).read_text())
-    card["files"][path.name] = hash_file(path)
-    (folder / CARD_NAME).write_text(json.dumps(card))
+    card = read_card(folder)
+    with draft_folder(folder.parent) as draft:
+        for name in card["files"]:
+            shutil.copyfile(folder / name, draft / name)
+        path = draft / ("certificate.json" if found.issued else "refusal.json")
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+        sealed = seal(draft, "verdict", identity=card["identity"], parents=card["parents"])
+    return sealed.id
 
 
 @pytest.mark.parametrize("harm_frac", [0.2, 1.0], ids=["certificate", "refusal"])
@@ -69,8 +72,8 @@ def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> No
 )
 def test_verify_finds_changed_number(project: Project, field: str, value: Any) -> None:
     found = made(project)
-    forge(project, found, lambda data: data.update({field: value}))
-    wrong = verify_verdict(project.kind_dir("verdict"), found.id).differences
+    forged = forge(project, found, lambda data: data.update({field: value}))
+    wrong = verify_verdict(project.kind_dir("verdict"), forged).differences
     assert any(line.startswith(f"{field}: the file says {value!r}") for line in wrong) or (
         field == "delta_spent" and wrong  # a budget too large shows in what it licenses
     )
@@ -78,8 +81,8 @@ def test_verify_finds_changed_number(project: Project, field: str, value: Any) -
 
 def test_verify_finds_a_refusal_turned_into_a_certificate(project: Project) -> None:
     found = made(project, harm_frac=1.0)
-    forge(project, found, lambda data: data.update({"issued": True, "threshold": -9.0}))
-    wrong = verify_verdict(project.kind_dir("verdict"), found.id).differences
+    forged = forge(project, found, lambda data: data.update({"issued": True, "threshold": -9.0}))
+    wrong = verify_verdict(project.kind_dir("verdict"), forged).differences
     assert "issued: the file says True, its judged requests give False" in wrong
 
 
@@ -111,14 +114,21 @@ def test_load_verdict_refuses_what_is_no_json(project: Project) -> None:
 
 
 def test_load_verdict_refuses_an_artefact_without_either_file(project: Project) -> None:
-    found = made(project)
-    folder = project.kind_dir("verdict") / found.id
-    (folder / "certificate.json").unlink()
-    card = json.loads((folder / CARD_NAME).read_text())
-    del card["files"]["certificate.json"]
-    (folder / CARD_NAME).write_text(json.dumps(card))
+    with draft_folder(project.kind_dir("verdict")) as draft:
+        found = seal(draft, "verdict", identity={})
     with pytest.raises(ArtefactError, match=r"neither certificate\.json nor refusal\.json"):
         load_verdict(project, found.id)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "7", "{", '{"issued": 1, "subject": []}'])
+def test_list_verdicts_names_what_is_broken(project: Project, text: str) -> None:
+    good = made(project)
+    with draft_folder(project.kind_dir("verdict")) as draft:
+        (draft / "certificate.json").write_text(text)
+        broken = seal(draft, "verdict", identity={})
+    told: dict[str, str] = {}
+    assert [one.id for one in list_verdicts(project, on_broken=told.__setitem__)] == [good.id]
+    assert told.keys() == {broken.id} and "certificate" in told[broken.id]
 
 
 def test_list_verdicts_oldest_first_and_by_workload(project: Project) -> None:
@@ -133,8 +143,8 @@ def test_list_verdicts_oldest_first_and_by_workload(project: Project) -> None:
 def test_verify_finds_a_certificate_changed_with_its_card(project: Project) -> None:
     """What recomputing cannot tell, the signature does."""
     found = made(project)
-    forge(project, found, lambda data: data["subject"].update({"student": "another"}))
-    (wrong,) = verify_verdict(project.kind_dir("verdict"), found.id).differences
+    forged = forge(project, found, lambda data: data["subject"].update({"student": "another"}))
+    (wrong,) = verify_verdict(project.kind_dir("verdict"), forged).differences
     assert wrong.endswith("certificate.json is not what was signed")
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ownweights.core.errors import ArtefactUnwritten
 from ownweights.weights.load import load_model
-from ownweights.weights.save import save_model
+from ownweights.weights.save import save_model, write_tensors
+from tests.disk import max_file_bytes
 from tests.tiny import make_base, tiny_model, with_adapter
 
 STORED_TOLERANCE = {torch.float32: 0.0, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -67,3 +69,12 @@ def test_save_model_is_read_by_transformers_without_a_word(
     assert not any(info.values())
     assert theirs.config.eos_token_id == AutoTokenizer.from_pretrained(base).eos_token_id == 2
     assert caplog.text == ""
+
+
+def test_write_tensors_on_a_full_disk_says_which_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with (
+        pytest.raises(ArtefactUnwritten, match=f"^{path} could not be written: .*too large"),
+        max_file_bytes(2000),
+    ):
+        write_tensors({"a": torch.zeros(3000)}, path)
