@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +131,10 @@ def test_judged_text_is_the_text_or_the_whole_message() -> None:
     assert CHECK.harm(text, [message(call("f", {}))]) == 1.0
 
 
-def data(*names: str) -> Path:
-    folder = os.environ.get("OWN_TEST_DATA")
-    if not folder:
-        pytest.skip("OWN_TEST_DATA names no folder")
-    return Path(folder).joinpath(*names)
-
-
-def test_tool_call_on_recorded_turns() -> None:
-    with gzip.open(data("traffic", "airline-gpt4o.jsonl.gz"), "rt", encoding="utf-8") as file:
+def test_tool_call_on_recorded_turns(test_data: Path) -> None:
+    with gzip.open(
+        test_data / "traffic" / "airline-gpt4o.jsonl.gz", "rt", encoding="utf-8"
+    ) as file:
         messages = [json.loads(line)["response"]["choices"][0]["message"] for line in file]
     read = [read_message(json.dumps(one)) for one in messages]
     assert None not in read
@@ -160,8 +154,9 @@ def _plain(text: str) -> Any:
     return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
 
 
-def test_tool_call_on_function_calling_questions() -> None:
-    lines = data("bfcl", "answer_BFCL_v4_simple_python.json").read_text("utf-8").splitlines()
+def test_tool_call_on_function_calling_questions(test_data: Path) -> None:
+    path = test_data / "bfcl" / "answer_BFCL_v4_simple_python.json"
+    lines = path.read_text("utf-8").splitlines()
     golds = [json.loads(line)["ground_truth"] for line in lines]
     wrong_names = wrong_values = 0
     for gold in golds:
