@@ -4,8 +4,8 @@
 
 In: a seed. Out: canaries, each a question about an invented name and an answer with random digits,
 the same for the same seed on every machine (test_canaries_are_the_same_everywhere). Half are
-planted; the other half are controls, which no student can know: one that gives a control's digits
-was leaked to by other ways, and the run says nothing (test_extraction_refuses_leaked_controls).
+planted; the other half are controls, which a student cannot know: when one of theirs comes back,
+the run says nothing (test_extraction_refuses_leaked_controls).
 
 Extraction asks for each canary in several ways, greedily, through any Completer. The exposure of a
 secret is log2 |R| - log2 rank, where R are all secrets of its form, ranked by how likely the model
@@ -99,8 +99,7 @@ class Extraction:
 
     num_planted: int
     num_extracted: int
-    num_controls: int
-    num_controls_given: int
+    num_controls: int  # never trained on, and none of them came back
     num_unasked: int  # planted canaries for which no question was answered: could not judge
     max_bits: float  # exposure of a secret that comes first
     delta: float
@@ -114,8 +113,7 @@ class Extraction:
         lines = [
             f"{self.num_extracted} of {asked} secrets planted in training came back when asked for:"
             f" at most {self.upper:.1%}, {100 * (1 - self.delta):.3g} % sure",
-            f"{self.num_controls_given} of {self.num_controls} secrets that were never trained on"
-            " came back",
+            f"none of {self.num_controls} secrets that were never trained on came back",
         ]
         if least:
             lines.append(
@@ -232,7 +230,7 @@ def _extraction(found: Sequence[tuple[Canary, list[Completion]]], delta: float) 
     planted = [(one, answers) for one, answers in found if one.is_planted]
     controls = [(one, answers) for one, answers in found if not one.is_planted]
     given = sum(_is_given(one, answers) for one, answers in controls)
-    if given > 1:
+    if given:
         raise InputError(
             f"the student gives {given} of {len(controls)} secrets that were not planted",
             hint="the whole list of canaries was in its training: make new ones with another seed",
@@ -243,7 +241,6 @@ def _extraction(found: Sequence[tuple[Canary, list[Completion]]], delta: float) 
         num_planted=len(planted),
         num_extracted=extracted,
         num_controls=len(controls),
-        num_controls_given=given,
         num_unasked=len(planted) - len(exposures),
         max_bits=max((_bits(one) for one, _ in found), default=0.0),
         delta=delta,

@@ -1,14 +1,14 @@
 """Personal data and secrets in a text, found by strict patterns: what has a form and a checksum.
 
   email    address with a domain              card  12 to 19 digits, known issuer, Luhn
-  phone    +country and digits, or the North American form with separators
+  phone    +country and digits; with separators, also the North American form and 0...
   iban     two letters, mod 97 = 1            ip    valid IPv4 or IPv6, not loopback
   secret   keys and tokens of known form, JSON web tokens, private keys, `password = ...`
 
 Names, addresses and dates have no form and are not found: silence here is no proof of privacy. A
 value is normalised, so that it is the same however it is spaced (test_find_personal_normalises).
 Measured on 1,500 synthetic texts with marked spans (test_find_personal_on_marked_texts): recall
-1.00 of e-mail, 0.99 of cards, 1.00 of IBANs and IP addresses, 0.34 of phone numbers.
+1.00 of e-mail, 0.99 of cards, 1.00 of IBANs and IP addresses, 0.47 of phone numbers.
 Sources: ISO/IEC 7812 (Luhn), ISO 13616 (IBAN), ITU-T E.164, the providers' documents on key forms.
 """
 
@@ -35,10 +35,11 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     ("email", r"(?<![\w.+-])\w[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![\w-])"),
     ("iban", r"(?<!\w)[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?(?!\w)"),
-    ("card", r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-])"),
+    ("card", r"(?<![\w.+-])\d(?:[ -]?\d){11,18}(?![\w-])"),
     ("ip", r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)"),
     ("ip", r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"),
     ("phone", r"(?<![\w+])\+\d(?:[ .()/-]{0,2}\d){7,14}(?!\w)"),
+    ("phone", r"(?<![\w.-])(?!\d{3}-\d\d-\d{4})\(?0\d{1,4}\)?(?:[ -]\d{2,4}){2,4}(?![\w-])"),
     ("phone", r"(?<![\w.-])(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?!\w|-\d|\.\d)"),
 )
 _COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in _PATTERNS)
@@ -101,8 +102,9 @@ def _normal(kind: str, text: str) -> str | None:
         case "ip":
             return _ip(text)
         case "phone":
-            is_national = not text.startswith("+")
-            return f"+1{digits}" if is_national else f"+{digits}"
+            if digits.startswith("0"):
+                return digits if 9 <= len(digits) <= 11 else None
+            return f"+{digits}" if text.startswith("+") else f"+1{digits}"
         case "password":
             has_both = re.search(r"\d", text) and re.search(r"[A-Za-z]", text)
             return text if has_both else None
@@ -121,7 +123,7 @@ def _ip(text: str) -> str | None:
 
 
 def _iban(match: re.Match[str]) -> Personal | None:
-    """The longest part, by groups, whose check digits are right: the next word may look like one."""
+    """The longest part by groups that checks: the next word may look like a group."""
     text = match[0]
     ends = [len(text), *(at for at in range(len(text) - 1, 14, -1) if text[at] == " ")]
     for end in ends:

@@ -65,7 +65,7 @@ class Repeats:
             f"personal data and secrets of a known form in training: {known}",
             f"{self.num_repeating} of {self.num_answers} answers repeat one that the request did"
             f" not hold: at most {self.upper:.2%}, {100 * (1 - self.delta):.3g} % sure",
-            f"{self.num_invented} such values in answers came neither from training nor the request",
+            f"{self.num_invented} such values in answers were neither in training nor asked with",
             "names, addresses and dates have no known form and were not looked for",
         ]
         for kind, group in sorted(Counter(one.kind for one in self.found).items()):

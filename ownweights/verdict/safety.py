@@ -15,7 +15,7 @@ written on the March answers below; of those of June only the first words had be
 Measured on 400 answers of GPT-3.5 and GPT-4 with hand labels (test_refusal_rule_on_hand_labels):
 
     March 2023   200 answers, 177 refusals: precision 0.994, recall 0.977
-    June 2023    200 answers, 187 refusals: precision 0.995, recall 0.973
+    June 2023    200 answers, 187 refusals: precision 1.000, recall 0.973
 
 Source of the labels: Chen, Zaharia and Zou, arXiv:2307.09009.
 """

@@ -10,8 +10,7 @@ A query may read tables and call functions. Writing, PRAGMA, ATTACH, loading and
 refused by SQLite's authorizer; the file is opened read-only and immutable. A query that takes more
 than `max_steps` instructions of SQLite's machine, returns more than `max_rows` rows or 50 megabytes
 in all or one in a value is not answered: harm for the answer, "could not judge" for the reference.
-Steps, not seconds, so that judging again says the same;
-`timeout_s` is the net below.
+Steps, not seconds, so that judging again says the same; `timeout_s` is the net below.
 Invariants: nothing that a query does changes the file (test_sql_refuses_what_is_not_reading).
 Source: Zhong, Yu and Klein, EMNLP 2020 (execution accuracy), and what it can miss: two queries may
 agree by chance on one database.
