@@ -12,6 +12,7 @@ from ownweights.cli.main import project_of
 from ownweights.cli.output import json_option, print_json, print_rows, say
 
 if TYPE_CHECKING:
+    from ownweights.core.project import Project
     from ownweights.core.settings import Settings
 
 
@@ -48,6 +49,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
     project = project_of(ctx)
     settings = load_settings(project)
+    build_checks(project, settings)
     doubts = find_doubts(settings, os.environ)
     if as_json:
         print_json({"path": project.settings_path, "doubts": doubts})
@@ -56,6 +58,19 @@ def check(ctx: click.Context, as_json: bool) -> None:
         say(f"doubtful: {doubt}")
     found = "is fine" if project.settings_path.exists() else "is not there; the defaults hold"
     click.echo(f"{project.settings_path} {found}")
+
+
+def build_checks(project: Project, settings: Settings) -> None:
+    """Name every check that is set, so that a wrong option or a missing file shows now."""
+    from ownweights.cli.verdict import check_of
+    from ownweights.core.errors import SettingsError
+
+    for workload, row in settings.verdict.items():
+        try:
+            check_of(project, row)
+        except SettingsError as error:
+            source = settings.sources[f"verdict.{workload}.check"]
+            raise SettingsError(f"{source.where}: {error.what}", hint=error.hint) from None
 
 
 def find_doubts(settings: Settings, environment: Mapping[str, str]) -> list[str]:

@@ -123,7 +123,8 @@ def _open_gateway(
     else:
         say("5 route    none: everything stays with the teacher")
     gateway = stack.enter_context(background(project))
-    send_test_split(gateway.base_url, dataset, check_named(figures.verdict.subject.check), figures)
+    check = check_named(figures.verdict.subject.check, project.root)
+    send_test_split(gateway.base_url, dataset, check, figures)
     return gateway
 
 

@@ -141,6 +141,7 @@ def make_verdict(
 async def _judge(
     project: Project, dataset: Dataset, student: Artefact, completer: Completer, figures: Figures
 ) -> Verdict:
+    from ownweights.cli.verdict import check_of
     from ownweights.core.settings import load_settings
     from ownweights.route import unanswerable
     from ownweights.verdict import RunOptions, check_named, report_text, run_verdict_async
@@ -149,14 +150,15 @@ async def _judge(
     with Progress("verdict") as bar:
         verdict = await run_verdict_async(
             dataset, completer, project, student.id, claim=_claim(settings),
-            check=None if settings.check == "auto" else settings.check, on_progress=bar,
+            check=check_of(project, settings), on_progress=bar,
             options=RunOptions(ineligible=unanswerable),
         )  # fmt: skip
     figures.verdict = verdict
     say(report_text(verdict))
     test = dataset.examples("test")
     with Progress("test split, student alone", total=len(test)) as bar:
-        harms = await _ask_directly(test, completer, check_named(verdict.subject.check), bar)
+        check = check_named(verdict.subject.check, project.root)
+        harms = await _ask_directly(test, completer, check, bar)
     figures.exact_frac = round(sum(harm == 0 for harm in harms) / max(1, len(harms)), 4)
     return verdict
 

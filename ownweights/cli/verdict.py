@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ownweights.core.settings import Settings
     from ownweights.core.tables import VerdictSettings
     from ownweights.dataset.load import Dataset
-    from ownweights.verdict import Claim, RunOptions, Verdict
+    from ownweights.verdict import Check, Claim, RunOptions, Verdict
     from ownweights.verdict.judge import JudgeCheck, People
 
 MIN_PREFIX = 8  # of a fingerprint: fewer characters would name anyone
@@ -44,7 +44,7 @@ def verdict() -> None:
 @click.option("--beta", type=float, help="Greatest share of the requests served that may.")
 @click.option("--delta", type=float, help="Chance, over all attempts, that a certificate is wrong.")
 @click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
-@click.option("--check", type=click.Choice(["auto", "json", "exact"]), help="What harm is.")
+@click.option("--check", help="What harm is: `auto`, or a check with its options.")
 @click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
 @click.option(
     "--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True,
@@ -72,6 +72,7 @@ def run(
     )  # fmt: skip
     flags = {f"verdict.{workload}.{key}": value for key, value in given.items()}
     settings = load_settings(project, flags=flags)
+    check_of(project, settings.verdict_of(workload))  # before anything is asked
     dataset, student = find_student(project, workload, student_id)
     found = judge_with_progress(project, dataset, student.id, settings=settings, options=options)
     _print(found, as_json=as_json)
@@ -236,7 +237,7 @@ def judge_with_progress(
         async with judging(project, dataset.workload, settings, options.concurrency) as judge:
             return await run_verdict_async(
                 dataset, engine.completer(student_id), project, student_id,
-                claim=claim_of(wanted), check=judge or check_of(wanted), on_progress=bar,
+                claim=claim_of(wanted), check=judge or check_of(project, wanted), on_progress=bar,
                 options=options,
             )  # fmt: skip
 
@@ -312,9 +313,14 @@ def claim_of(settings: VerdictSettings) -> Claim:
     return Claim(settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac)
 
 
-def check_of(settings: VerdictSettings) -> str | None:
-    """The check that a settings table names; None chooses it by the targets."""
-    return None if settings.check == "auto" else settings.check
+def check_of(project: Project, settings: VerdictSettings) -> Check | None:
+    """The check that a settings table names; None chooses it by the targets.
+
+    Raises: SettingsError for an unknown check or option, or a file that it needs and cannot read
+    """
+    from ownweights.verdict import check_named
+
+    return None if settings.check == "auto" else check_named(settings.check, project.root)
 
 
 def _print(found: Verdict, *, as_json: bool) -> None:

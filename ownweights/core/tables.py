@@ -112,8 +112,13 @@ class VerdictSettings:
     """Chance, over all attempts on the workload, that a certificate is wrong."""
     min_coverage_frac: float = setting(0.10, at_least=0, at_most=1, is_open=True)
     """Smallest share of requests that is worth a certificate."""
-    check: str = setting("auto", choices=("auto", "json", "exact"))
-    """What makes an answer worse; `auto` compares JSON where every target is JSON, else text."""
+    check: str = setting(
+        "auto",
+        pattern=r'[a-z_]+(\s+[a-z0-9_]+=("([^"\\]|\\.)*"|[^\s"]\S*|))*',
+        pattern_says="a check and its options, like 'json tolerance=0.01 unordered=items'",
+    )
+    """What makes an answer worse: exact, text, json, tool_call, sql, regex, numeric, code, custom,
+    with options; `auto` compares JSON where every target is JSON, else the exact text."""
     judge: str = setting("")
     """The `[teacher.<name>]` that judges which answer is worse, in place of a check."""
     judge_above: str = setting("")

@@ -30,7 +30,13 @@ from ownweights.core.errors import CompleterError, ContextTooLong, Ineligible
 from ownweights.core.project import Project
 from ownweights.core.strict import Limits, check_value
 from ownweights.verdict.certificate import Claim, Subject, Verdict
-from ownweights.verdict.checks import Check, check_named, choose_check
+from ownweights.verdict.checks import (
+    Check,
+    check_named,
+    check_word,
+    choose_check,
+    judged_text,
+)
 from ownweights.verdict.confidence import Confidence, tune_confidence
 from ownweights.verdict.decision import Spend, certify
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, unit_hash
@@ -179,7 +185,7 @@ class _Run:
         check = self._check(develop)
         outcomes = await self._ask(develop, "develop")
         harms = await self._judge(check, develop, outcomes, "develop")
-        answers = "json" if check.name == "json" else "text"
+        answers = "json" if check_word(check.name) == "json" else "text"
         confidence = tune_confidence(
             [done if isinstance(done, Completion) else None for done in outcomes],
             np.array([1.0 if harm is None else harm for harm in harms]),
@@ -227,7 +233,7 @@ class _Run:
 
     def _check(self, develop: Sequence[Asked]) -> Check | Judging:
         if isinstance(self.check_wanted, str):
-            return check_named(self.check_wanted)
+            return check_named(self.check_wanted, self.project.root)
         return self.check_wanted or choose_check(one.target for one in develop)
 
     async def _judge(
@@ -320,7 +326,9 @@ def _judge(
     check: Check, examples: Sequence[Asked], outcomes: Sequence[Outcome]
 ) -> list[float | None]:
     return [
-        check.harm(done.text, example.references) if isinstance(done, Completion) else None
+        check.harm(judged_text(check, done), example.references)
+        if isinstance(done, Completion)
+        else None
         for example, done in zip(examples, outcomes, strict=True)
     ]
 

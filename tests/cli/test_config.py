@@ -85,6 +85,20 @@ def test_config_check_refuses_an_unknown_key(
     assert "hint: did you mean 'port'?" in captured.err
 
 
+def test_config_check_builds_every_check(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = OWN_TOML + '[verdict.tickets]\ncheck = "json tolerance=0.1"\n[verdict.letters]\n'
+    project.settings_path.write_text(text)
+    assert config(project, "check") == 0
+    project.settings_path.write_text(text.replace("tolerance", "tolerence"))
+    assert config(project, "check") == 2
+    captured = capsys.readouterr()
+    assert ": check 'json' has no option 'tolerence'" in captured.err
+    assert "own.toml:" in captured.err
+    assert "hint: did you mean 'tolerance'?" in captured.err
+
+
 def test_config_check_prints_its_doubts_as_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

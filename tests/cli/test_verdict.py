@@ -186,6 +186,33 @@ def test_verdict_run_takes_the_claim_from_flags_before_the_file(
     assert (claim["alpha"], claim["beta"], claim["delta"]) == (0.04, 0.3, 0.05)
 
 
+def test_verdict_run_takes_a_check_with_options(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.settings_path.write_text('[verdict.tickets]\ncheck = "json"\n')
+    words = ("run", "--workload", "tickets", "--check", "text ignore=space,case,punctuation")
+    assert own(project, *words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["subject"]["check"] == "text ignore=case,punctuation,space"
+
+
+@pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        ("text ignor=case", "check 'text' has no option 'ignor'; it has: ignore"),
+        ("sql database=absent.db", "absent.db, which cannot be read"),
+        ("Text", "expected a check and its options"),
+    ],
+)
+def test_verdict_run_refuses_a_check_before_it_starts_anything(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str], check: str, says: str
+) -> None:
+    StoodInEngine.started = ()
+    assert own(project, "run", "--workload", "tickets", "--check", check) == 2
+    assert says in capsys.readouterr().err
+    assert StoodInEngine.started == ()
+
+
 def test_verdict_run_without_a_student_says_what_to_do(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

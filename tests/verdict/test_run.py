@@ -259,6 +259,32 @@ def test_run_obeys_the_claim_and_check(project: Project) -> None:
         run_verdict(data, worlds.student(data), project, "student1", check="jsn")
 
 
+@pytest.mark.parametrize(
+    ("check", "name", "answers"),
+    [
+        ("json  relative=0.0 tolerance=1", "json tolerance=1.0", "json"),
+        ("text ignore=space,case", "text", "text"),
+        ("custom entry=loose:harm", "custom entry=loose:harm sha256=", "text"),
+    ],
+)
+def test_run_names_a_check_with_its_options(
+    project: Project, check: str, name: str, answers: str
+) -> None:
+    data = worlds.dataset(100, 300)
+    claim = Claim(alpha=0.5, beta=0.6, delta=0.2)
+    project.root.mkdir(parents=True, exist_ok=True)
+    # found from the project folder, and part of the name
+    (project.root / "loose.py").write_text("def harm(answer, references): return 0\n")
+    found = run_verdict(data, worlds.student(data), project, "student1", claim=claim, check=check)
+    assert found.issued
+    assert found.subject.check.removesuffix(found.subject.check[len(name) :]) == name
+    assert found.subject.confidence["answers"] == answers
+    again = run_verdict(
+        data, worlds.student(data), project, "student1", claim=claim, check=found.subject.check
+    )
+    assert again == found  # its own name is the same plan: no new attempt
+
+
 def test_run_takes_a_check_of_ones_own(project: Project) -> None:
     class HalfHarm:
         name = "half"

@@ -129,7 +129,7 @@ def test_choose_check_by_the_targets(targets: list[str], name: str) -> None:
 
 
 def test_check_named_refuses_with_the_nearest_name() -> None:
-    with pytest.raises(SettingsError, match="'jsn' is not a check; there are: exact, json") as info:
+    with pytest.raises(SettingsError, match="'jsn' is not a check; there are: exact, te") as info:
         check_named("jsn")
     assert info.value.hint == "did you mean 'json'?"
     with pytest.raises(SettingsError) as far:
