@@ -118,7 +118,7 @@ def _open_gateway(
 
     assert figures.verdict is not None, "a dataset leads to a verdict"
     if figures.issued:
-        route = promote_verdict(project, figures.verdict.id)
+        route = promote_verdict(project, figures.verdict.id, stage="served")
         say(f"5 route    {route.id}: student {route.student_id} from score {route.threshold:.4g}")
     else:
         say("5 route    none: everything stays with the teacher")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -13,6 +13,7 @@ from ownweights.cli.output import json_option, print_json, print_rows, say
 if TYPE_CHECKING:
     from ownweights.core.project import Project
     from ownweights.route import Route
+    from ownweights.route.rollout import Stage
 
 
 @click.group()
@@ -35,6 +36,10 @@ def status(ctx: click.Context, as_json: bool) -> None:
         {
             "workload": name, "route": one.id, "student": one.student_id,
             "verdict": one.verdict_id, "threshold": one.threshold,
+            "stage": one.standing.stage if one.standing else "served",
+            "share": one.standing.share if one.standing else 1.0,
+            "frozen": bool(one.standing and one.standing.is_frozen),
+            **_evidence_row(project, one),
         }
         for name, one in routes.items()
     ]  # fmt: skip
@@ -50,20 +55,41 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
 @route.command()
 @click.argument("verdict_id")
+@click.option(
+    "--stage", type=click.Choice(["shadow", "canary", "served"]),
+    help="Where to begin instead of the setting route.<workload>.first_stage.",
+)  # fmt: skip
 @click.option("--reason", default="promoted", show_default=True, help="Kept in the history.")
 @json_option
 @click.pass_context
-def promote(ctx: click.Context, verdict_id: str, reason: str, as_json: bool) -> None:
+def promote(
+    ctx: click.Context, verdict_id: str, stage: Stage | None, reason: str, as_json: bool
+) -> None:
     """Send requests by what the certificate VERDICT_ID licenses, from now on.
 
-    A refusal promotes nothing and exits with 4. A running gateway follows at the next request.
+    It begins with a few sessions and goes on by itself while audits are good; harm that rises takes
+    it back. A refusal, or a certificate that is void, promotes nothing and exits with 4. A running
+    gateway follows at the next request.
     """
-    known = promote_verdict(project_of(ctx), verdict_id, reason=reason)
+    from ownweights.route.route import active_standing
+
+    project = project_of(ctx)
+    known = promote_verdict(project, verdict_id, stage=stage, reason=reason)
+    standing = active_standing(project, known.workload)
+    assert standing is not None, "what was just promoted stands"
+    foretold = _foretold(known)
     if as_json:
-        print_json({"route": known.id, "workload": known.workload, "student": known.student_id})
+        print_json({
+            "route": known.id, "workload": known.workload, "student": known.student_id,
+            "stage": standing.stage, "share": standing.share, "foretold": foretold,
+        })  # fmt: skip
     else:
         click.echo(known.id)
     say(f"{known.workload}: student {known.student_id} answers from score {known.threshold:.4g} up")
+    say(f"it begins with {standing.stage}, {100 * standing.share:g} % of the sessions")
+    for one in foretold:
+        say(f"should harm jump to {one['harm']:.0%} of its answers, it is taken back within"
+            f" {one['p90']} audits, nine times in ten (median {one['median']})")  # fmt: skip
 
 
 @route.command()
@@ -86,18 +112,99 @@ def rollback(ctx: click.Context, workload: str, to: str | None, reason: str, as_
         click.echo(now or "teacher")
 
 
-def promote_verdict(project: Project, verdict_id: str, *, reason: str = "promoted") -> Route:
+@route.command()
+@click.argument("workload", callback=workload_name)
+@click.option("--off", is_flag=True, help="Let it go on by itself again.")
+@json_option
+@click.pass_context
+def freeze(ctx: click.Context, workload: str, *, off: bool, as_json: bool) -> None:
+    """Keep the route of WORKLOAD at its stage; harm that rises still takes it back."""
+    from dataclasses import replace
+
+    from ownweights.core.errors import UsageError
+    from ownweights.route.route import active_standing, stand
+
+    project = project_of(ctx)
+    standing = active_standing(project, workload)
+    if standing is None:
+        raise UsageError(f"workload {workload!r} has no active route: its teacher answers")
+    stand(project, workload, replace(standing, is_frozen=not off),
+          reason="goes on" if off else "frozen")  # fmt: skip
+    word = "goes on by itself" if off else f"stays at {standing.stage}"
+    if as_json:
+        print_json({"workload": workload, "stage": standing.stage, "is_frozen": not off})
+    else:
+        click.echo(f"{workload} {word}")
+
+
+@route.command()
+@click.argument("workload", callback=workload_name)
+@json_option
+@click.pass_context
+def replay(ctx: click.Context, workload: str, as_json: bool) -> None:
+    """Make the recorded decisions of WORKLOAD again, and compare them with the log."""
+    from ownweights.core.errors import EXIT_ERROR
+    from ownweights.route import load_route
+    from ownweights.route.replay import Logged
+    from ownweights.route.replay import replay as decide_again
+    from ownweights.traffic import TrafficStore
+
+    project = project_of(ctx)
+    with TrafficStore.open(project) as store:
+        logged = (
+            Logged(one.id, one.session, one.metadata["own"])
+            for one in store.records(workload)
+            if isinstance(one.metadata.get("own"), dict) and "route" in one.metadata["own"]
+        )
+        found = decide_again(logged, lambda route_id: load_route(project, route_id))
+    if as_json:
+        print_json({
+            "workload": workload, "same": found.num_same, "left_out": found.num_left_out,
+            "differences": found.differences,
+        })  # fmt: skip
+    else:
+        click.echo(f"{found.num_same:,} decisions come out as recorded,"
+                   f" {len(found.differences):,} otherwise")  # fmt: skip
+    for difference in found.differences:
+        say(difference)
+    ctx.exit(EXIT_ERROR if found.differences else 0)
+
+
+def _foretold(known: Route) -> list[dict[str, Any]]:
+    """How soon a jump of harm would be caught, as rows; none where nothing can be audited."""
+    from ownweights.route.live import foretell
+
+    if not known.check:
+        return []
+    return [{"harm": one.harm, "median": one.median, "p90": one.p90} for one in foretell(known)]
+
+
+def _evidence_row(project: Project, one: Route) -> dict[str, Any]:
+    """What audits have shown so far, in a few numbers."""
+    from ownweights.route.live import evidence_of
+
+    found = evidence_of(project, one)
+    return {
+        "audits": found.num_judged, "harms": found.num_harms, "missed": found.num_missed,
+        "alarm": round(found.detector.mean_evidence / found.detector.run_length, 4),
+        "p_live": round(found.stake.p_value, 4),
+    }  # fmt: skip
+
+
+def promote_verdict(
+    project: Project, verdict_id: str, *, stage: Stage | None = None, reason: str = "promoted"
+) -> Route:
     """Promote a certificate under the workload's settings.
 
-    Raises: NotCertified for a refusal
+    Raises: NotCertified for a refusal, or a certificate that is void
     """
     from ownweights.core.settings import load_settings
     from ownweights.route import promote as promote_it
+    from ownweights.route.promotion import RouteTerms
     from ownweights.verdict import load_verdict
 
     workload = load_verdict(project, verdict_id).subject.workload
     row = load_settings(project).route_of(workload)
-    return promote_it(
-        project, verdict_id, timeout_s=row.timeout_s, max_prompt_tokens=row.max_prompt_tokens,
-        reason=reason,
-    )  # fmt: skip
+    terms = RouteTerms(row.timeout_s, row.max_prompt_tokens, row.audit_frac, row.run_length)
+    first = stage or cast("Stage", row.first_stage)
+    return promote_it(project, verdict_id, terms=terms, stage=first, reason=reason)

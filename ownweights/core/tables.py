@@ -137,6 +137,12 @@ class RouteSettings:
     """How long the student may take before the teacher is asked."""
     max_prompt_tokens: int | None = setting(None, at_least=1, at_most=2**31 - 1)
     """Longest prompt for the student; what its window leaves room for when not given."""
+    first_stage: str = setting("canary", choices=("shadow", "canary", "served"))
+    """Where a promoted certificate begins: compared only, a few sessions, or all at once."""
+    audit_frac: float = setting(0.02, at_least=0, at_most=1, is_open=True)
+    """Share of the answers served that the teacher is asked about too, to watch for harm."""
+    run_length: float = setting(10_000.0, at_least=1, at_most=1e9)
+    """Audits between two false alarms, on average or longer."""
 
 
 TABLES: Mapping[str, type[Any]] = {

@@ -194,6 +194,7 @@ class Gateway:
                 exchange.error, exchange.status = "client_gone", "partial"
         finally:
             self._record(exchange)
+            self._compare(exchange, scope)
 
     def _record(self, exchange: Exchange) -> None:
         log.info("%s", exchange.log_line())
@@ -219,31 +220,29 @@ class Gateway:
             upstream = self._upstream(route.teacher if route else "", exchange.workload, exchange)
             self._check_key(scope, upstream)
             await self._door.forward(exchange, upstream, scope, send)
-        if route is not None:
-            self._compare(exchange, route, completion, scope)
 
-    def _compare(
-        self, exchange: Exchange, route: Route, completion: Completion | None, scope: Scope
-    ) -> None:
+    def _compare(self, exchange: Exchange, scope: Scope) -> None:
         """Have student and teacher compared, once the caller has an answer."""
+        route, sent = exchange.route, exchange.completion
+        if route is None:
+            return
         standing = _standing_of(route)
 
         async def audited() -> tuple[str, str | None]:
-            assert completion is not None, "what was sent is there"
+            assert sent is not None, "what was sent is there"
             try:
                 upstream = self._upstream(route.teacher, exchange.workload or "")
-                return completion.text or "", await self._door.ask(exchange, upstream, scope)
+                return sent.text or "", await self._door.ask(exchange, upstream, scope)
             except HttpError:
-                return completion.text or "", None
+                return sent.text or "", None
 
         async def shadowed() -> tuple[str, str | None] | None:
             found = await self._students.complete(route, exchange.body)
-            told = exchange.response if exchange.status == "ok" else None
-            text = None if told is None else parse_completion(told).text
-            return (found.text or "", text) if decide(route, found).serve else None
+            body = exchange.response
+            told = parse_completion(body).text if body and exchange.status == "ok" else None
+            return (found.text or "", told) if decide(route, found).serve else None
 
-        if completion is not None:
-            assert exchange.score is not None, "what was sent has a score"
+        if sent is not None and exchange.status == "ok" and exchange.score is not None:
             self._auditor.served(Compared(exchange, route, standing, audited), exchange.score)
         elif exchange.has_failed:
             self._auditor.failed(Compared(exchange, route, standing, None))
@@ -356,7 +355,7 @@ def _keeps_format(exchange: Exchange, completion: Completion) -> bool:
 async def _send_student(exchange: Exchange, completion: Completion, send: Send) -> None:
     """The student's answer under the caller's model name, streamed where that was asked."""
     assert exchange.route is not None, "a student answers by a route"
-    exchange.served_by, exchange.http_status = "student", 200
+    exchange.served_by, exchange.http_status, exchange.completion = "student", 200, completion
     exchange.student_model = f"own/{exchange.route.student_id}"
     body = completion_body(
         completion.text or "",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ownweights.core.chat import Completion
 from ownweights.core.errors import InputError
 from ownweights.core.ids import new_id
 from ownweights.route import Route
@@ -43,6 +44,7 @@ class Exchange:
     reason: str = "no_route"
     route: Route | None = None
     has_failed: bool = False  # the student, where it was asked and should have answered
+    completion: Completion | None = None  # the student's, where it was sent
     score: float | None = None
     student_model: str = ""
     response: dict[str, Any] | None = None
@@ -132,6 +134,8 @@ class Exchange:
             own["error"] = self.error
         if self.route is not None:
             own["route"], own["threshold"] = self.route.id, self.route.threshold
+            if self.route.standing is not None:
+                own["stage"], own["share"] = self.route.standing.stage, self.route.standing.share
             is_known = self.score is not None and math.isfinite(self.score)
             own["score"] = self.score if is_known else None
         asked = self.body.get("metadata")

@@ -56,9 +56,7 @@ class TeacherDoor:
     ) -> None:
         """Let the teacher answer an exchange; HttpError when it could not and nothing was sent."""
         content = _content(exchange, upstream)
-        request = self._request(
-            "POST", upstream, scope, content=content, wants_plain=exchange.is_stream
-        )
+        request = self._request(upstream, scope, content=content, wants_plain=exchange.is_stream)
         asked_s = time.perf_counter()
 
         async def begin() -> None:
@@ -86,7 +84,7 @@ class TeacherDoor:
         self, path: str, upstream: Upstream, scope: Scope
     ) -> tuple[int, Headers, bytes]:
         """The teacher's answer to a GET."""
-        request = self._request("GET", upstream, scope, path=path)
+        request = self._request(upstream, scope, path=path)
         asked_s = time.perf_counter()
         async with self._answer(request) as response:
             left_s = self._timeout_s - (time.perf_counter() - asked_s)
@@ -99,7 +97,7 @@ class TeacherDoor:
         content = msgspec.json.encode(
             {**body, **({"model": upstream.model} if upstream.model else {})}
         )
-        request = self._request("POST", upstream, scope, content=content)
+        request = self._request(upstream, scope, content=content)
         asked_s = time.perf_counter()
         async with self._answer(request) as response:
             left_s = self._timeout_s - (time.perf_counter() - asked_s)
@@ -110,7 +108,6 @@ class TeacherDoor:
 
     def _request(
         self,
-        method: str,
         upstream: Upstream,
         scope: Scope,
         *,
@@ -122,6 +119,7 @@ class TeacherDoor:
         url = upstream.base_url.rstrip("/") + path + (f"?{query}" if query else "")
         headers = _request_headers(scope["headers"], upstream.key(), wants_plain)
         with as_http_errors():
+            method = "GET" if content is None else "POST"
             return httpx.Request(method, url, headers=headers, content=content)
 
     @contextlib.asynccontextmanager

@@ -6,13 +6,35 @@ a student and a dataset that are still there, becomes a route (test_promote_refu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from ownweights.core.artefact import open_artefact
 from ownweights.core.errors import EXIT_REFUSED, ArtefactError, OwnError
 from ownweights.core.project import Project
 from ownweights.dataset.load import load_dataset
+from ownweights.route.rollout import Stage
 from ownweights.route.route import DEFAULT_TIMEOUT_S, Route, activate, write_route
+from ownweights.verdict.voiding import void_reason
+
+if TYPE_CHECKING:
+    from ownweights.verdict.judged import Judged
 
 MAX_PROMPT_HASHES = 64  # more are no fixed parts but prompts that change with every request
+
+
+MIN_FOR_NEAR = 20  # served certify answers; with fewer, all are audited alike
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTerms:
+    """How a certificate is put to use: none of it changes what was certified."""
+
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    max_prompt_tokens: int | None = None
+    audit_frac: float = 0.02
+    run_length: float = 10_000.0
 
 
 class NotCertified(OwnError, PermissionError):
@@ -31,26 +53,33 @@ def promote(
     project: Project,
     verdict_id: str,
     *,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    max_prompt_tokens: int | None = None,
+    terms: RouteTerms | None = None,
+    stage: Stage = "served",
     reason: str = "promoted",
 ) -> Route:
-    """Send a workload's requests by what the certificate `verdict_id` licenses.
+    """Send a workload's requests by what the certificate `verdict_id` licenses, from `stage` on.
 
-    Raises: NotCertified for a refusal, ArtefactError when student or dataset are gone or changed
+    Raises: NotCertified for a refusal or a certificate that is void, ArtefactError when student or
+    dataset are gone or changed
     """
-    route = licensed_route(
-        project, verdict_id, timeout_s=timeout_s, max_prompt_tokens=max_prompt_tokens
-    )
-    known = write_route(project, route)
-    return activate(project, known.workload, known.id, reason=reason)
+    known = write_route(project, licensed_route(project, verdict_id, terms or RouteTerms()))
+    return activate(project, known.workload, known.id, reason=reason, stage=stage)
 
 
-def licensed_route(
-    project: Project, verdict_id: str, *, timeout_s: float, max_prompt_tokens: int | None
-) -> Route:
+def check_not_void(project: Project, verdict_id: str) -> None:
+    """Raises: NotCertified when the certificate no longer holds."""
+    voided = void_reason(project, verdict_id)
+    if voided is not None:
+        raise NotCertified(
+            f"certificate {verdict_id} is void: {voided.reason}",
+            reasons=(voided.reason,),
+            hint="certify again on fresh traffic; what was found against it stays found",
+        )
+
+
+def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Route:
     """The route that a certificate licenses, not yet on disk."""
-    from ownweights.verdict.store import load_verdict  # loads scipy, which serving never needs
+    from ownweights.verdict.store import load_rows, load_verdict  # scipy: serving never needs it
 
     verdict = load_verdict(project, verdict_id)
     if not verdict.issued:
@@ -61,7 +90,9 @@ def licensed_route(
         )
     if verdict.threshold is None:
         raise ArtefactError(f"certificate {verdict.id} has no threshold")
+    check_not_void(project, verdict.id)
     subject = verdict.subject
+    rows, _ = load_rows(project, verdict.id)
     open_artefact(project.kind_dir("student"), subject.student, "student", verify=True)
     dataset = load_dataset(project, subject.dataset)
     hashes: list[str] = dataset.card["facts"].get("prompt_hashes", [])
@@ -74,6 +105,18 @@ def licensed_route(
         prompt_hashes=tuple(hashes) if len(hashes) <= MAX_PROMPT_HASHES else (),
         prune=None if dataset.prune is None else dataset.prune.to_json(),
         decoding=subject.decoding,
-        timeout_s=timeout_s,
-        max_prompt_tokens=max_prompt_tokens,
+        timeout_s=terms.timeout_s,
+        max_prompt_tokens=terms.max_prompt_tokens,
+        check="" if subject.judge else subject.check,
+        beta=verdict.claim.beta,
+        delta=verdict.claim.delta,
+        near=_near(rows, verdict.threshold),
+        audit_frac=terms.audit_frac,
+        run_length=terms.run_length,
     )
+
+
+def _near(rows: Iterable[Judged], threshold: float) -> float | None:
+    """The score below which the least sure quarter of the served certify answers lies."""
+    served = sorted(r.score for r in rows if r.split == "certify" and r.score >= threshold)
+    return served[len(served) // 4] if len(served) >= MIN_FOR_NEAR else None

@@ -6,7 +6,7 @@
 
 In: what stands in the active pointer, a route, a request's name and session. Out: whether the
 student may answer, and with what chance the answer is audited. Draws are hashes, so that they can
-be made again from the log (test_draw_is_repeated_from_the_log): a session that was drawn stays
+be made again from the log (test_gateway_decisions_are_replayed): a session that was drawn stays
 drawn as the share grows (test_draw_keeps_its_sessions_as_the_share_grows).
 """
 

@@ -1,8 +1,9 @@
-"""Who stands behind a verdict: an Ed25519 signature beside it, made with the project's own key.
+"""Who stands behind a verdict: an Ed25519 signature on its card, made with the project's own key.
 
-In: a folder of a verdict's files. Out: `signature.json` in it, with the public key, the hash of
-every file signed, and the signature over those hashes; later, who signed, or what is wrong. The key
-lies in `.own/signing_key.pem`, readable by its owner alone, and is made when it is first needed. A
+In: a folder of a verdict's files. Out: a table with the public key, the hash of every file signed,
+and the signature over those hashes; later, who signed, or what is wrong. It stands among the facts
+of the card, so that the same verdict has the same id whoever signs it. The key lies in
+`.own/signing_key.pem`, readable by its owner alone, and is made when it is first needed. A
 signature says that the files are those that the holder of the key wrote; whose key it is, the
 reader compares by its fingerprint.
 Invariants: any byte changed in a signed file or in the signature is found
@@ -16,7 +17,6 @@ import base64
 import binascii
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -30,44 +30,45 @@ from ownweights.core.project import Project
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-SIGNATURE = "signature.json"
+SIGNATURE = "signature"
 KEY_NAME = "signing_key.pem"
 _FIELDS = {"algorithm", "public_key", "files", "signature"}
 _MESSAGE = b"ownweights verdict 1\n"  # so that a signature made for this is one for nothing else
 FINGERPRINT_CHARS = 16
 
 
-def sign_folder(project: Project, folder: Path, names: Sequence[str]) -> None:
-    """Sign the files `names` of a verdict's folder; writes `signature.json` into it."""
+def sign_files(project: Project, folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The signature of the files `names` of a verdict's folder, for its card."""
     key = _signing_key(project)
     files = {name: hash_file(folder / name) for name in names}
-    table = {
+    return {
         "algorithm": "ed25519",
         "public_key": base64.b64encode(key.public_key().public_bytes_raw()).decode(),
         "files": files,
         "signature": base64.b64encode(key.sign(_message(files))).decode(),
     }
-    (folder / SIGNATURE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
 
 
-def signer(folder: Path, names: Sequence[str]) -> str:
+def signer(table: Any, folder: Path, names: Sequence[str]) -> str:
     """The fingerprint of the key that signed exactly the files `names` as they are now.
+
+    `table` is what `sign_files` returned.
 
     Raises: ArtefactError when there is no signature, or it does not hold
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    table = _read(folder / SIGNATURE)
+    _check_table(table, folder)
     try:
         public = base64.b64decode(table["public_key"], validate=True)
         signature = base64.b64decode(table["signature"], validate=True)
         Ed25519PublicKey.from_public_bytes(public).verify(signature, _message(table["files"]))
     except (InvalidSignature, binascii.Error, ValueError, TypeError):
-        raise ArtefactError(f"{folder / SIGNATURE}: the signature does not hold") from None
+        raise ArtefactError(f"{folder}: the signature does not hold") from None
     if set(table["files"]) != set(names):
         raise ArtefactError(
-            f"{folder / SIGNATURE} signs {', '.join(sorted(table['files']))},"
+            f"{folder}: the signature is for {', '.join(sorted(table['files']))},"
             f" expected {', '.join(sorted(names))}"
         )
     for name, digest in table["files"].items():
@@ -130,17 +131,13 @@ def _write_once(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ArtefactError(f"{path.parent} is not signed: it has no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}") from None
-    is_table = isinstance(table, dict) and set(table) == _FIELDS
-    if not is_table or not isinstance(table["files"], dict) or table["algorithm"] != "ed25519":
-        raise ArtefactError(f"{path} is not a signature: expected {', '.join(sorted(_FIELDS))}")
-    return table
+def _check_table(table: Any, folder: Path) -> None:
+    if table is None:
+        raise ArtefactError(f"{folder} is not signed: its card holds no {SIGNATURE}")
+    is_table = isinstance(table, Mapping) and set(table) == _FIELDS
+    if not is_table or not isinstance(table["files"], Mapping) or table["algorithm"] != "ed25519":
+        said = ", ".join(sorted(_FIELDS))
+        raise ArtefactError(f"{folder}: its card holds no signature but something else: {said}")
 
 
 def _message(files: Mapping[str, Any]) -> bytes:

@@ -29,7 +29,7 @@ from ownweights.core.project import Project
 from ownweights.verdict.certificate import Verdict
 from ownweights.verdict.decision import Spend, certify
 from ownweights.verdict.judged import Judged, read_judged, write_judged
-from ownweights.verdict.signing import sign_folder, signer
+from ownweights.verdict.signing import SIGNATURE, sign_files, signer
 
 FILES = {True: "certificate.json", False: "refusal.json"}
 JUDGED = "judged.jsonl"
@@ -65,14 +65,14 @@ def write_verdict(
         if answers:
             lines = [canonical_json(answer) + b"\n" for answer in answers]
             (draft / ANSWERS).write_bytes(b"".join(lines))
-        sign_folder(project, draft, _signed_names(draft))
+        signature = sign_files(project, draft, _signed_names(draft))
         subject = verdict.subject
         artefact = seal(
             draft,
             "verdict",
             identity={"subject": hash_json(dataclasses.asdict(subject))},
             parents={"student": subject.student, "dataset": subject.dataset},
-            facts=facts,
+            facts={**(facts or {}), SIGNATURE: signature},
         )
     return dataclasses.replace(verdict, id=artefact.id)
 
@@ -113,14 +113,15 @@ def verify_verdict(kind_dir: Path, verdict_id: str) -> Verified:
     artefact = open_artefact(kind_dir, verdict_id, "verdict", verify=True)
     signed_by, wrong = "", _differences(artefact)
     try:
-        signed_by = signer(artefact.path, _signed_names(artefact.path))
+        signature = artefact.card["facts"].get(SIGNATURE)
+        signed_by = signer(signature, artefact.path, _signed_names(artefact.path))
     except ArtefactError as error:
         wrong = [str(error), *wrong]
     return Verified(artefact.id, signed_by, tuple(wrong))
 
 
 def _signed_names(folder: Path) -> list[str]:
-    """The files of a verdict that its signature is for: all but itself and the card."""
+    """The files of a verdict that its signature is for: all but the card."""
     names = (*FILES.values(), JUDGED, ANSWERS)
     return [name for name in names if (folder / name).is_file()]
 

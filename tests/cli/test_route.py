@@ -10,6 +10,10 @@ import pytest
 from ownweights.cli.app import run
 from ownweights.core.project import Project
 from ownweights.route import active_dir, active_id, active_routes
+from ownweights.route.audits import AuditLog
+from ownweights.route.evidence import Audit
+from ownweights.route.route import active_standing
+from ownweights.verdict.voiding import void_certificate
 from tests.route.samples import follow, make_artefact, make_verdict
 
 
@@ -40,8 +44,11 @@ def test_route_promote_takes_the_workloads_settings(
     assert own(project, "promote", make_verdict(project).id, "--json") == 0
     route = active_routes(project)["tickets"]
     assert (route.timeout_s, route.max_prompt_tokens) == (2.5, 99)
-    assert json.loads(capsys.readouterr().out) == {
-        "route": route.id, "workload": "tickets", "student": route.student_id
+    told = json.loads(capsys.readouterr().out)
+    assert [one["harm"] for one in told.pop("foretold")] == [0.25, 0.5]
+    assert told == {
+        "route": route.id, "workload": "tickets", "student": route.student_id,
+        "stage": "canary", "share": 0.05,
     }  # fmt: skip
 
 
@@ -137,3 +144,40 @@ def test_route_rollback_of_nothing_is_a_usage_error(
 ) -> None:
     assert own(project, "rollback", "tickets") == 2
     assert "its teacher answers already" in capsys.readouterr().err
+
+
+def test_route_freezes_and_goes_on(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict_id = make_verdict(project).id
+    assert own(project, "freeze", "tickets") == 2
+    assert "has no active route" in capsys.readouterr().err
+    assert own(project, "promote", verdict_id, "--stage", "shadow") == 0
+    assert own(project, "freeze", "tickets") == 0
+    assert "tickets stays at shadow" in capsys.readouterr().out
+    standing = active_standing(project, "tickets")
+    assert standing is not None
+    assert (standing.stage, standing.is_frozen) == ("shadow", True)
+    assert own(project, "freeze", "tickets", "--off", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["is_frozen"] is False
+
+
+def test_route_status_shows_stage_and_evidence(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "promote", make_verdict(project).id) == 0
+    route = active_routes(project)["tickets"]
+    for harm in (0.0, 1.0, None):
+        AuditLog(project, route.id).append(Audit("q", 0.0, "canary", "audit", harm, share=0.05))
+    capsys.readouterr()
+    assert own(project, "status", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["stage"], row["share"], row["audits"], row["harms"]) == ("canary", 0.05, 3, 2.0)
+    assert 0 < row["alarm"] < 1
+
+
+def test_route_promote_refuses_what_is_void(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict_id = make_verdict(project).id
+    void_certificate(project, verdict_id, reason="drift of the teacher", by="incident 1")
+    assert own(project, "promote", verdict_id) == 4
+    assert "is void: drift of the teacher" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 from ownweights.core.errors import ArtefactError, ArtefactMissing
 from ownweights.core.project import Project
 from ownweights.route import NotCertified, active_routes, list_routes, promote
-from ownweights.route.promotion import MAX_PROMPT_HASHES
+from ownweights.route.promotion import MAX_PROMPT_HASHES, RouteTerms
 from tests.route.samples import CONFIDENCE, drop_rule, make_artefact, make_verdict
 
 
@@ -21,7 +21,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_promote_takes_everything_from_the_certificate(project: Project) -> None:
     verdict = make_verdict(project)
-    route = promote(project, verdict.id, timeout_s=3.0, max_prompt_tokens=500)
+    route = promote(project, verdict.id, terms=RouteTerms(3.0, 500))
     assert active_routes(project) == {"tickets": route}
     assert (route.workload, route.student_id) == ("tickets", verdict.subject.student)
     assert (route.verdict_id, route.threshold) == (verdict.id, -0.25)

@@ -46,7 +46,8 @@ def forge(project: Project, found: Verdict, change: Callable[[dict[str, Any]], N
         data = json.loads(path.read_text())
         change(data)
         path.write_text(json.dumps(data))
-        sealed = seal(draft, "verdict", identity=card["identity"], parents=card["parents"])
+        sealed = seal(draft, "verdict", identity=card["identity"], parents=card["parents"],
+                      facts=card["facts"])  # fmt: skip
     return sealed.id
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from ownweights.core.chat import Completion
 from ownweights.core.errors import InvalidJudge
-from ownweights.verdict.checks import CHECKS
+from ownweights.verdict.checks import check_named
 from ownweights.verdict.judge.agreement import Agreement, measure_agreement, sample_pairs
 from ownweights.verdict.judge.escalate import Cascade, decide_by_people
 from ownweights.verdict.judge.judge import LOSS, TIE_OUTCOME, Comparison, Judge, Pair, Progress
@@ -166,11 +166,14 @@ def _pairs(examples: Sequence[Answered], outcomes: Sequence[Completion | str]) -
     ]
 
 
+SURE = ("exact", "json")  # checks whose "no harm" leaves nothing to judge
+
+
 def _known_harm(answer: str, references: Sequence[str]) -> float | None:
     """The harm of an answer about which nobody need be asked."""
     if not answer.strip():
         return 1.0
-    is_equal = any(check.harm(answer, references) == 0.0 for check in CHECKS.values())
+    is_equal = any(check.harm(answer, references) == 0.0 for check in map(check_named, SURE))
     return 0.0 if is_equal else None
 
 

@@ -1,0 +1,247 @@
+"""Audits of live answers: who is asked, what is written down, what a route does then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ownweights.core.chat import ChatRequest, Completion
+from ownweights.core.project import Project
+from ownweights.gateway import audits as audits_module
+from ownweights.route import Route, active_id, load_route
+from ownweights.route.audits import AuditLog
+from ownweights.route.evidence import STEP_AUDITS, Audit
+from ownweights.route.live import evidence_of
+from ownweights.route.replay import Logged, replay
+from ownweights.route.rollout import CANARY_SHARES, Stage, first_standing
+from ownweights.route.route import active_standing, stand
+from ownweights.verdict.voiding import void_reason
+from tests.fakes import ScriptedTeacher, last_user_text
+from tests.gateway.harness import WAIT_S, Engines, Running, gateway, reason_of, sure
+from tests.route.samples import answer_of, body_of, follow
+from tests.teacher.servers import free_port, replay_of, running
+
+NAMED = {"x_own_workload": "tickets"}
+QUESTIONS = [f"q{i}" for i in range(160)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[str]:
+    """A teacher that answers in capitals."""
+    with running(replay_of({text: text.upper() for text in QUESTIONS})) as url:
+        yield f"{url}/v1"
+
+
+def good(request: ChatRequest) -> Completion:
+    return answer_of(last_user_text(request).upper(), logprob=-0.1)
+
+
+def followed(project: Project, stage: Stage, **fields) -> Route:
+    """A route of the check `exact` that stands at the beginning of a stage."""
+    known = {"check": "exact", "audit_frac": 0.5, "run_length": 200.0}
+    route = follow(project, **{**known, **fields})
+    stand(project, "tickets", first_standing(route.id, stage), reason="test")
+    return route
+
+
+def audits_when(
+    project: Project, route: Route, is_enough: Callable[[list[Audit]], bool]
+) -> list[Audit]:
+    """The audits of a route, once there are enough."""
+    give_up_s = time.monotonic() + WAIT_S
+    while not is_enough(found := AuditLog(project, route.id).since()[0]):
+        assert time.monotonic() < give_up_s, f"{len(found)} audits"
+        time.sleep(0.02)
+    return found
+
+
+def ask_all(one: Running, texts: list[str], **headers: str) -> list[tuple[str, str]]:
+    return [reason_of(one.post(body_of(text), **NAMED, **headers)) for text in texts]
+
+
+def test_gateway_audits_served_answers_by_chance(project: Project, teacher: str) -> None:
+    route = followed(project, "served")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        said = ask_all(one, QUESTIONS[:60])
+        assert set(said) == {("student", "served")}
+        found = audits_when(project, route, lambda found: len(found) >= 15)
+    found = AuditLog(project, route.id).since()[0]
+    assert 15 <= len(found) <= 45
+    assert {(a.kind, a.stage, a.harm, a.chance) for a in found} == {("audit", "served", 0.0, 0.5)}
+    assert len(found) + sum(audit.quiet for audit in found) <= 60
+    ids = {record.id for record in one.kept.records}
+    assert {audit.request_id for audit in found} < ids
+
+
+def test_gateway_rolls_a_harmful_student_back(project: Project, teacher: str) -> None:
+    route = followed(project, "served")
+    with gateway(project, teacher, engines=Engines(sure("nonsense"))) as one:
+        one.until("ready")
+        for text in QUESTIONS:
+            one.post(body_of(text), **NAMED)
+            if active_id(project, "tickets") is None:
+                break
+        audits_when(project, route, lambda _: active_id(project, "tickets") is None)
+        assert ask_all(one, QUESTIONS[:3]) == [("teacher", "no_route")] * 3
+    voided = void_reason(project, route.verdict_id)
+    assert voided is not None
+    assert "harm has risen above 10 %" in voided.reason
+    assert evidence_of(project, route).detector.is_alarmed
+
+
+def test_gateway_goes_on_with_a_good_student(project: Project, teacher: str) -> None:
+    route = followed(project, "canary")
+    texts, session = iter(QUESTIONS * 4), _drawn_session(route)
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        for stage in (("canary", CANARY_SHARES[1]), ("served", 1.0)):
+            give_up_s = time.monotonic() + 4 * WAIT_S
+            while (standing := active_standing(project, "tickets")) is not None and (
+                standing.stage, standing.share,
+            ) != stage:  # fmt: skip
+                assert time.monotonic() < give_up_s
+                one.post(body_of(next(texts)), x_own_session=session, **NAMED)
+        assert standing is not None
+        found = evidence_of(project, route)
+        assert found.num_harms == 0
+        assert found.num_judged >= 2 * STEP_AUDITS
+        assert found.stake.p_value <= route.delta
+
+
+def test_gateway_shadow_lets_the_teacher_answer(project: Project, teacher: str) -> None:
+    route = followed(project, "shadow")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        assert set(ask_all(one, QUESTIONS[:20])) == {("teacher", "shadow")}
+        found = audits_when(project, route, lambda found: len(found) == 20)
+        assert {(a.kind, a.stage, a.harm) for a in found} == {("shadow", "shadow", 0.0)}
+        ask_all(one, QUESTIONS[20 : STEP_AUDITS + 10])
+        audits_when(project, route, lambda found: len(found) >= STEP_AUDITS)
+        standing = active_standing(project, "tickets")
+        assert standing is not None
+        assert (standing.stage, standing.share) == ("canary", CANARY_SHARES[0])
+
+
+def test_gateway_shadow_leaves_out_what_would_not_be_sent(project: Project, teacher: str) -> None:
+    route = followed(project, "shadow")
+    with gateway(project, teacher, engines=Engines(sure("unsure", -3.0))) as one:
+        one.until("ready")
+        ask_all(one, QUESTIONS[:5])
+    assert AuditLog(project, route.id).since()[0] == []
+
+
+def test_gateway_counts_a_failing_student_as_harm(project: Project, teacher: str) -> None:
+    def broken(request: ChatRequest) -> Completion:
+        raise ZeroDivisionError("a defect in the engine")
+
+    route = followed(project, "served")
+    with gateway(project, teacher, engines=Engines(broken)) as one:
+        one.until("ready")
+        assert ask_all(one, QUESTIONS[:1]) == [("teacher", "student_error")]
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+        assert (found.kind, found.harm, found.chance) == ("failure", 1.0, 1.0)
+
+
+def test_gateway_time_out_of_a_student_is_harm(project: Project, teacher: str) -> None:
+    route = followed(project, "served", timeout_s=0.05)
+    with gateway(project, teacher, engines=Engines(ScriptedTeacher("x", is_stuck=True))) as one:
+        one.until("ready")
+        assert ask_all(one, QUESTIONS[:1]) == [("teacher", "student_timeout")]
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+        assert found.kind == "failure"
+
+
+def test_gateway_without_an_engine_blames_nobody(project: Project, teacher: str) -> None:
+    """NotLoaded says nothing of the student: it was never asked."""
+    route = followed(project, "served")
+    with gateway(project, teacher, engines=Engines(fails=[RuntimeError("no memory")] * 99)) as one:
+        one.until("down")
+        assert ask_all(one, QUESTIONS[:2]) == [("teacher", "student_error")] * 2
+    assert AuditLog(project, route.id).since()[0] == []
+
+
+def test_audit_of_a_silent_teacher_says_nothing(project: Project) -> None:
+    route = followed(project, "canary")
+    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    with gateway(project, nobody, engines=Engines(good)) as one:
+        one.until("ready")
+        session = _drawn_session(route)
+        assert ask_all(one, QUESTIONS[:2], x_own_session=session) == [("student", "served")] * 2
+        audits_when(project, route, lambda found: len(found) == 2)
+    found = evidence_of(project, route)
+    assert (found.num_missed, found.num_judged) == (2, 0)
+
+
+def test_audits_that_find_no_room_are_missed(
+    project: Project, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits_module, "MAX_AT_ONCE", 0)
+    route = followed(project, "canary")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        ask_all(one, QUESTIONS[:1], x_own_session=_drawn_session(route))
+        audits_when(project, route, lambda found: len(found) == 1)
+    assert evidence_of(project, route).num_missed == 1
+
+
+def test_gateway_keeps_a_session_with_whom_it_began(project: Project, teacher: str) -> None:
+    followed(project, "canary", check="")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        for session in ("a", "b", "c", "d"):
+            said = ask_all(one, QUESTIONS[:4], x_own_session=session)
+            assert len(set(said)) == 1
+            assert said[0] in {("student", "served"), ("teacher", "canary")}
+
+
+def test_gateway_audits_a_streamed_answer(project: Project, teacher: str) -> None:
+    route = followed(project, "canary")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        headers = {"x-own-workload": "tickets", "x-own-session": _drawn_session(route)}
+        body = body_of("q1", stream=True, stream_options={"include_usage": True})
+        with httpx.stream("POST", one.chat_url, json=body, headers=headers) as answer:
+            answer.read()
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+        assert found.harm == 0.0
+
+
+def test_gateway_decisions_are_replayed(project: Project, teacher: str) -> None:
+    route = followed(project, "canary", audit_frac=0.02, run_length=1e6)
+    engines = Engines(lambda request: answer_of("x", logprob=-len(last_user_text(request)) / 5))
+    with gateway(project, teacher, engines=engines) as one:
+        one.until("ready")
+        said = [
+            reason_of(one.post(body_of(text), x_own_session=f"s{i // 2}", **NAMED))[1]
+            for i, text in enumerate(QUESTIONS)
+        ]
+        one.kept.wait(len(QUESTIONS))
+    assert {"served", "below_threshold", "canary"} >= set(said) > {"canary"}
+    logged = [Logged(r.id, r.session, r.metadata["own"]) for r in one.kept.records]
+    found = replay(logged, lambda route_id: load_route(project, route_id))
+    assert (found.num_same, found.differences) == (len(QUESTIONS), ())
+    bent = [Logged(one.request_id, one.session, {**one.own, "reason": "served"}) for one in logged]
+    wrong = replay(bent, lambda route_id: load_route(project, route_id))
+    assert len(wrong.differences) == sum(reason != "served" for reason in said)
+    gone = [Logged("a", None, {"reason": "served", "route": "nope"})]
+    assert "cannot be read" in replay(gone, lambda r: load_route(project, r)).differences[0]
+    other = [Logged("a", None, {"reason": "forced", "route": route.id})]
+    assert replay(other, lambda r: load_route(project, r)).num_left_out == 1
+
+
+def _drawn_session(route: Route) -> str:
+    """A session that the first step of a canary draws."""
+    from ownweights.route.rollout import is_drawn
+
+    standing = first_standing(route.id, "canary")
+    return next(f"s{i}" for i in range(10_000) if is_drawn(standing, f"s{i}", "x"))

@@ -1,0 +1,135 @@
+"""What live evidence does to a route on disk."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ownweights.core.project import Project
+from ownweights.route import NotCertified, Route, active_id, rollback
+from ownweights.route.audits import AuditLog
+from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit
+from ownweights.route.live import evidence_of, follow_evidence, foretell
+from ownweights.route.rollout import Standing, first_standing
+from ownweights.route.route import active_standing, stand
+from ownweights.verdict.voiding import void_reason
+from tests.route.samples import follow
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def at_canary(project: Project) -> Route:
+    route = follow(project, check="exact")
+    stand(project, "tickets", first_standing(route.id, "canary"), reason="test")
+    return route
+
+
+def write(project: Project, route: Route, harms: list[float | None]) -> None:
+    standing = active_standing(project, "tickets")
+    assert standing is not None
+    log = AuditLog(project, route.id)
+    for i, harm in enumerate(harms):
+        log.append(Audit(f"q{i}", float(i), standing.stage, "audit", harm, share=standing.share))
+
+
+def follow_now(project: Project, route: Route) -> str | None:
+    return follow_evidence(project, route, evidence_of(project, route))
+
+
+def test_audit_log_gives_back_what_was_written(project: Project) -> None:
+    log, other = AuditLog(project, "r1"), AuditLog(project, "r2")
+    known = [
+        Audit("a", 1.5, "served", "audit", 0.25, 0.02, 49),
+        Audit("b", 2.5, "canary", "failure", 1.0, 1.0, 0, 0.05),
+        Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0),
+    ]
+    for audit in known:
+        log.append(audit)
+        other.append(audit)
+    found, seq = log.since()
+    assert found == known
+    assert log.since(seq) == ([], seq)
+    log.append(Audit("d", 4.5, "served", "audit", MISSED))
+    (missed,), _ = log.since(seq)
+    assert not missed.is_judged
+
+
+def test_audit_log_is_shared(project: Project) -> None:
+    def append(name: str) -> None:
+        for i in range(25):
+            AuditLog(project, "r1").append(Audit(f"{name}{i}", 0.0, "served", "audit", 0.0))
+
+    threads = [threading.Thread(target=append, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found, _ = AuditLog(project, "r1").since()
+    assert len({audit.request_id for audit in found}) == 50
+
+
+def test_live_alarm_rolls_back_and_voids(project: Project) -> None:
+    route = at_canary(project)
+    write(project, route, [1.0] * 10)
+    said = follow_now(project, route)
+    assert said is not None
+    assert said.startswith(f"rolled back to the teacher, certificate {route.verdict_id} is void")
+    assert active_id(project, "tickets") is None
+    voided = void_reason(project, route.verdict_id)
+    assert voided is not None
+    assert voided.by == f"route {route.id}"
+    assert follow_now(project, route) is None
+
+
+def test_live_goes_on_step_by_step(project: Project) -> None:
+    route = at_canary(project)
+    for stage in ("canary", "served"):
+        write(project, route, [0.0] * STEP_AUDITS)
+        said = follow_now(project, route)
+        assert said is not None
+        assert said.startswith(f"on to {stage}")
+    assert active_standing(project, "tickets") == Standing(route.id)
+    assert follow_now(project, route) is None
+
+
+def test_live_never_undoes_what_a_person_did(project: Project) -> None:
+    route = at_canary(project)
+    write(project, route, [0.0] * STEP_AUDITS)
+    evidence = evidence_of(project, route)
+    rollback(project, "tickets", reason="by hand")
+    assert follow_evidence(project, route, evidence) is None
+    assert active_id(project, "tickets") is None
+    assert void_reason(project, route.verdict_id) is None
+    frozen = Standing(route.id, "canary", 0.05, is_frozen=True)
+    stand(project, "tickets", frozen, reason="by hand")
+    assert follow_evidence(project, route, evidence) is None
+    assert active_standing(project, "tickets") == frozen
+
+
+def test_foretell_says_audits_until_a_rollback() -> None:
+    from tests.route.samples import route_of
+
+    quarter, half = foretell(route_of(check="exact", beta=0.10))
+    assert (quarter.harm, half.harm) == (0.25, 0.5)
+    assert quarter.median is not None
+    assert quarter.p90 is not None
+    assert half.p90 is not None
+    assert half.p90 < quarter.median < quarter.p90
+    assert foretell(route_of(check="exact", beta=0.6)) == []
+
+
+def test_voided_certificate_is_not_promoted_again(project: Project) -> None:
+    from ownweights.route.promotion import check_not_void
+
+    route = at_canary(project)
+    check_not_void(project, route.verdict_id)
+    write(project, route, [1.0] * 10)
+    follow_now(project, route)
+    with pytest.raises(NotCertified, match="is void: harm has risen") as caught:
+        check_not_void(project, route.verdict_id)
+    assert "certify again on fresh traffic" in str(caught.value)
