@@ -90,6 +90,7 @@ class Completion:
     features: Features | None = None
     message: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None  # the upstream's JSON as it came, where there was one
+    headers: Mapping[str, str] = field(default_factory=dict)  # of its HTTP answer, in lower case
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ class TeacherClient:
         give_up_s = self._give_up_at(timeout_s)
         async with self._answered(body, give_up_s) as response:
             content = await self._read(response, give_up_s)
-        return parse_completion(_decode(content))
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return replace(parse_completion(_decode(content)), headers=headers)
 
     async def stream(
         self, request: ChatRequest, *, timeout_s: float | None = None

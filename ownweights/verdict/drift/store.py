@@ -1,0 +1,142 @@
+"""Monitors on disk: `.own/drift/<teacher>/<number>/`, one folder a baseline, the last one counts.
+
+    baseline.json    written once
+    state.json       replaced after each look
+    look-<k>.jsonl   each canary's request, old and new answer, to be read side by side
+
+In: a DriftMonitor. Out: the same one again (test_monitor_survives_its_files), or an ArtefactError
+that names the file and what is wrong in it. Two runs at once cannot both add the same look: the
+second is refused (test_save_look_refuses_a_look_that_another_run_made).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ownweights.core.artefact import write_atomic
+from ownweights.core.errors import ArtefactError, StoreError
+from ownweights.core.project import Project
+from ownweights.core.strict import NAME_PATTERN
+from ownweights.verdict.drift.baseline import Baseline
+from ownweights.verdict.drift.monitor import Asked, DriftMonitor, DriftState
+from ownweights.verdict.drift.outcome import Incident
+
+BASELINE, STATE = "baseline.json", "state.json"
+Value = TypeVar("Value")
+
+
+def drift_dir(project: Project) -> Path:
+    """The folder of all monitors."""
+    return project.store_dir / "drift"
+
+
+def watched_teachers(project: Project) -> list[str]:
+    """The teachers that have a baseline."""
+    folders = drift_dir(project).glob("*") if drift_dir(project).is_dir() else ()
+    return sorted(path.name for path in folders if _numbers(path))
+
+
+def load_monitor(project: Project, teacher: str) -> DriftMonitor | None:
+    """The newest monitor of a teacher; None where it has none."""
+    folder = _folder(project, teacher)
+    numbers = _numbers(folder)
+    return _read_monitor(folder / f"{numbers[-1]:04d}") if numbers else None
+
+
+def save_baseline(project: Project, baseline: Baseline) -> DriftMonitor:
+    """Keep a new baseline, after those the teacher had; what it found will be counted from here."""
+    folder = _folder(project, baseline.teacher)
+    made = folder / f"{(_numbers(folder) or [0])[-1] + 1:04d}"
+    monitor = DriftMonitor(baseline)
+    try:
+        made.mkdir(parents=True)
+    except FileExistsError:
+        raise StoreError(f"{made} is being made by another run", hint="try again") from None
+    write_atomic(made / STATE, _encode(monitor.state))
+    write_atomic(made / BASELINE, _encode(baseline))  # last: a folder without one is not counted
+    return monitor
+
+
+def save_look(project: Project, monitor: DriftMonitor, asked: Asked) -> None:
+    """Keep a monitor's newest look and the answers it was judged by.
+
+    Raises: StoreError where another run has added a look, or a baseline, in the meantime
+    """
+    folder = _folder(project, monitor.baseline.teacher)
+    current = folder / f"{_numbers(folder)[-1]:04d}"
+    known = _read_monitor(current)
+    number = monitor.state.looks[-1].number
+    if known.baseline != monitor.baseline or len(known.state.looks) != number - 1:
+        raise StoreError(
+            f"look {number} at teacher {monitor.baseline.teacher!r} was made by another run too",
+            hint="let one run at a time look; this one is not counted",
+        )
+    lines = [msgspec.json.encode(row) + b"\n" for row in _side_by_side(monitor.baseline, asked)]
+    write_atomic(current / f"look-{number}.jsonl", b"".join(lines))
+    write_atomic(current / STATE, _encode(monitor.state))
+
+
+def incidents(project: Project) -> list[Incident]:
+    """Every incident that was ever opened, those of past baselines too, oldest first."""
+    found = [
+        monitor.state.incident
+        for teacher in watched_teachers(project)
+        for number in _numbers(_folder(project, teacher))
+        if (monitor := _read_monitor(_folder(project, teacher) / f"{number:04d}")).state.incident
+    ]
+    return sorted((one for one in found if one), key=lambda incident: incident.opened_at)
+
+
+def _folder(project: Project, teacher: str) -> Path:
+    if not re.fullmatch(NAME_PATTERN, teacher):
+        raise ArtefactError(f"{teacher!r} cannot name a teacher")
+    return drift_dir(project) / teacher
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of a teacher's baselines, oldest first."""
+    if not folder.is_dir():
+        return []
+    names = [name for name in os.listdir(folder) if re.fullmatch(r"\d{4,}", name)]
+    return sorted(int(name) for name in names if (folder / name / BASELINE).is_file())
+
+
+def _read_monitor(folder: Path) -> DriftMonitor:
+    baseline = _decode(folder / BASELINE, Baseline)
+    return DriftMonitor(baseline, _decode(folder / STATE, DriftState))
+
+
+def _encode(value: Any) -> bytes:
+    # by way of text, because answers may hold halves of surrogate pairs
+    plain = msgspec.to_builtins(value)
+    return json.dumps(plain, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _decode(path: Path, kind: type[Value]) -> Value:
+    try:
+        return msgspec.convert(json.loads(path.read_bytes()), kind)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ArtefactError(
+            f"{path} is not what a monitor wrote: {error}",
+            hint="move the folder away and take a new baseline",
+        ) from None
+
+
+def _side_by_side(baseline: Baseline, asked: Asked) -> Sequence[dict[str, Any]]:
+    rows = zip(baseline.canaries, baseline.answers, asked.canaries, strict=False)
+    return [
+        {
+            "id": canary.id, "request": canary.body, "references": canary.references,
+            "old": old[-1], "new": reply.text, "fault": reply.fault,
+        }
+        for canary, old, reply in rows
+    ]  # fmt: skip

@@ -1,0 +1,62 @@
+"""Has the text itself changed? Maximum mean discrepancy, with answers shuffled within strata.
+
+In: answers to the same prompts before and after. Out: a Finding. Where each prompt was answered
+twice or more on both sides, a prompt is a stratum. Where it was answered once, prompts are put in
+strata of four by chance: the old answers of two stand against the new answers of the other two, so
+that as long as nothing changed, any two of the four could as well have been the old ones. That
+costs power where prompts are unlike each other, and never validity
+(test_text_alarms_falsely_within_its_limit). So few strata that no shuffle could be rare enough are
+"could not tell".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ownweights.verdict.drift.outcome import CHANGED, COULD_NOT_TELL, SAME, Finding
+from ownweights.verdict.statistics.samples import mmd_test
+
+MIN_DRAWS = 2  # answers a side that a stratum needs
+MAX_PERMUTATIONS = 200_000
+Texts = Sequence[Sequence[str]]  # for each prompt, its answers
+
+
+def compare_texts(before: Texts, after: Texts, limit: float, *, seed: int = 0) -> Finding:
+    """Whether answers to the same prompts read as if from the same source."""
+    assert len(before) == len(after), "one list of answers a prompt"
+    if limit <= 0:
+        what = "the error of this channel is spent: take a new baseline"
+        return Finding("text", COULD_NOT_TELL, what)
+    old, new = _strata(before, after, seed)
+    least = strata_needed(limit)
+    if len(old) < least or 2 / limit > MAX_PERMUTATIONS:
+        what = f"{len(old)} groups of answers could be shuffled, and {least} are needed"
+        return Finding("text", COULD_NOT_TELL, what, limit, num_probes=len(old))
+    found = mmd_test(old, new, permutations=math.ceil(2 / limit), seed=seed)
+    is_changed = found.p_value <= limit
+    return Finding(
+        "text", CHANGED if is_changed else SAME, f"MMD² of the first characters {found.effect:.3f}",
+        limit, p_value=found.p_value, num_probes=sum(map(len, new.values())), feature="mmd",
+        alarm_at=sum(map(len, new.values())) if is_changed else None, after=round(found.effect, 4),
+    )  # fmt: skip
+
+
+def strata_needed(limit: float) -> int:
+    """How many strata of two against two there must be: each can be shuffled in three ways."""
+    return math.ceil(math.log(1 / limit) / math.log(3)) + 1
+
+
+def _strata(
+    before: Texts, after: Texts, seed: int
+) -> tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]:
+    readable = [i for i in range(len(before)) if before[i] and after[i]]
+    if readable and all(min(len(before[i]), len(after[i])) >= MIN_DRAWS for i in readable):
+        return {str(i): before[i] for i in readable}, {str(i): after[i] for i in readable}
+    order = np.random.default_rng(seed).permutation(readable).tolist()
+    fours = [order[start : start + 4] for start in range(0, len(order) - 3, 4)]
+    old = {str(four[0]): [before[i][-1] for i in four[:2]] for four in fours}
+    new = {str(four[0]): [after[i][0] for i in four[2:]] for four in fours}
+    return old, new
