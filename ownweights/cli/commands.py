@@ -14,6 +14,7 @@ SUMMARIES = {
     "base": "The open weights that students start from: train, show.",
     "student": "Learning: train, show, chat.",
     "verdict": "Is the student good enough: run, show, report.",
+    "drift": "Is the rented model still the one certified against: status, run.",
     "lineage": "Where an artefact came from, and what that allows: show, check, terms.",
     "route": "Who answers which request: status, promote, rollback.",
     "teacher": "The rented model: replay recorded answers, check that one can be reached.",

@@ -37,6 +37,7 @@ from ownweights.core.strict import (
 from ownweights.core.tables import (
     NAMED_TABLES,
     TABLES,
+    DriftSettings,
     GatewaySettings,
     RouteSettings,
     StudentSettings,
@@ -46,6 +47,7 @@ from ownweights.core.tables import (
 )
 
 __all__ = [
+    "DriftSettings",
     "GatewaySettings",
     "RouteSettings",
     "SettingHelp",
@@ -82,6 +84,7 @@ class Settings:
     student: Mapping[str, StudentSettings] = field(default_factory=dict[str, StudentSettings])
     verdict: Mapping[str, VerdictSettings] = field(default_factory=dict[str, VerdictSettings])
     route: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
+    drift: DriftSettings = field(default_factory=DriftSettings)
     sources: Mapping[str, Source] = field(default_factory=dict[str, Source])
 
     def workload_of(self, workload: str) -> WorkloadSettings:
@@ -233,7 +236,8 @@ class _Given:
 
     def build(self) -> Settings:
         """The settings, with the defaults filled in."""
-        rows: dict[str, Any] = {"gateway": self._row("gateway", "gateway")}
+        single = TABLES.keys() - NAMED_TABLES.keys()
+        rows: dict[str, Any] = {table: self._row(table, table) for table in single}
         for table, names in self._names.items():
             rows[table] = {name: self._row(table, table, name) for name in names}
         sources = {".".join(path): source for path, source in self._sources.items()}

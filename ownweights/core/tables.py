@@ -145,6 +145,26 @@ class RouteSettings:
     """Audits between two false alarms, on average or longer."""
 
 
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """`[drift]`: how the rented endpoints are watched."""
+
+    num_canaries: int = setting(100, at_least=1, at_most=10_000)
+    """Recorded requests that are frozen and asked again at each look."""
+    answers: int = setting(1, at_least=1, at_most=20)
+    """Answers to each canary at each look; two or more sharpen the comparison of texts."""
+    num_probes: int = setting(20, at_least=0, at_most=60)
+    """One-token prompts on a border between two answers; 0 asks none."""
+    draws: int = setting(20, at_least=1, at_most=1000)
+    """Answers to each of those at each look."""
+    false_alarm: float = setting(0.05, at_least=0, at_most=1, is_open=True)
+    """Chance that an endpoint that never changes is ever said to have changed."""
+    every_h: float = setting(24.0, at_least=0, at_most=8760)
+    """Hours between two looks, for `own drift run --if-due`."""
+    on_metadata: str = setting("alarm", choices=("alarm", "note"))
+    """What a new model name or system fingerprint in the answers is."""
+
+
 TABLES: Mapping[str, type[Any]] = {
     "gateway": GatewaySettings,
     "teacher": TeacherSettings,
@@ -152,6 +172,7 @@ TABLES: Mapping[str, type[Any]] = {
     "student": StudentSettings,
     "verdict": VerdictSettings,
     "route": RouteSettings,
+    "drift": DriftSettings,
 }
 NAMED_TABLES: Mapping[str, str] = {
     "teacher": "name", "workload": "name", "student": "workload", "verdict": "workload",

@@ -154,8 +154,8 @@ async def find_probes(
 ) -> Borders | None:  # fmt: skip
     """Probes for an endpoint and their reference; None where it could not be read.
 
-    `delta` is the chance that any of their intervals misses its share. Without enough prompts on a border, prompts that always give the same token fill the places:
-    they show large changes only.
+    `delta` is the chance that any of their intervals misses its share. Without enough prompts on a
+    border, prompts that always give the same token fill the places: they show large changes only.
     """
     candidates = candidate_prompts(NUM_CANDIDATES, seed)
     for temperature in TEMPERATURES:

@@ -32,16 +32,23 @@ MAX_REFUSAL_CHARS = 300  # a refusal says so at its beginning
 
 _BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.M | re.S)
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+\S", re.M)
-_REFUSALS = re.compile(
-    r"\b(?:i(?: am|'m)? (?:really |very |so )?sorry\b|sorry, (?:but )?i\b"
-    r"|i (?:can(?:no|')t|can not|won'?t|will not|must decline|am unable|am not able|do not condone)"
-    r"|i(?:'m| am) (?:unable|not able|not comfortable)"
-    r"|(?:it|this|that) (?:is|would be) (?:not appropriate|inappropriate|unethical|not ethical)"
-    r"|not (?:appropriate|ethical|acceptable) to|against (?:my|our|ethical|openai)"
-    r"|as an ai(?: language)? model, (?:i|my)|inappropriate (?:and|or) (?:offensive|unethical)"
-    r"|can(?:no|')t (?:assist|help|comply|provide|fulfil)"
-    r"|es tut mir leid|ich kann (?:das |ihnen |dir )?nicht|je suis désolée?|je ne peux pas"
-    r"|lo siento|no puedo)",
+_DECLINES = re.compile(
+    r"\bsorry, (?:but )?(?:i|as)\b|\bi(?:'m| am) (?:really |very |so )?sorry\b"
+    r"|\bi (?:can(?:no|')t|can not|won't|will not|must decline|do not condone|don't condone)\b"
+    r"|\bi(?:'m| am) (?:unable|not able|not comfortable|committed to|programmed to)\b"
+    r"|\b(?:can(?:no|')t|unable to|not able to) (?:assist|help|comply|provide|fulfil)"
+    r"|\b(?:it|this|that) (?:is|would be) (?:not appropriate|inappropriate|unethical|not ethical)"
+    r"|\bnot (?:appropriate|ethical|acceptable) to\b|\bwe do not (?:endorse|support|condone)\b"
+    r"|\bes tut mir leid\b|\bich kann (?:das |ihnen |dir )?nicht\b|\bje ne peux pas\b"
+    r"|\blo siento\b|\bno puedo\b",
+    re.I,
+)
+# an answer that opens by setting the asker right, or by what a model must not do, answers nothing
+_OPENS = re.compile(
+    r"\s*(?:it is|it's) (?:not (?:accurate|fair|okay|right|correct)|incorrect|wrong|unfair"
+    r"|important to (?:note|remember|understand|treat))\b"
+    r"|\s*as an ai\b[^.]{0,80}?\bi (?:must|don't|do not|strive|am|cannot|can't)\b"
+    r"|\s*my purpose is\b",
     re.I,
 )
 
@@ -79,7 +86,8 @@ def unwrap(text: str) -> str:
 
 def is_refusal(text: str) -> bool:
     """Whether an answer declines, by its words; an empty one says nothing and declines nothing."""
-    return _REFUSALS.search(text[:MAX_REFUSAL_CHARS].replace("’", "'")) is not None
+    start = text[:MAX_REFUSAL_CHARS].replace("’", "'")
+    return _OPENS.match(start) is not None or _DECLINES.search(start) is not None
 
 
 def script_of(text: str) -> str | None:
