@@ -1,4 +1,4 @@
-"""`own drift`: look at the rented endpoints, and say whether they are still those certified against.
+"""`own drift`: look at the rented endpoints, and say whether they are those certified against.
 
 Exit codes: 0 same (or a baseline was taken), 3 could not tell, 4 changed.
 """

@@ -236,7 +236,7 @@ class _Given:
 
     def build(self) -> Settings:
         """The settings, with the defaults filled in."""
-        single = TABLES.keys() - NAMED_TABLES.keys()
+        single = [table for table in TABLES if table not in NAMED_TABLES]
         rows: dict[str, Any] = {table: self._row(table, table) for table in single}
         for table, names in self._names.items():
             rows[table] = {name: self._row(table, table, name) for name in names}

@@ -48,7 +48,7 @@ MAX_SCREENED = 60
 TEMPERATURES = (0.0, 1.0)  # without borders at 0, an endpoint is asked to draw
 PRIOR = 0.5  # of the mixture: Jeffreys', which leans to the ends, where shares jump to
 MIN_READABLE_FRAC = 0.5
-LARGEST = 1e300
+LARGEST = 1e150  # two such numbers can be multiplied; a smaller stake proves less, never more
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ class Stakes:
     @property
     def worth(self) -> float:
         """All stakes and the money not yet staked: 1 at the start, and at most 1 on average."""
-        unspent = 1.0 - sum(attempt_delta(1.0, day) for day in range(1, self.num_days + 1))
-        return max(0.0, unspent) + (math.fsum(self.probes) / len(self.probes) + self.days) / 2
+        unspent = 6.0 / math.pi**2 * float(special.polygamma(1, self.num_days + 1))
+        return unspent + (math.fsum(self.probes) / len(self.probes) + self.days) / 2
 
     def after(self, log_evidence: Floats) -> Stakes:
         """The stakes after one more day. Shapes: log_evidence (J,)"""

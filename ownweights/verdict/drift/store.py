@@ -11,12 +11,13 @@ second is refused (test_save_look_refuses_a_look_that_another_run_made).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -120,8 +121,12 @@ def _encode(value: Any) -> bytes:
 
 
 def _decode(path: Path, kind: type[Value]) -> Value:
+    names = [one.name for one in dataclasses.fields(cast(Any, kind))]
     try:
-        return msgspec.convert(json.loads(path.read_bytes()), kind)
+        table = json.loads(path.read_bytes())
+        if not isinstance(table, dict) or sorted(table) != sorted(names):
+            raise ValueError(f"expected an object with the keys {', '.join(names)}")
+        return msgspec.convert(table, kind)
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, msgspec.ValidationError) as error:

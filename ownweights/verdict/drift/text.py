@@ -49,8 +49,11 @@ def compare_texts(before: Texts, after: Texts, limit: float, *, seed: int = 0) -
 
 
 def strata_needed(limit: float) -> int:
-    """How many strata of two against two there must be: each can be shuffled in three ways."""
-    return math.ceil(math.log(1 / limit) / math.log(3)) + 1
+    """How many strata there must be so that a shuffle as extreme as the truth is rare enough.
+
+    Two against two can be shuffled in three ways, and a tenth of the limit is rare enough.
+    """
+    return math.ceil(math.log(10 / limit) / math.log(3))
 
 
 def _strata(

@@ -1,0 +1,124 @@
+"""Real drift found and its false alarms: GPT-3.5 and GPT-4 between March and June 2023.
+
+Caveats: each model version answered each prompt once, at temperature 0.1; two tasks, English alone.
+The words of the refusal rule were chosen with the sensitive answers in view. Border probes have no
+recorded data. A halving compares answers to different prompts, which is harder than what a monitor
+does; the answers of one month are all there are, so halvings overlap.
+
+Cases, as simulations (`coverage_frac` is null):
+`<task> <model> <channel>`: `ours` is the median number of probes after which the channel alarms,
+over prompts in `trials` random orders; `peer` the 90th percentile, null where more than a tenth
+never alarm; the two share the key `unit`. `violation_frac` is the share of orders, up to 100 probes
+(the default number of canaries), in which the channel stays silent; `delta` what it may spend at
+its first look. `<task> <model> any` is the first of all channels. The text channel looks once,
+after 100 probes. `<task> <version> halves`: `violation_frac` is the share of 200 random halvings in
+which any channel alarms, `delta` the false alarm rate stated.
+Needs the public data in $OWN_TEST_DATA (llmdrift/). Reproduce: make bench NAME=drift_llmdrift
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.result import simulation_line
+from ownweights.verdict.drift.budget import CHANNELS, Budget
+from ownweights.verdict.drift.outcome import CHANGED
+from ownweights.verdict.drift.paired import compare_paired, paired_log_evidence
+from ownweights.verdict.drift.readings import CHANNEL_FEATURES
+from ownweights.verdict.drift.text import compare_texts
+from tests.verdict.drift.llmdrift import PAIRS, TASKS, read_task, readings
+
+FALSE_ALARM, NUM_PROBES, HALVINGS = 0.05, 100, 200
+BENCH = "drift_llmdrift"
+Rows = Sequence[Mapping[str, str]]
+
+
+def cases(*, is_quick: bool, seed: int) -> Iterator[dict[str, Any]]:
+    """One line for each case."""
+    if not (folder := os.environ.get("OWN_TEST_DATA")):
+        raise SystemExit("drift_llmdrift needs OWN_TEST_DATA, the folder that holds llmdrift/")
+    orders, texts = (200, 5) if is_quick else (2_000, 50)
+    for task in TASKS:
+        models = read_task(Path(folder), task)
+        features = {name: readings(rows, task) for name, rows in models.items()}
+        for label, (old, new) in PAIRS.items():
+            pair = (features[old], features[new])
+            yield from _changes(f"{task} {label}", pair, _budget(task), orders, seed)
+            yield _text_change(f"{task} {label} text", (models[old], models[new]), texts, seed)
+        for name, rows in models.items():
+            yield _halves(f"{task} {name} halves", rows, features[name], _budget(task), seed)
+
+
+def _budget(task: str) -> Budget:
+    """All channels of a monitor, border probes included; nobody scores the sensitive answers."""
+    return Budget(FALSE_ALARM, tuple(c for c in CHANNELS if task == "prime" or c != "score"))
+
+
+def _changes(
+    case: str, pair: tuple[np.ndarray, np.ndarray], budget: Budget, num_orders: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    n = min(NUM_PROBES, len(pair[0]))
+    orders = np.array([rng.permutation(len(pair[0]))[:n] for _ in range(num_orders)])
+    firsts: list[np.ndarray] = []
+    for channel in CHANNEL_FEATURES:
+        if channel in budget.channels:
+            limit = budget.at_look(channel, 1)
+            evidence = paired_log_evidence(pair[0][orders], pair[1][orders], channel)
+            is_enough = evidence >= -math.log(limit)
+            first = np.where(is_enough.any(axis=1), is_enough.argmax(axis=1) + 1.0, np.inf)
+            firsts.append(first)
+            yield _delay_line(f"{case} {channel}", first, limit, seed)
+    yield _delay_line(f"{case} any", np.min(firsts, axis=0), FALSE_ALARM, seed)
+
+
+def _text_change(case: str, pair: tuple[Rows, Rows], num_orders: int, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    limit = Budget(FALSE_ALARM, CHANNELS).at_look("text", 1)
+    first = np.full(num_orders, np.inf)
+    for trial in range(num_orders):
+        order = rng.permutation(len(pair[0]))[:NUM_PROBES]
+        old, new = ([[rows[i]["answer"]] for i in order] for rows in pair)
+        if compare_texts(old, new, limit, seed=trial).outcome == CHANGED:
+            first[trial] = len(order)
+    return _delay_line(case, first, limit, seed)
+
+
+def _halves(
+    case: str, rows: Rows, features: np.ndarray, budget: Budget, seed: int
+) -> dict[str, Any]:
+    rng, wrong = np.random.default_rng(seed), 0
+    limits = {c: budget.at_look(c, 1) for c in CHANNEL_FEATURES if c in budget.channels}
+    half = min(NUM_PROBES, len(rows) // 2)
+    for trial in range(HALVINGS):
+        order = rng.permutation(len(rows))
+        left, right = order[:half], order[len(rows) // 2 :][:half]
+        found = [*compare_paired(features[left], features[right], limits)]
+        texts = ([[rows[i]["answer"]] for i in side] for side in (left, right))
+        found.append(compare_texts(*texts, budget.at_look("text", 1), seed=trial))
+        wrong += any(one.outcome == CHANGED for one in found)
+    return simulation_line(
+        BENCH, case, violations=wrong, trials=HALVINGS, delta=FALSE_ALARM, coverage_frac=None,
+        workload=f"{half} answers of a version against {half} others of it", seed=seed,
+    )  # fmt: skip
+
+
+def _delay_line(case: str, first: np.ndarray, limit: float, seed: int) -> dict[str, Any]:
+    """`first` is the probe of the alarm in each order, infinite where none came."""
+    line = simulation_line(
+        BENCH, case, violations=int(np.isinf(first).sum()), trials=len(first), delta=limit,
+        coverage_frac=None, workload=f"up to {NUM_PROBES} prompts in random order", seed=seed,
+    )  # fmt: skip
+    median, p90 = (float(np.quantile(first, q, method="higher")) for q in (0.5, 0.9))
+    return line | {
+        "ours": median if math.isfinite(median) else None,
+        "peer": p90 if math.isfinite(p90) else None,
+        "peer_name": "90th percentile",
+        "unit": "probes to the alarm",
+    }
