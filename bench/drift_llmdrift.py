@@ -7,12 +7,13 @@ does; the answers of one month are all there are, so halvings overlap.
 
 Cases, as simulations (`coverage_frac` is null):
 `<task> <model> <channel>`: `ours` is the median number of probes after which the channel alarms,
-over prompts in `trials` random orders; `peer` the 90th percentile, null where more than a tenth
-never alarm; the two share the key `unit`. `violation_frac` is the share of orders, up to 100 probes
-(the default number of canaries), in which the channel stays silent; `delta` what it may spend at
-its first look. `<task> <model> any` is the first of all channels. The text channel looks once,
-after 100 probes. `<task> <version> halves`: `violation_frac` is the share of 200 random halvings in
-which any channel alarms, `delta` the false alarm rate stated.
+over random orders of all prompts; `peer` the 90th percentile, null where more than a tenth never
+do. `violation_frac` is the share of orders in which the channel stays silent to the end; `delta`
+what it may spend at its first look. `<task> <model> any` is the first of the channels.
+`<task> <model> 100 canaries`: `violation_frac` is the share of orders in which a first look at 100
+prompts (the default) stays silent in every channel, text included.
+`<task> <version> halves`: `violation_frac` is the share of random halvings in which any channel
+alarms, `delta` the false alarm rate stated.
 Needs the public data in $OWN_TEST_DATA (llmdrift/). Reproduce: make bench NAME=drift_llmdrift
 """
 
@@ -43,16 +44,17 @@ def cases(*, is_quick: bool, seed: int) -> Iterator[dict[str, Any]]:
     """One line for each case."""
     if not (folder := os.environ.get("OWN_TEST_DATA")):
         raise SystemExit("drift_llmdrift needs OWN_TEST_DATA, the folder that holds llmdrift/")
-    orders, texts = (200, 5) if is_quick else (2_000, 50)
+    orders, looks, halvings = (100, 5, 40) if is_quick else (1_000, 100, HALVINGS)
     for task in TASKS:
         models = read_task(Path(folder), task)
         features = {name: readings(rows, task) for name, rows in models.items()}
         for label, (old, new) in PAIRS.items():
             pair = (features[old], features[new])
             yield from _changes(f"{task} {label}", pair, _budget(task), orders, seed)
-            yield _text_change(f"{task} {label} text", (models[old], models[new]), texts, seed)
+            rows = (models[old], models[new])
+            yield _looks(f"{task} {label} {NUM_PROBES} canaries", rows, pair, looks, seed)
         for name, rows in models.items():
-            yield _halves(f"{task} {name} halves", rows, features[name], _budget(task), seed)
+            yield _halves(f"{task} {name} halves", rows, features[name], halvings, seed)
 
 
 def _budget(task: str) -> Budget:
@@ -64,8 +66,7 @@ def _changes(
     case: str, pair: tuple[np.ndarray, np.ndarray], budget: Budget, num_orders: int, seed: int
 ) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    n = min(NUM_PROBES, len(pair[0]))
-    orders = np.array([rng.permutation(len(pair[0]))[:n] for _ in range(num_orders)])
+    orders = np.array([rng.permutation(len(pair[0])) for _ in range(num_orders)])
     firsts: list[np.ndarray] = []
     for channel in CHANNEL_FEATURES:
         if channel in budget.channels:
@@ -78,42 +79,53 @@ def _changes(
     yield _delay_line(f"{case} any", np.min(firsts, axis=0), FALSE_ALARM, seed)
 
 
-def _text_change(case: str, pair: tuple[Rows, Rows], num_orders: int, seed: int) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    limit = Budget(FALSE_ALARM, CHANNELS).at_look("text", 1)
-    first = np.full(num_orders, np.inf)
-    for trial in range(num_orders):
-        order = rng.permutation(len(pair[0]))[:NUM_PROBES]
-        old, new = ([[rows[i]["answer"]] for i in order] for rows in pair)
-        if compare_texts(old, new, limit, seed=trial).outcome == CHANGED:
-            first[trial] = len(order)
-    return _delay_line(case, first, limit, seed)
-
-
-def _halves(
-    case: str, rows: Rows, features: np.ndarray, budget: Budget, seed: int
+def _looks(
+    case: str, rows: tuple[Rows, Rows], pair: tuple[np.ndarray, np.ndarray], trials: int, seed: int
 ) -> dict[str, Any]:
-    rng, wrong = np.random.default_rng(seed), 0
-    limits = {c: budget.at_look(c, 1) for c in CHANNEL_FEATURES if c in budget.channels}
-    half = min(NUM_PROBES, len(rows) // 2)
-    for trial in range(HALVINGS):
-        order = rng.permutation(len(rows))
-        left, right = order[:half], order[len(rows) // 2 :][:half]
-        found = [*compare_paired(features[left], features[right], limits)]
-        texts = ([[rows[i]["answer"]] for i in side] for side in (left, right))
-        found.append(compare_texts(*texts, budget.at_look("text", 1), seed=trial))
-        wrong += any(one.outcome == CHANGED for one in found)
+    rng = np.random.default_rng(seed)
+    silent = 0
+    for trial in range(trials):
+        order = rng.permutation(len(rows[0]))[:NUM_PROBES]
+        silent += not _is_alarm(rows, pair, (order, order), seed=trial)
     return simulation_line(
-        BENCH, case, violations=wrong, trials=HALVINGS, delta=FALSE_ALARM, coverage_frac=None,
+        BENCH, case, violations=silent, trials=trials, delta=FALSE_ALARM, coverage_frac=None,
+        workload=f"the first look at {NUM_PROBES} random prompts, all channels", seed=seed,
+    )  # fmt: skip
+
+
+def _halves(case: str, rows: Rows, features: np.ndarray, trials: int, seed: int) -> dict[str, Any]:
+    rng, wrong = np.random.default_rng(seed), 0
+    half = min(NUM_PROBES, len(rows) // 2)
+    for trial in range(trials):
+        order = rng.permutation(len(rows))
+        sides = order[:half], order[len(rows) // 2 :][:half]
+        wrong += _is_alarm((rows, rows), (features, features), sides, seed=trial)
+    return simulation_line(
+        BENCH, case, violations=wrong, trials=trials, delta=FALSE_ALARM, coverage_frac=None,
         workload=f"{half} answers of a version against {half} others of it", seed=seed,
     )  # fmt: skip
+
+
+def _is_alarm(
+    rows: tuple[Rows, Rows], features: tuple[np.ndarray, np.ndarray],
+    sides: tuple[np.ndarray, np.ndarray], *, seed: int,
+) -> bool:  # fmt: skip
+    """Whether the first look alarms in any channel that can be measured without an endpoint."""
+    is_scored = not np.isnan(features[0][:, -1]).all()
+    budget = _budget("prime" if is_scored else "sensitive")
+    limits = {c: budget.at_look(c, 1) for c in CHANNEL_FEATURES if c in budget.channels}
+    found = compare_paired(features[0][sides[0]], features[1][sides[1]], limits)
+    if any(one.outcome == CHANGED for one in found):
+        return True
+    old, new = ([[own[i]["answer"]] for i in side] for own, side in zip(rows, sides, strict=True))
+    return compare_texts(old, new, budget.at_look("text", 1), seed=seed).outcome == CHANGED
 
 
 def _delay_line(case: str, first: np.ndarray, limit: float, seed: int) -> dict[str, Any]:
     """`first` is the probe of the alarm in each order, infinite where none came."""
     line = simulation_line(
         BENCH, case, violations=int(np.isinf(first).sum()), trials=len(first), delta=limit,
-        coverage_frac=None, workload=f"up to {NUM_PROBES} prompts in random order", seed=seed,
+        coverage_frac=None, workload="all prompts of the task in random order", seed=seed,
     )  # fmt: skip
     median, p90 = (float(np.quantile(first, q, method="higher")) for q in (0.5, 0.9))
     return line | {

@@ -173,8 +173,8 @@ async def _take(
     model = settings.teacher[name].model or str(canaries[0].body.get("model", ""))
     async with _client(settings, name) as client:
         taken = await take_baseline(
-            client, name, canaries, plan_of(settings, seed), at=time.time(), model=model,
-            manner=manner,
+            client, canaries, teacher=name, plan=plan_of(settings, seed), at=time.time(),
+            model=model, manner=manner,
         )  # fmt: skip
     return save_baseline(project, taken)
 

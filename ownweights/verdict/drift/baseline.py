@@ -95,7 +95,7 @@ class Baseline:
 
 
 async def take_baseline(
-    completer: Completer, teacher: str, canaries: Sequence[Canary], plan: Plan, *, at: float,
+    completer: Completer, canaries: Sequence[Canary], *, teacher: str, plan: Plan, at: float,
     model: str = "", manner: Manner | None = None,
 ) -> Baseline:  # fmt: skip
     """Ask an endpoint everything that later looks are compared with.
@@ -119,8 +119,8 @@ async def take_baseline(
         # the share of the budget is known once the channels are: no channel gets less than this
         delta = REFERENCE_SHARE * plan.false_alarm / len(CHANNELS)
         borders = await find_probes(
-            completer, model, manner, num_probes=plan.num_probes, delta=delta, seed=plan.seed,
-            reference_draws=plan.reference_draws,
+            completer, model, manner=manner, num_probes=plan.num_probes, delta=delta,
+            seed=plan.seed, reference_draws=plan.reference_draws,
         )  # fmt: skip
     used = [canaries[i] for i in kept]
     reasons = _unmeasured(used, borders, plan)

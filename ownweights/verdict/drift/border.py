@@ -149,7 +149,7 @@ def compare_borders(
 
 
 async def find_probes(
-    completer: Completer, model: str, manner: Manner, *, num_probes: int, delta: float, seed: int,
+    completer: Completer, model: str, *, manner: Manner, num_probes: int, delta: float, seed: int,
     reference_draws: int = REFERENCE_DRAWS,
 ) -> Borders | None:  # fmt: skip
     """Probes for an endpoint and their reference; None where it could not be read.

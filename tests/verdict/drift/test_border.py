@@ -201,7 +201,13 @@ def test_candidate_prompts_are_distinct_and_seeded() -> None:
 def find(endpoint: object, manner: Manner = SEQUENTIAL, num_probes: int = 8) -> Borders | None:
     return asyncio.run(
         find_probes(
-            endpoint, "m", manner, num_probes=num_probes, delta=0.01, seed=0, reference_draws=50
+            endpoint,
+            "m",
+            manner=manner,
+            num_probes=num_probes,
+            delta=0.01,
+            seed=0,
+            reference_draws=50,
         )  # type: ignore[arg-type]
     )
 

@@ -37,8 +37,8 @@ def baseline(
 ) -> Baseline:
     return asyncio.run(
         take_baseline(
-            endpoint, "main", canaries(count, references=known), plan, at=HOUR, model="rented",
-            manner=SEQUENTIAL,
+            endpoint, canaries(count, references=known), teacher="main", plan=plan, at=HOUR,
+            model="rented", manner=SEQUENTIAL,
         )
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_baseline_needs_canaries_and_each_once() -> None:
         baseline(endpoint(), count=0)
     twice = [canaries(1)[0]] * 2
     with pytest.raises(InputError, match="1 canaries have the id of another"):
-        asyncio.run(take_baseline(endpoint(), "main", twice, FEW, at=0.0))
+        asyncio.run(take_baseline(endpoint(), twice, teacher="main", plan=FEW, at=0.0))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -1.0])

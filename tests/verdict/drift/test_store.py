@@ -39,7 +39,7 @@ def project(tmp_path: Path) -> Project:
 def taken(at: float = 1.0, plan: Plan = FEW, teacher: str = "main") -> Baseline:
     return asyncio.run(
         take_baseline(
-            DrawnEndpoint(shares=half_border), teacher, canaries(12), plan, at=at,
+            DrawnEndpoint(shares=half_border), canaries(12), teacher=teacher, plan=plan, at=at,
             manner=SEQUENTIAL,
         )
     )  # fmt: skip
