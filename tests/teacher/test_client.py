@@ -152,6 +152,13 @@ def test_client_broken_http_is_garbled(said: bytes) -> None:
         complete([said])
 
 
+def test_complete_keeps_the_headers_of_an_answer() -> None:
+    body = json.dumps(completion("fine")).encode()
+    found, _ = complete(json_answer(body, extra="X-Model-Version: 7\r\n"))
+    assert found.headers["x-model-version"] == "7"
+    assert found.headers["content-type"] == "application/json"
+
+
 def test_client_nobody_there_is_an_error_with_a_hint() -> None:
     async def use() -> None:
         async with TeacherClient(f"http://127.0.0.1:{free_port()}/v1", max_retries=0) as client:

@@ -44,7 +44,7 @@ def test_prime_recall_by_class_matches_the_published_figures(
     for reference, percent in (("yes", primes), ("no", composites)):
         ones = [row for row in rows if row["ref_answer"].lower() == reference]
         right = sum(check.harm(row["answer"], [reference]) == 0.0 for row in ones)
-        assert 100 * right / len(ones) == pytest.approx(percent, abs=2.05)
+        assert 100 * right / len(ones) == pytest.approx(percent, abs=0.05)
 
 
 def test_prime_answers_became_short(test_data: Path) -> None:
