@@ -192,3 +192,31 @@ def test_drift_status_tells_of_every_teacher(
     assert ran(project, SAME) == 0
     assert own(project, "status") == 0
     assert "next look due in 24.0 h" in capsys.readouterr().out
+
+
+def test_drift_run_says_what_it_cannot_measure(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A replay teacher knows no one-token prompts; 40 canaries are too few for text."""
+    assert ran(project, SAME, "--json", num_probes=5) == 0
+    found = printed(capsys)
+    assert found["num_probes"] == 0
+    assert found["unmeasured"] == {
+        "text": "40 canaries were answered, and 44 are needed",
+        "border": "no one-token prompt was answered",
+    }
+    assert ran(project, SAME, "--json", num_probes=5) == 0
+    channels = [one["channel"] for one in printed(capsys)["look"]["findings"]]
+    assert channels == ["metadata", "length", "format", "refusal", "score"]
+
+
+def test_drift_run_notes_a_new_name_where_that_is_no_alarm(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ran(project, SAME, on_metadata="note") == 0
+    capsys.readouterr()
+    folder = drift_dir(project) / "main" / "0001"
+    text = (folder / "baseline.json").read_text()
+    (folder / "baseline.json").write_text(text.replace('"rented-1"', '"rented-0"'))
+    assert ran(project, SAME, on_metadata="note") == 0
+    assert "note      model rented-1 where rented-0 was" in capsys.readouterr().out
