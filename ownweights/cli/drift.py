@@ -143,9 +143,10 @@ def facts(monitor: DriftMonitor) -> dict[str, Any]:
 
 
 def void_certificates_of(project: Project) -> None:
-    """Void what any incident voids, and say which."""
+    """Void what any incident voids, send its routes back to the teacher, and say which."""
     from ownweights.verdict import list_verdicts
     from ownweights.verdict.drift import incidents
+    from ownweights.route.live import withdraw_void
     from ownweights.verdict.voiding import void_certificates
 
     verdicts = list_verdicts(project)
@@ -155,6 +156,8 @@ def void_certificates_of(project: Project) -> None:
         )
         for one in voided:
             say(f"certificate {one.verdict_id} is void: {one.reason}")
+    for line in withdraw_void(project):
+        say(line)
 
 
 def manner_of(settings: Settings, name: str, concurrency: int, bar: Progress) -> Manner:

@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import Evidence, Watch, fold, next_standing
-from ownweights.route.route import Route, active_standing, rollback, stand
-from ownweights.verdict.voiding import void_certificate
+from ownweights.route.route import (
+    Route,
+    active_dir,
+    active_standing,
+    load_route,
+    rollback,
+    stand,
+)
+from ownweights.verdict.voiding import void_certificate, void_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,22 @@ def follow_evidence(project: Project, route: Route, evidence: Evidence) -> str |
     reason = f"{evidence.at_step} audits, {evidence.step_harms:g} of them harm"
     stand(project, route.workload, found, reason=reason)
     return f"on to {found.stage} ({100 * found.share:g} % of the sessions): {reason}"
+
+
+def withdraw_void(project: Project) -> list[str]:
+    """Send back to their teachers all workloads whose certificate is void; which, and why."""
+    said: list[str] = []
+    for pointer in sorted(active_dir(project).glob("[!.]*")):
+        try:
+            standing = active_standing(project, pointer.name)
+            route = load_route(project, standing.route_id) if standing else None
+        except OwnError:
+            continue  # who cannot be followed is followed by nobody
+        voided = void_reason(project, route.verdict_id) if route else None
+        if voided is not None:
+            rollback(project, pointer.name, reason=voided.reason)
+            said.append(f"{pointer.name} goes to the teacher again: {voided.reason}")
+    return said
 
 
 def foretell(route: Route, harms: tuple[float, ...] = (0.25, 0.5)) -> list[Foretold]:

@@ -33,6 +33,7 @@ from ownweights.core.errors import (
 from ownweights.core.project import Project
 from ownweights.route.rollout import Stage, Standing, first_standing
 from ownweights.traffic.workload import check_workload_name
+from ownweights.verdict.voiding import void_reason
 
 ID_CHARS = 12
 DEFAULT_TIMEOUT_S = 10.0
@@ -196,6 +197,9 @@ def read_active(project: Project) -> tuple[dict[str, Route], dict[str, OwnError]
             route = load_route(project, standing.route_id)
             if route.workload != workload:
                 raise ArtefactError(f"route {route.id} is workload {route.workload!r}'s")
+            voided = void_reason(project, route.verdict_id)
+            if voided is not None:
+                raise ArtefactError(f"certificate {route.verdict_id} is void: {voided.reason}")
             routes[workload] = replace(route, standing=standing)
         except OwnError as fault:
             faults[ascii(workload)[1:-1]] = fault  # a stray file's name may hold anything

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from ownweights.core.project import Project
-from ownweights.route import NotCertified, Route, active_id, rollback
+from ownweights.route import NotCertified, Route, active_dir, active_id, read_active, rollback
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit
-from ownweights.route.live import evidence_of, follow_evidence, foretell
+from ownweights.route.live import evidence_of, follow_evidence, foretell, withdraw_void
 from ownweights.route.rollout import Standing, first_standing
 from ownweights.route.route import active_standing, stand
-from ownweights.verdict.voiding import void_reason
+from ownweights.verdict.voiding import void_certificate, void_reason
 from tests.route.samples import follow
 
 
@@ -109,6 +109,17 @@ def test_live_never_undoes_what_a_person_did(project: Project) -> None:
     stand(project, "tickets", frozen, reason="by hand")
     assert follow_evidence(project, route, evidence) is None
     assert active_standing(project, "tickets") == frozen
+
+
+def test_withdraw_void_sends_back_what_is_void_and_no_other(project: Project) -> None:
+    tickets, mail = follow(project), follow(project, workload="mail", verdict_id="feedfeedfeed")
+    (active_dir(project) / "odd").write_text("no pointer")
+    assert withdraw_void(project) == []
+    void_certificate(project, tickets.verdict_id, reason="drift of the teacher", by="incident")
+    assert "is void: drift of the teacher" in str(read_active(project)[1]["tickets"])
+    assert withdraw_void(project) == ["tickets goes to the teacher again: drift of the teacher"]
+    assert active_id(project, "tickets") is None
+    assert active_id(project, "mail") == mail.id
 
 
 def test_foretell_says_audits_until_a_rollback() -> None:
