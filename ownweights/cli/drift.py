@@ -144,9 +144,9 @@ def facts(monitor: DriftMonitor) -> dict[str, Any]:
 
 def void_certificates_of(project: Project) -> None:
     """Void what any incident voids, send its routes back to the teacher, and say which."""
+    from ownweights.route.live import withdraw_void
     from ownweights.verdict import list_verdicts
     from ownweights.verdict.drift import incidents
-    from ownweights.route.live import withdraw_void
     from ownweights.verdict.voiding import void_certificates
 
     verdicts = list_verdicts(project)

@@ -34,6 +34,7 @@ ARGUMENT_EXCEPTIONS = {
     "verdict/run.py:_row": "fields of the one value it builds",
     "verdict/run.py:run_verdict": _READS_AS_A_SENTENCE,
     "verdict/run.py:run_verdict_async": _READS_AS_A_SENTENCE,
+    "verdict/statistics/fixed_sequence.py:expected_p_values": "parallel arrays, then the limits",
     "verdict/statistics/fixed_sequence.py:start_of_walk": "parallel arrays, then the limits",
     "verdict/statistics/fixed_sequence.py:walk_thresholds": "parallel arrays, then the limits",
 }

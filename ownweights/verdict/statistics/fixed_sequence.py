@@ -107,14 +107,34 @@ def start_of_walk(
     """
     if not len(thresholds):
         return 0
-    served, harmed = _counts(thresholds, scores, harms)
-    scale = n / len(scores)
-    expected = (harmed + 0.5) * scale  # half a harm more: seeing none does not mean there are none
-    p_all = test(expected + losses_frac * n, np.full(len(thresholds), float(n)), limits.alpha)
-    p_served = test(expected, np.asarray(served * scale, np.float64), limits.beta)
-    p_values = np.maximum(p_all, p_served)
+    p_values = expected_p_values(
+        thresholds, scores, harms, limits, n=n, losses_frac=losses_frac, test=test
+    )
     is_safe = p_values <= limits.delta / ROOM
     return int(is_safe.argmax() if is_safe.any() else p_values.argmin())
+
+
+def expected_p_values(
+    thresholds: Floats,
+    scores: Floats,
+    harms: Floats,
+    limits: Limits,
+    *,
+    n: int,
+    losses_frac: float = 0.0,
+    test: RiskTest = binomial_p_value,
+) -> Floats:
+    """The p-value at each threshold, were `n` certify units like these of develop.
+
+    Half a harm is added: seeing none does not mean that there are none.
+    Shapes: thresholds (J,); scores, harms (m,) of develop, m > 0 → (J,)
+    """
+    served, harmed = _counts(thresholds, scores, harms)
+    scale = n / len(scores)
+    expected = (harmed + 0.5) * scale
+    p_all = test(expected + losses_frac * n, np.full(len(thresholds), float(n)), limits.alpha)
+    p_served = test(expected, np.asarray(served * scale, np.float64), limits.beta)
+    return np.maximum(p_all, p_served)
 
 
 def walk_thresholds(
