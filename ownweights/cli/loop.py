@@ -73,7 +73,10 @@ def make_dataset(project: Project, workload: str, figures: Figures) -> Dataset |
 def _claim(settings: Any) -> Claim:
     from ownweights.verdict import Claim
 
-    return Claim(settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac)
+    return Claim(
+        settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac,
+        paired=settings.claims, margin=settings.margin,
+    )  # fmt: skip
 
 
 def _units(

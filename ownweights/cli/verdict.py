@@ -38,6 +38,8 @@ def verdict() -> None:
 @click.option("--beta", type=float, help="Greatest share of the requests served that may.")
 @click.option("--delta", type=float, help="Chance, over all attempts, that a certificate is wrong.")
 @click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
+@click.option("--claims", metavar="C,D", help="Prove besides: C quality, D the teacher's noise.")
+@click.option("--margin", type=float, help="By how much the student may be worse in C and D.")
 @click.option("--check", type=click.Choice(["auto", "json", "exact"]), help="What harm is.")
 @click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
 @click.option(
@@ -85,8 +87,10 @@ def show(ctx: click.Context, verdict_id: str | None, as_json: bool) -> None:
         found = load_verdict(project, verdict_id)
         print_json({"id": found.id, **found.to_dict()})
         return
-    rows = [_row(one) for one in list_verdicts(project)]
+    listed = list_verdicts(project)
+    rows = [_row(one) for one in listed]
     print_rows(rows, as_json=as_json, empty="no verdict yet: `own verdict run`")
+    _tell_together(listed)
 
 
 @verdict.command()
@@ -291,7 +295,10 @@ def claim_of(settings: VerdictSettings) -> Claim:
     """The claim that a settings table stands for."""
     from ownweights.verdict import Claim
 
-    return Claim(settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac)
+    return Claim(
+        settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac,
+        paired=settings.claims, margin=settings.margin,
+    )  # fmt: skip
 
 
 def check_of(settings: VerdictSettings) -> str | None:
@@ -306,6 +313,21 @@ def _print(found: Verdict, *, as_json: bool) -> None:
         print_json({"id": found.id, **found.to_dict()})
     else:
         click.echo(report_text(found))
+
+
+def _tell_together(verdicts: list[Verdict]) -> None:
+    """Which workloads' claims C stand among each other, where several have one."""
+    from ownweights.verdict.claims import proved_together
+
+    held = [one for one in verdicts if any(claim.name == "C" for claim in one.paired)]
+    delta = max((one.claim.delta for one in held), default=0.05)
+    found = proved_together(held, delta)
+    if len(found) > 1:
+        names = ", ".join(name for name, is_proved in found.items() if is_proved) or "none"
+        say(
+            f"claim C over all {len(found)} workloads that decided it: {names} (e-BH, on average"
+            f" at most {delta:.1%} of those named are false)"
+        )
 
 
 def _row(one: Verdict) -> dict[str, Any]:

@@ -118,6 +118,10 @@ class VerdictSettings:
     """A stronger `[teacher.<name>]` that is asked where the judge is undecided."""
     rubric: str = setting("")
     """What the judge goes by, in plain words; empty is the rubric that comes with it."""
+    claims: tuple[str, ...] = setting((), choices=("C", "D"))
+    """What is to be proved besides: C, quality within `margin`; D, within the teacher's noise."""
+    margin: float = setting(0.02, at_least=0, at_most=1, is_open=True)
+    """By how much the student may be worse in claims C and D."""
     labels: int = setting(0, at_least=0, at_most=100_000)
     """How many answers people must have labelled, to measure the judge, before it certifies."""
 
