@@ -102,7 +102,7 @@ def _units(
 def _units_needed(claim: Claim) -> int:
     from ownweights.verdict.statistics import attempt_delta, served_without_harm
 
-    delta = attempt_delta(claim.delta, 1)
+    delta = claim.delta_each(attempt_delta(claim.delta, 1))
     return max(served_without_harm(claim.alpha, delta), served_without_harm(claim.beta, delta))
 
 

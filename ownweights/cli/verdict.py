@@ -320,7 +320,7 @@ def _tell_together(verdicts: list[Verdict]) -> None:
     from ownweights.verdict.claims import proved_together
 
     held = [one for one in verdicts if any(claim.name == "C" for claim in one.paired)]
-    delta = max((one.claim.delta for one in held), default=0.05)
+    delta = min((one.claim.delta for one in held), default=0.05)
     found = proved_together(held, delta)
     if len(found) > 1:
         names = ", ".join(name for name, is_proved in found.items() if is_proved) or "none"
