@@ -147,7 +147,7 @@ def _volume(one: WorkloadScan) -> str:
 
 def _near(one: WorkloadScan) -> str:
     if one.repeats.near is None:
-        return ", too many to look for near ones"
+        return ", too many or too long to look for near ones"
     return f", {one.repeats.near:,} of them near another"
 
 

@@ -2,7 +2,7 @@
 
 In: records, once, in any order. Out: a WorkloadScan a workload, the largest first. Invariants: the
 same records in any order give the same scan (test_scan_does_not_depend_on_the_order); memory grows
-by hashes alone, but for the texts of distinct questions while there are at most MAX_NEAR
+by hashes alone, but for the texts of distinct questions while they are few and short
 (test_scan_keeps_no_bodies); equal keys are equal answers under the check, up to 64-bit hashes
 (test_answer_keys_match_the_checks).
 """
@@ -32,7 +32,7 @@ from ownweights.verdict.judged import lot
 from ownweights.verdict.scan.measure import TokenSums, measure
 from ownweights.verdict.scan.values import Plan, WorkloadScan
 
-MAX_NEAR = 20_000
+MAX_NEAR, MAX_NEAR_CHARS = 20_000, 2_000_000  # distinct questions that are compared
 REPORT_EVERY = 1_000
 NO_KEY = 0  # of an answer that the check cannot read
 
@@ -88,6 +88,7 @@ class Gathered:
         self._asked = [split_by_of(n, all_have_key=False, all_have_session=False) for n in names]
         self._units = {by.name: (array("Q"), array("b")) for by in self._asked}
         self.questions: set[str] | None = set()
+        self._question_chars = 0
         self.tokens, self.coverable_tokens = TokenSums(), TokenSums()
 
     @property
@@ -164,9 +165,10 @@ class Gathered:
 
     def _ask(self, question: str) -> None:
         self.question.append(_hash64(question))
-        if self.questions is not None:
+        if self.questions is not None and question not in self.questions:
             self.questions.add(question)
-            if len(self.questions) > MAX_NEAR:
+            self._question_chars += len(question)
+            if len(self.questions) > MAX_NEAR or self._question_chars > MAX_NEAR_CHARS:
                 self.questions = None
 
     def _time(self, record: Record) -> None:

@@ -56,7 +56,7 @@ class Repeats:
     distinct: int  # requests, to the letter
     repeat_frac: float  # records beyond the first of each
     questions: int  # distinct once case, punctuation and digits do not count
-    near: int | None  # None: too many questions to compare
+    near: int | None  # None: too many questions, or too long ones, to compare
 
 
 @dataclass(frozen=True, slots=True)
