@@ -73,7 +73,10 @@ def make_dataset(project: Project, workload: str, figures: Figures) -> Dataset |
 def _claim(settings: Any) -> Claim:
     from ownweights.verdict import Claim
 
-    return Claim(settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac)
+    return Claim(
+        settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac,
+        paired=settings.claims, margin=settings.margin,
+    )  # fmt: skip
 
 
 def _units(
@@ -99,7 +102,7 @@ def _units(
 def _units_needed(claim: Claim) -> int:
     from ownweights.verdict.statistics import attempt_delta, served_without_harm
 
-    delta = attempt_delta(claim.delta, 1)
+    delta = claim.delta_each(attempt_delta(claim.delta, 1))
     return max(served_without_harm(claim.alpha, delta), served_without_harm(claim.beta, delta))
 
 

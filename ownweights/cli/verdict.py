@@ -44,6 +44,8 @@ def verdict() -> None:
 @click.option("--beta", type=float, help="Greatest share of the requests served that may.")
 @click.option("--delta", type=float, help="Chance, over all attempts, that a certificate is wrong.")
 @click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
+@click.option("--claims", metavar="C,D", help="Prove besides: C quality, D the teacher's noise.")
+@click.option("--margin", type=float, help="By how much the student may be worse in C and D.")
 @click.option("--check", help="What harm is: `auto`, or a check with its options.")
 @click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
 @click.option(
@@ -93,9 +95,10 @@ def show(ctx: click.Context, verdict_id: str | None, as_json: bool) -> None:
         print_json({"id": found.id, **found.to_dict()})
         return
     broken: dict[str, str] = {}
-    rows = [_row(one) for one in list_verdicts(project, on_broken=broken.__setitem__)]
+    listed = list_verdicts(project, on_broken=broken.__setitem__)
     empty = "no verdict yet: `own verdict run`"
-    print_listing("verdict", rows, broken, as_json=as_json, empty=empty)
+    print_listing("verdict", [_row(one) for one in listed], broken, as_json=as_json, empty=empty)
+    _tell_together(listed)
 
 
 @verdict.command()
@@ -310,7 +313,10 @@ def claim_of(settings: VerdictSettings) -> Claim:
     """The claim that a settings table stands for."""
     from ownweights.verdict import Claim
 
-    return Claim(settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac)
+    return Claim(
+        settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac,
+        paired=settings.claims, margin=settings.margin,
+    )  # fmt: skip
 
 
 def check_of(project: Project, settings: VerdictSettings) -> Check | None:
@@ -330,6 +336,21 @@ def _print(found: Verdict, *, as_json: bool) -> None:
         print_json({"id": found.id, **found.to_dict()})
     else:
         click.echo(report_text(found))
+
+
+def _tell_together(verdicts: list[Verdict]) -> None:
+    """Which workloads' claims C stand among each other, where several have one."""
+    from ownweights.verdict.claims import proved_together
+
+    held = [one for one in verdicts if any(claim.name == "C" for claim in one.paired)]
+    delta = min((one.claim.delta for one in held), default=0.05)
+    found = proved_together(held, delta)
+    if len(found) > 1:
+        names = ", ".join(name for name, is_proved in found.items() if is_proved) or "none"
+        say(
+            f"claim C over all {len(found)} workloads that decided it: {names} (e-BH, on average"
+            f" at most {delta:.1%} of those named are false)"
+        )
 
 
 def _row(one: Verdict) -> dict[str, Any]:

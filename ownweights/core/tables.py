@@ -47,6 +47,10 @@ class TeacherSettings:
     """How long one answer may take."""
     max_retries: int = setting(2, at_least=0, at_most=20)
     """How often a call is tried again after an error that may pass."""
+    usd_per_mtok_in: float | None = setting(None, at_least=0)
+    """Its price in US dollars for a million tokens read."""
+    usd_per_mtok_out: float | None = setting(None, at_least=0)
+    """Its price in US dollars for a million tokens written."""
 
     def read_key(self, env: Mapping[str, str] = os.environ) -> str | None:
         """The key, from the variable that `key_env` names; None where no key is needed."""
@@ -125,6 +129,10 @@ class VerdictSettings:
     """A stronger `[teacher.<name>]` that is asked where the judge is undecided."""
     rubric: str = setting("")
     """What the judge goes by, in plain words; empty is the rubric that comes with it."""
+    claims: tuple[str, ...] = setting((), choices=("C", "D"))
+    """What is to be proved besides: C, quality within `margin`; D, within the teacher's noise."""
+    margin: float = setting(0.02, at_least=0, at_most=1, is_open=True)
+    """By how much the student may be worse in claims C and D."""
     labels: int = setting(0, at_least=0, at_most=100_000)
     """How many answers people must have labelled, to measure the judge, before it certifies."""
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ownweights.core.artefact import canonical_json, draft_folder, hash_json, seal
+from ownweights.core.artefact import canonical_json, draft_folder, seal
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
 from ownweights.dataset.card import dataset_facts
@@ -24,6 +24,7 @@ from ownweights.dataset.dedupe import STUDIED, Removed, remove_duplicates
 from ownweights.dataset.example import Example
 from ownweights.dataset.load import REMOVED_FILE, Dataset, split_file
 from ownweights.dataset.options import DatasetOptions
+from ownweights.dataset.prompt import request_key
 from ownweights.dataset.prune import PruneRule, apply_prune, find_prune
 from ownweights.dataset.select import HELD_OUT_ONLY, answered_reason, skip_reason
 from ownweights.dataset.split import SPLITS, hash_fraction, split_of
@@ -146,7 +147,7 @@ def _named(records: Sequence[Record], salt: str) -> list[tuple[str, Record]]:
 
 def _examples(kept: Sequence[Kept], rule: PruneRule | None) -> dict[str, list[Example]]:
     answers: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    asked = [_same_request(one.record) for one in kept]
+    asked = [request_key(one.record.request) for one in kept]
     for one, request in zip(kept, asked, strict=True):
         if (text := _answer(one.record)) is not None:
             answers[one.split, request][text] = None
@@ -171,12 +172,6 @@ def _examples(kept: Sequence[Kept], rule: PruneRule | None) -> dict[str, list[Ex
 
 def _answer(record: Record) -> str | None:
     return None if answered_reason(record) else record.answer_text
-
-
-def _same_request(record: Record) -> str:
-    """Two requests are the same by their messages and the form of the answer, not the sampling."""
-    body = record.request
-    return hash_json([body["messages"], body.get("tools"), body.get("response_format")])
 
 
 def _check_teachers(

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ownweights.core.artefact import hash_json
 from ownweights.dataset.normalise import normalise_prompt
 from ownweights.traffic.workload import content_text, messages_of
 
@@ -32,6 +33,11 @@ def comparison_text(body: Mapping[str, Any]) -> str:
     if sum(m.get("role") == "user" for m in spoken) == 1 and spoken[-1].get("role") == "user":
         return content_text(spoken[-1].get("content"))
     return "\n".join(_spoken_text(message) for message in spoken)
+
+
+def request_key(body: Mapping[str, Any]) -> str:
+    """Two requests are the same by their messages and the form of the answer, not the sampling."""
+    return hash_json([body["messages"], body.get("tools"), body.get("response_format")])
 
 
 def prompt_key(text: str) -> str:

@@ -30,11 +30,20 @@ class SplitBy:
 
 def choose_split_by(records: Sequence[Record], asked: str) -> SplitBy:
     """What to split by: as asked, or for `auto` the widest unit that every record has."""
+    return split_by_of(
+        asked,
+        all_have_key=bool(records) and all(AUTO_METADATA_KEY in one.metadata for one in records),
+        all_have_session=bool(records) and all(one.session for one in records),
+    )
+
+
+def split_by_of(asked: str, *, all_have_key: bool, all_have_session: bool) -> SplitBy:
+    """What to split by, once it is known what all records have."""
     if asked != "auto":
         return SplitBy(_spelled(asked), "as asked")
-    if records and all(AUTO_METADATA_KEY in record.metadata for record in records):
+    if all_have_key:
         return SplitBy(f"meta:{AUTO_METADATA_KEY}", f"every record has a {AUTO_METADATA_KEY}")
-    if records and all(record.session for record in records):
+    if all_have_session:
         return SplitBy("session", "every record has a session")
     return SplitBy("prompt", "not every record has a session")
 

@@ -11,9 +11,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ownweights.core.errors import ArtefactError, SettingsError
+
+PAIRED = ("C", "D")  # the claims that may be asked for besides the two of every certificate
+PAIRED_FIELDS = ("paired", "margin")
+Conclusion = Literal["not_worse", "worse", "undecided", "says_nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,17 @@ class Claim:
     beta: float = 0.10  # of the requests the student serves: at most this share
     delta: float = 0.05  # chance that the claim is wrong, over all attempts on the workload
     min_coverage_frac: float = 0.10  # serving less than this is not worth a route
+    paired: tuple[str, ...] = ()  # C: quality, D: the teacher's own noise; in that order
+    margin: float = 0.02  # of C and D: by so much may the student be worse
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta", "delta", "min_coverage_frac"):
+        if unknown := set(self.paired) - set(PAIRED):
+            raise SettingsError(
+                f"verdict claims names {', '.join(sorted(unknown))}, expected any of C and D",
+                hint="A and B are always claimed; C and D are the optional ones",
+            )
+        object.__setattr__(self, "paired", tuple(one for one in PAIRED if one in self.paired))
+        for name in ("alpha", "beta", "delta", "min_coverage_frac", "margin"):
             value = getattr(self, name)
             top = 1.0 if name != "min_coverage_frac" else 1.0 + 1e-12
             if not 0.0 < value < top:
@@ -34,6 +46,15 @@ class Claim:
                     f"verdict {name} is {value!r}, expected a share between 0 and 1",
                     hint="for 5 % write 0.05",
                 )
+
+    def delta_each(self, delta: float) -> float:
+        """What A and B together, C, and D may each spend of an attempt's error."""
+        return delta / (1 + len(self.paired))
+
+    def plan(self) -> dict[str, Any]:
+        """The claim as a plan names it: without C and D as it was before there were any."""
+        known = dataclasses.asdict(self)
+        return known if self.paired else {k: known[k] for k in known if k not in PAIRED_FIELDS}
 
     def sentence(self) -> str:
         """The claim in words."""
@@ -102,6 +123,32 @@ class Corrected:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedClaim:
+    """What one optional claim came to, on the requests served or, refused, on all answered."""
+
+    name: str  # C or D
+    conclusion: Conclusion
+    reason: str
+    margin: float
+    delta: float  # its share of the attempt's error
+    among: str  # served or answered
+    n: int
+    better: int  # units where the student came out ahead
+    worse: int
+    mean: float  # difference student - teacher
+    low: float  # confidence sequence, after the last unit
+    high: float
+    e_value: float  # of "not worse by more than the margin"
+    p_value: float
+    p_worse: float  # of "worse by more than the margin"
+    num_tests: int  # slices that had to pass on the way to this one
+    tango: float | None  # a second opinion, where every difference is -1, 0 or 1
+    teacher_frac: float | None = None  # claim D: a second answer of the teacher differs
+    student_frac: float | None = None  # claim D: the student's differs
+    units: int | None = None  # roughly what it would take to prove; None: no number would
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What judging a student against its teacher showed."""
 
@@ -130,6 +177,7 @@ class Verdict:
     slices: tuple[Slice, ...] = ()
     needed: Examples | None = None
     corrected: Corrected | None = None
+    paired: tuple[PairedClaim, ...] = ()
     id: str = ""  # of the artefact; not part of its own content
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,6 +202,7 @@ class Verdict:
                 "slices": tuple(Slice(**one) for one in found["slices"]),
                 "needed": Examples(**needed) if needed else None,
                 "corrected": Corrected(**corrected) if corrected else None,
+                "paired": tuple(PairedClaim(**one) for one in found.get("paired", ())),
             }
             for name in ("assumptions", "expires", "reasons"):
                 found[name] = tuple(found[name])

@@ -34,11 +34,13 @@ class Axes:
     y_name: str
     x_max: float
     y_max: float
+    y_min: float = 0.0
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """A point of the picture, never outside the frame."""
         across = min(max(x / self.x_max, 0.0), 1.0) if self.x_max > 0 else 0.0
-        up = min(max(y / self.y_max, 0.0), 1.0) if self.y_max > 0 else 0.0
+        height = self.y_max - self.y_min
+        up = min(max((y - self.y_min) / height, 0.0), 1.0) if height > 0 else 0.0
         return (
             LEFT + across * (WIDTH - LEFT - RIGHT),
             HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM),
@@ -71,8 +73,9 @@ def _frame(axes: Axes) -> list[str]:
     """Grid lines with their numbers, and the names of the axes."""
     parts: list[str] = []
     for index in range(NUM_TICKS + 1):
-        x, y = axes.x_max * index / NUM_TICKS, axes.y_max * index / NUM_TICKS
-        across, bottom = axes.place(x, 0.0)
+        x = axes.x_max * index / NUM_TICKS
+        y = axes.y_min + (axes.y_max - axes.y_min) * index / NUM_TICKS
+        across, bottom = axes.place(x, axes.y_min)
         left, up = axes.place(0.0, y)
         parts += [
             f'<line class="grid" x1="{left}" x2="{WIDTH - RIGHT}" y1="{up:.1f}" y2="{up:.1f}"/>',

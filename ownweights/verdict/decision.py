@@ -13,6 +13,7 @@ function of its arguments, so that anyone who has the rows gets the same verdict
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from ownweights.core.errors import InputError
 from ownweights.verdict.certificate import Claim, Corrected, Examples, Subject, Verdict
+from ownweights.verdict.claims import Ladder, decide_claims, paired_assumptions
 from ownweights.verdict.judge.agreement import corrected_harm
 from ownweights.verdict.judge.probes import refuse_invalid
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
@@ -67,7 +69,8 @@ def certify(
     """
     if subject.judge or subject.check == JUDGE:
         refuse_invalid(subject.judge)
-    spend = spend or Spend(1, attempt_delta(claim.delta, 1))
+    booked = spend or Spend(1, attempt_delta(claim.delta, 1))
+    spend = dataclasses.replace(booked, delta=claim.delta_each(booked.delta))  # of A with B
     develop = [row for row in rows if row.split == "develop"]
     drawn = draw_one_per_unit(row for row in rows if row.split == "certify")
     scores = np.array([row.score for row in drawn], np.float64)
@@ -78,7 +81,28 @@ def certify(
     test = hoeffding_bentkus_p_value if subject.is_graded else binomial_p_value
     thresholds = _thresholds(claim, limits, develop, n=len(drawn), test=test)
     walk = walk_thresholds(thresholds, scores, harms, limits, losses=float(losses), test=test)
-    return _verdict(claim, subject, walk, spend, rows=rows, drawn=drawn)
+    found = _verdict(claim, subject, walk, spend, rows=rows, drawn=drawn)
+    if not claim.paired:
+        return found
+    expected = _expected_end(thresholds, limits, develop, n=len(drawn), test=test)
+    ladder = Ladder(tuple(map(float, thresholds)), expected, found.threshold)
+    return dataclasses.replace(
+        found,
+        delta_spent=booked.delta,
+        assumptions=(*_assumptions(subject, booked), *paired_assumptions(claim)),
+        paired=decide_claims(claim, rows, ladder, spend.delta),
+    )
+
+
+def _expected_end(
+    thresholds: Floats, limits: Limits, develop: Sequence[Judged], *, n: int, test: RiskTest
+) -> int:
+    """Where the walk would end were certify like develop; behind the last where it would refuse."""
+    scores = np.resize(np.array([row.score for row in develop], np.float64), n)
+    harms = np.resize(np.array([row.counted_harm for row in develop], np.float64), n)
+    losses = n * _count(develop, FAILED) / max(1, len(develop))
+    walk = walk_thresholds(thresholds, scores, harms, limits, losses=losses, test=test)
+    return walk.steps.index(walk.chosen) if walk.chosen else len(thresholds)
 
 
 def _thresholds(
@@ -231,7 +255,8 @@ def _needed(
     rate = sum(row.counted_harm for row in served) / len(served) if served else 0.0
     coverage = len(served) / len(judged)
     losses = _count(judged, FAILED) / len(judged)
-    limits = Limits(claim.alpha, claim.beta, attempt_delta(claim.delta, spend.attempt + 1))
+    next_delta = claim.delta_each(attempt_delta(claim.delta, spend.attempt + 1))
+    limits = Limits(claim.alpha, claim.beta, next_delta)
     needed = units_needed(rate, coverage, losses, limits)
     records = None if needed.units is None else math.ceil(needed.units / subject.units_per_record)
     return Examples(needed.units, records, needed.reason)

@@ -36,6 +36,9 @@ class Judged:
     score: float = -math.inf
     harm: float | None = None
     slices: Mapping[str, str] = field(default_factory=dict[str, str])
+    difference: float | None = None  # student - teacher, where a judge compared the two
+    # how often a second answer of the teacher differs from its first, and how often the student's
+    pair: tuple[float, float] | None = None
 
     @property
     def counted_harm(self) -> float:
@@ -44,20 +47,30 @@ class Judged:
             return 0.0
         return 1.0 if self.harm is None else self.harm
 
+    @property
+    def counted_difference(self) -> float:
+        """Student - teacher as claim C counts it: -1 for an answer that nobody could judge."""
+        return -self.counted_harm if self.difference is None else self.difference
+
 
 def unit_hash(unit: str) -> str:
     """The name under which files and ledgers keep a unit."""
     return hashlib.sha256(unit.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def lot(unit: str, name: str) -> str:
+    """What a request of a unit draws: the lowest is taken, whatever was answered."""
+    key = f"{DRAW_SALT}\x1f{unit}\x1f{name}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(key).hexdigest()
+
+
 def draw_one_per_unit(rows: Iterable[Judged]) -> list[Judged]:
     """One request a unit, drawn by hash of its id: independent, and blind to what was answered."""
     drawn: dict[str, tuple[str, Judged]] = {}
     for row in rows:
-        key = f"{DRAW_SALT}\x1f{row.unit}\x1f{row.id}".encode("utf-8", "surrogatepass")
-        lot = hashlib.sha256(key).hexdigest()
-        if row.unit not in drawn or lot < drawn[row.unit][0]:
-            drawn[row.unit] = (lot, row)
+        number = lot(row.unit, row.id)
+        if row.unit not in drawn or number < drawn[row.unit][0]:
+            drawn[row.unit] = (number, row)
     return [drawn[unit][1] for unit in sorted(drawn)]
 
 
@@ -70,6 +83,8 @@ def write_judged(path: Path, rows: Iterable[Judged]) -> None:
                 "id": row.id, "unit": row.unit, "split": row.split, "status": row.status,
                 "score": score, "harm": row.harm, "slices": dict(row.slices),
             }  # fmt: skip
+            line |= {} if row.difference is None else {"difference": row.difference}
+            line |= {} if row.pair is None else {"pair": list(row.pair)}
             file.write(json.dumps(line, ensure_ascii=True, allow_nan=False) + "\n")
 
 
@@ -80,6 +95,9 @@ def read_judged(path: Path) -> list[Judged]:
         try:
             data: dict[str, Any] = json.loads(line)
             data["score"] = -math.inf if data["score"] is None else float(data["score"])
+            if "pair" in data:
+                again, student = data["pair"]
+                data["pair"] = (float(again), float(student))
             rows.append(Judged(**data))
         except (ValueError, TypeError, KeyError) as error:
             raise ArtefactError(f"{path}:{number} is not a judged request: {error}") from None

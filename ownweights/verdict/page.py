@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ownweights.verdict.certificate import Verdict, sentence
+from ownweights.verdict.certificate import PairedClaim, Verdict, sentence
 from ownweights.verdict.chart import Axes, Series, draw_chart
+from ownweights.verdict.claims import difference_of, paired_rows, slice_of
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
+from ownweights.verdict.report import paired_sentence
 from ownweights.verdict.statistics import clopper_pearson_interval
 from ownweights.verdict.statistics.e_process import confidence_sequence
 
@@ -56,6 +58,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
         funnel=_funnel(verdict, drawn),
         evidence=_evidence_chart(verdict, drawn),
         risks=_risk_chart(verdict, drawn),
+        paired=[_paired(verdict, one, rows) for one in verdict.paired],
         failing=[one for one in verdict.slices if one.is_failing],
         pairs=_pairs(verdict, drawn, told),
         has_answers=bool(told.answers),
@@ -122,6 +125,30 @@ def _risk_chart(verdict: Verdict, drawn: Sequence[Judged]) -> str | None:
         series.append(Series("deployed", "mark", [at]))
     axes = Axes("coverage: share of all requests served", "share that came to harm", 1.0, top)
     return draw_chart(axes, series, title="Coverage against risk")
+
+
+def _paired(verdict: Verdict, one: PairedClaim, rows: Sequence[Judged]) -> dict[str, Any]:
+    """An optional claim: its words, and the mean difference with bounds that hold at every look."""
+    usable = slice_of(paired_rows(rows, one.name), verdict.threshold)
+    found = np.array([difference_of(row, one.name) for row in usable][:MAX_LOOKS])
+    if not len(found):
+        return {"claim": one, "sentence": paired_sentence(one), "chart": None}
+    lower, upper = confidence_sequence(found, one.delta)
+    looks = np.arange(1, len(found) + 1)
+    band = [*zip(looks, upper, strict=True), *reversed([*zip(looks, lower, strict=True)])]
+    means, end = np.cumsum(found) / looks, float(len(found))
+    reach = min(1.0, max(3 * one.margin, -1.5 * float(lower[-1]), 1.5 * float(upper[-1])))
+    name = f"units {one.among}, in hash order"
+    chart = draw_chart(
+        Axes(name, "student - teacher", end, reach, -reach),
+        [
+            Series("bounds that hold at every look", "band", _floats(band)),
+            Series("mean difference so far", "line", _floats(zip(looks, means, strict=True))),
+            Series("margin", "limit", [(0.0, -one.margin), (end, -one.margin)]),
+        ],
+        title=f"Claim {one.name}, as evidence gathered",
+    )
+    return {"claim": one, "sentence": paired_sentence(one), "chart": chart}
 
 
 def _pairs(verdict: Verdict, drawn: Sequence[Judged], told: Told) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ownweights.verdict.certificate import Slice, Verdict, sentence
+from ownweights.verdict.certificate import PairedClaim, Slice, Verdict, sentence
 
 MAX_SLICES = 8
 
@@ -15,6 +15,7 @@ def report_text(verdict: Verdict) -> str:
         _bulleted("Reasons", verdict.reasons),
         _needed(verdict),
         _judge(verdict),
+        _paired(verdict),
         _slices(verdict),
         _bulleted("This assumes", verdict.assumptions),
         _bulleted("Void when", verdict.expires),
@@ -86,6 +87,50 @@ def _judge(verdict: Verdict) -> list[str]:
             f" people (estimate; 95 % interval {found.low:.1%} to {found.high:.1%})"
         )
     return lines
+
+
+def paired_sentence(one: PairedClaim) -> str:
+    """An optional claim in words, and whether it is proved."""
+    points = f"{100 * one.margin:.3g}"
+    said = {
+        "C": f"the student's answers are worth no less than the teacher's minus {points} points",
+        "D": "the student differs from the teacher's answer at most"
+        f" {points} points more often than a second answer of the teacher does",
+    }[one.name]
+    word = {"not_worse": "proved", "worse": "refused", "undecided": "not proved",
+            "says_nothing": "says nothing"}[one.conclusion]  # fmt: skip
+    return f"{said}: {word}"
+
+
+def _paired(verdict: Verdict) -> list[str]:
+    """Claims C and D, with what they rest on."""
+    if not verdict.paired:
+        return []
+    lines = ["Claimed besides:"]
+    for one in verdict.paired:
+        lines.append(f"  {one.name}  {paired_sentence(one)}")
+        if one.conclusion != "not_worse":
+            lines.append(f"     {one.reason}{_units(one)}")
+        lines.append(
+            f"     {one.n} units {one.among}: better {one.better}, worse {one.worse}, mean"
+            f" difference {one.mean:+.4f} (sequence {one.low:+.3f} to {one.high:+.3f})"
+        )
+        if one.teacher_frac is not None and one.student_frac is not None:
+            lines.append(
+                f"     differs from the teacher's first answer: the teacher's second"
+                f" {one.teacher_frac:.1%}, the student's {one.student_frac:.1%}"
+            )
+        tango = "" if one.tango is None else f"; Tango's p = {one.tango:.3g} certifies nothing"
+        lines.append(
+            f"     p = {one.p_value:.3g}, of the opposite {one.p_worse:.3g} (limit"
+            f" {one.delta:.3g}, {one.num_tests} slices tested){tango}"
+        )
+    return lines
+
+
+def _units(one: PairedClaim) -> str:
+    needed = one.conclusion == "undecided" and one.units is not None
+    return f"; about {one.units:,} units like these would prove it" if needed else ""
 
 
 def _number(value: float | None) -> str:

@@ -39,6 +39,7 @@ from ownweights.verdict.checks import (
 )
 from ownweights.verdict.confidence import Confidence, tune_confidence
 from ownweights.verdict.decision import Spend, certify
+from ownweights.verdict.floor import Outcome, measure_floor
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, unit_hash
 from ownweights.verdict.ledger import DatabaseLedger, Ledger, Opened
 from ownweights.verdict.slices import slice_keys
@@ -46,7 +47,6 @@ from ownweights.verdict.store import stored_verdict, write_verdict
 
 Progress = Callable[[float, float | None, str], None]  # (done, total, stage)
 GREEDY = {"temperature": 0}  # how students are asked here, and then by a route
-Outcome = Completion | str  # an answer, or why there is none: FAILED or INELIGIBLE
 
 
 class Asked(Protocol):
@@ -104,6 +104,16 @@ class Judging(Protocol):
         on_progress: Progress | None = None,
     ) -> list[float | None]:  # fmt: skip
         """The harm of each outcome, None where there is none or nobody could judge it."""
+        ...
+
+
+@runtime_checkable
+class Preferring(Protocol):
+    """A judge that also says by how much: 1 where the student is better, 0 alike, -1 worse."""
+
+    @property
+    def differences(self) -> Sequence[float | None]:
+        """Of the answers judged last; None where nobody could say."""
         ...
 
 
@@ -201,6 +211,7 @@ class _Run:
         usable = [one for one in certify_all if unit_hash(one.unit) in opened.units]
         certify_outcomes = await self._ask(usable, "certify")
         certify_harms = await self._judge(check, usable, certify_outcomes, "certify")
+        beside = await self._beside(check, usable, certify_outcomes)
         keys = slice_keys([*develop, *usable])
         rows = [
             _row(example, split, outcome, harm, confidence=confidence, slices=keys.pop(0))
@@ -210,6 +221,7 @@ class _Run:
             )
             for example, outcome, harm in zip(examples, found, judged, strict=True)
         ]
+        rows = [*rows[: len(develop)], *_with_pairs(rows[len(develop) :], *beside)]
         subject = self._subject(check, confidence, [*develop, *usable])
         spend = Spend(opened.k, opened.delta_spent, opened.num_used)
         verdict = certify(self.claim, subject, rows, spend)
@@ -247,9 +259,25 @@ class _Run:
             return _judge(check, examples, outcomes)
         return await check.judge_all(examples, outcomes, stage=stage, on_progress=self.on_progress)
 
+    async def _beside(
+        self, check: Check | Judging, examples: Sequence[Asked], outcomes: Sequence[Outcome]
+    ) -> tuple[Sequence[float | None], Mapping[int, tuple[float, float]]]:
+        """What claims C and D need of certify: how much better, and the teacher's own noise."""
+        wanted, differences = self.claim.paired, list[float | None]()
+        if "C" in wanted and isinstance(check, Preferring):
+            differences = list(check.differences)
+        if "D" not in wanted:
+            return differences, {}
+
+        async def harm_of(asked: Sequence[Asked], given: Sequence[Outcome]) -> list[float | None]:
+            return await self._judge(check, asked, given, "noise floor")
+
+        is_judge = isinstance(check, Judging)
+        return differences, await measure_floor(examples, outcomes, harm_of, one_pair=is_judge)
+
     def _book(self, ledger: Ledger, check: Check | Judging, examples: Sequence[Asked]) -> Opened:
         plan = {
-            "claim": dataclasses.asdict(self.claim),
+            "claim": self.claim.plan(),
             "student": self.student_id,
             "dataset": self.dataset.id,
             "check": check.name,
@@ -347,6 +375,22 @@ def _row(
         return Judged(example.id, unit, split, outcome, slices=slices)
     score = confidence.score(outcome.features, outcome.finish_reason, outcome.text)
     return Judged(example.id, unit, split, ANSWERED, score, harm, slices)
+
+
+def _with_pairs(
+    rows: Sequence[Judged],
+    differences: Sequence[float | None],
+    pairs: Mapping[int, tuple[float, float]],
+) -> list[Judged]:
+    """The certify rows with what claims C and D are decided from."""
+    return [
+        dataclasses.replace(
+            row,
+            difference=differences[index] if differences else None,
+            pair=pairs.get(index),
+        )
+        for index, row in enumerate(rows)
+    ]
 
 
 def _answers(examples: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -22,9 +22,19 @@ from ownweights.core.errors import InvalidJudge
 from ownweights.verdict.checks import check_named
 from ownweights.verdict.judge.agreement import Agreement, measure_agreement, sample_pairs
 from ownweights.verdict.judge.escalate import Cascade, decide_by_people
-from ownweights.verdict.judge.judge import LOSS, TIE_OUTCOME, Comparison, Judge, Pair, Progress
+from ownweights.verdict.judge.judge import (
+    LOSS,
+    TIE_OUTCOME,
+    WIN,
+    Comparison,
+    Judge,
+    Pair,
+    Progress,
+)
 from ownweights.verdict.judge.people import hash_labels, read_labels, write_queue
 from ownweights.verdict.judge.probes import NUM_PROBES, measure_bias, refuse_invalid, run_probes
+
+GAINS = {WIN: 1.0, TIE_OUTCOME: 0.0, LOSS: -1.0}  # student - teacher
 
 
 class Answered(Protocol):
@@ -59,6 +69,7 @@ class JudgeCheck:
     is_graded: bool = False
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     queued: int = 0
+    differences: list[float | None] = field(default_factory=list[float | None])  # of the last call
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -96,7 +107,11 @@ class JudgeCheck:
         if stage == "develop":
             self.facts["bias"] = dataclasses.asdict(measure_bias(asked, found))
         self.facts["answered_by"] = list(self.judge.answered_by)
-        harms = {**known, **{one.id: one.harm for one in self._decide(asked, found)}}
+        decided = self._decide(asked, found)
+        harms = {**known, **{one.id: one.harm for one in decided}}
+        gains = {name: -harm for name, harm in known.items()}
+        gains |= {one.id: GAINS[one.outcome] for one in decided if one.outcome in GAINS}
+        self.differences = [gains.get(str(index)) for index in range(len(examples))]
         return [harms.get(str(index)) for index in range(len(examples))]
 
     async def _examine(
