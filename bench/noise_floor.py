@@ -108,18 +108,22 @@ def draw(
     """Trials of a student that answers as one more person or, in a share of units, a stranger."""
     rng = np.random.default_rng(seed)
     usable = [unit for unit in units if unit]
-    size = num_units or len(usable)
-    again, student = np.empty((trials, size)), np.empty((trials, size))
-    for trial in range(trials):
-        for place, unit in enumerate(rng.integers(len(usable), size=size)):
-            said = rng.permutation(usable[unit][rng.integers(len(usable[unit]))])
-            mine, others = said[0], said[1 : 1 + num_answers]
-            if rng.random() < strange:
-                mine = _stranger(usable, int(unit), rng)
-            firsts = others if num_answers > 2 else others[:1]
-            differs = firsts[:, None] != others[None, :]
-            again[trial, place] = differs.sum() / (len(firsts) * (len(others) - 1))
-            student[trial, place] = (firsts != mine).mean()
+    shape = (trials, num_units or len(usable))
+    again, student = np.empty(shape), np.empty(shape)
+    drawn = rng.integers(len(usable), size=shape)
+    for unit, requests in enumerate(usable):
+        at = np.argwhere(drawn == unit)
+        asked = rng.integers(len(requests), size=len(at))
+        for index, said in enumerate(requests):
+            rows, columns = at[asked == index].T
+            order = rng.random((len(rows), len(said))).argsort(axis=1)
+            mine, others = said[order[:, 0]], said[order[:, 1 : 1 + num_answers]]
+            is_strange = rng.random(len(rows)) < strange
+            mine = np.where(is_strange, _strangers(usable, unit, len(rows), rng), mine)
+            firsts = others if num_answers > 2 else others[:, :1]
+            differs = (firsts[:, :, None] != others[:, None, :]).sum(axis=(1, 2))
+            again[rows, columns] = differs / (firsts.shape[1] * (others.shape[1] - 1))
+            student[rows, columns] = (firsts != mine[:, None]).mean(axis=1)
     return Drawn(again, student)
 
 
@@ -139,11 +143,13 @@ def strange_mean(units: Sequence[Sequence[np.ndarray]]) -> float:
     return float(np.mean(found))
 
 
-def _stranger(
-    usable: Sequence[Sequence[np.ndarray]], unit: int, rng: np.random.Generator
-) -> np.int64:
+def _strangers(
+    usable: Sequence[Sequence[np.ndarray]], unit: int, num: int, rng: np.random.Generator
+) -> np.ndarray:
+    """What was said of other facts, a request of theirs and then an answer drawn."""
     other = usable[unit - len(usable) // 2]
-    return rng.choice(other[rng.integers(len(other))])
+    told = np.stack([rng.choice(said, num) for said in other])
+    return told[rng.integers(len(other), size=num), np.arange(num)]
 
 
 def _differences(drawn: Drawn) -> np.ndarray:

@@ -30,7 +30,7 @@ def scan(
     ctx: click.Context, workload: str | None, usd_per_mtok_in: float | None,
     usd_per_mtok_out: float | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Before training: volume, repeats, cost, the teacher's noise, what a proof would need.
+    """Before training: cost, repeats, the teacher's noise, what a proof needs.
 
     Prices are those of [teacher.<name>] unless given. What is claimed is what own.toml says.
     """

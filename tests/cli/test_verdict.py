@@ -18,7 +18,7 @@ from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.project import Project
 from ownweights.dataset import build_dataset
 from ownweights.traffic import TrafficStore
-from ownweights.verdict import run_verdict
+from ownweights.verdict import Claim, RunOptions, run_verdict
 from ownweights.verdict.signing import own_fingerprint
 from tests.dataset.records import many
 from tests.fakes import ScriptedTeacher, last_user_text
@@ -211,6 +211,42 @@ def test_verdict_run_refuses_a_check_before_it_starts_anything(
     assert own(project, "run", "--workload", "tickets", "--check", check) == 2
     assert says in capsys.readouterr().err
     assert StoodInEngine.started == ()
+
+
+def test_verdict_run_takes_claims_from_the_file_and_flags(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.settings_path.write_text('[verdict.tickets]\nclaims = ["D"]\nmargin = 0.2\n')
+    words = ("run", "--workload", "tickets", "--claims", "D,C", "--margin", "0.1", "--json")
+    assert own(project, *words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["claim"]["paired"], found["claim"]["margin"]) == (["C", "D"], 0.1)
+    assert [one["conclusion"] for one in found["paired"]] == ["not_worse", "undecided"]
+    assert own(project, "run", "--workload", "tickets", "--claims", "E") == 2
+    assert "verdict.tickets.claims" in capsys.readouterr().err
+
+
+def claimed(project: Project, workload: str) -> str:
+    """A verdict of `workload` whose claim C is proved or, for letters, refused."""
+    data = worlds.dataset(100, 400)
+    claim = Claim(alpha=0.5, beta=0.6, paired=("C",), margin=0.2)
+    student = worlds.student(data, harm_frac=0.9 if workload == "letters" else 0.05)
+    options = RunOptions(workload=workload)
+    return run_verdict(data, student, project, "s", claim=claim, options=options).id
+
+
+def test_verdict_show_tells_which_claims_stand_together(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claimed(project, "tickets")
+    assert own(project, "show") == 0
+    assert "e-BH" not in capsys.readouterr().err  # one alone is no family
+    claimed(project, "letters")
+    made(project)  # without claims: it does not count
+    assert own(project, "show", "--json") == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["workload"] for line in said.out.splitlines()].count("letters") == 1
+    assert "claim C over all 2 workloads that decided it: tickets (e-BH" in said.err
 
 
 def test_verdict_run_without_a_student_says_what_to_do(

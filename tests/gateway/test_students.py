@@ -360,7 +360,8 @@ def test_file_marks_change_with_the_student_and_its_base(tmp_path: Path) -> None
         (student / "card.json", "[]"),
         (student / "card.json", '{"id": 1, "kind": 2, "files": {}, "identity": 3}'),
         (student / "card.json",
-         '{"id": 1, "kind": 2, "files": {}, "identity": {"base_name": "mine"}}'),
+         '{"id": "1", "kind": "student", "files": {}, "parents": {}, "facts": {}, "created_at": "",'
+         ' "identity": {"base_name": "mine"}}'),
         (base / "model.safetensors", "x"),
         (student / "adapter.safetensors", "x"),
     ):  # fmt: skip
