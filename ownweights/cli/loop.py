@@ -150,7 +150,9 @@ async def _judge(
         verdict = await run_verdict_async(
             dataset, completer, project, student.id, claim=_claim(settings),
             check=None if settings.check == "auto" else settings.check, on_progress=bar,
-            options=RunOptions(ineligible=unanswerable),
+            options=RunOptions(
+                ineligible=unanswerable, agreement=settings.agreement, streaming=settings.streaming
+            ),
         )  # fmt: skip
     figures.verdict = verdict
     say(report_text(verdict))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,10 @@ def verdict() -> None:
 @click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
 @click.option("--check", type=click.Choice(["auto", "json", "exact"]), help="What harm is.")
 @click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
+@click.option("--agreement", type=int, help="Answers drawn beside each one, to see if they agree.")
+@click.option(
+    "--streaming/--no-streaming", default=None, help="Decide before the answer, so that it streams."
+)
 @click.option(
     "--concurrency", type=click.IntRange(1), default=32, show_default=True,
     help="Requests in flight at once.",
@@ -213,6 +218,7 @@ def judge_with_progress(
     from ownweights.verdict import run_verdict_async
 
     wanted = settings.verdict_of(dataset.workload)
+    options = replace(options, agreement=wanted.agreement, streaming=wanted.streaming)
 
     async def run() -> Verdict:
         async with judging(project, dataset.workload, settings, options.concurrency) as judge:

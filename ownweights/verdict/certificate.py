@@ -61,6 +61,7 @@ class Subject:
     units_per_record: float = 0.08  # certify units that one more record brings
     unanswered: int = 0  # certify requests without a teacher's answer: not part of the claim
     judge: Mapping[str, Any] = field(default_factory=dict[str, Any])  # where a judge was the check
+    compared: tuple[Mapping[str, Any], ...] = ()  # the scores that develop chose among, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,21 @@ class Corrected:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A range of develop scores: the harm that an isotonic fit on other units predicts, and what
+    was seen, with its 95 % Clopper-Pearson interval.
+    """
+
+    score_low: float
+    score_high: float
+    n: int
+    predicted: float
+    harms: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What judging a student against its teacher showed."""
 
@@ -130,6 +146,7 @@ class Verdict:
     slices: tuple[Slice, ...] = ()
     needed: Examples | None = None
     corrected: Corrected | None = None
+    calibration: tuple[Calibrated, ...] = ()  # of the score, on develop; nothing rests on it
     id: str = ""  # of the artefact; not part of its own content
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,6 +164,7 @@ class Verdict:
             subject = dict(found["subject"])
             subject["teachers"] = tuple(subject["teachers"])
             subject["period"] = tuple(subject["period"]) if subject["period"] else None
+            subject["compared"] = tuple(subject.get("compared", ()))
             needed, corrected = found.get("needed"), found.get("corrected")
             found |= {
                 "claim": Claim(**found["claim"]),
@@ -154,6 +172,7 @@ class Verdict:
                 "slices": tuple(Slice(**one) for one in found["slices"]),
                 "needed": Examples(**needed) if needed else None,
                 "corrected": Corrected(**corrected) if corrected else None,
+                "calibration": tuple(Calibrated(**one) for one in found.get("calibration", ())),
             }
             for name in ("assumptions", "expires", "reasons"):
                 found[name] = tuple(found[name])

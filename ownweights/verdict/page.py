@@ -56,6 +56,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
         funnel=_funnel(verdict, drawn),
         evidence=_evidence_chart(verdict, drawn),
         risks=_risk_chart(verdict, drawn),
+        calibration=_calibration_chart(verdict),
         failing=[one for one in verdict.slices if one.is_failing],
         pairs=_pairs(verdict, drawn, told),
         has_answers=bool(told.answers),
@@ -122,6 +123,28 @@ def _risk_chart(verdict: Verdict, drawn: Sequence[Judged]) -> str | None:
         series.append(Series("deployed", "mark", [at]))
     axes = Axes("coverage: share of all requests served", "share that came to harm", 1.0, top)
     return draw_chart(axes, series, title="Coverage against risk")
+
+
+def _calibration_chart(verdict: Verdict) -> str | None:
+    """What the score promised on develop against what was seen; the dashed line is where they
+    agree.
+    """
+    table = sorted(verdict.calibration, key=lambda one: one.predicted)
+    if len(table) < 2:
+        return None
+    seen = [(one.predicted, one.harms / one.n) for one in table]
+    band = [(one.predicted, one.high) for one in table]
+    band += [(one.predicted, one.low) for one in reversed(table)]
+    right = min(1.0, max(0.05, 1.1 * table[-1].predicted))
+    top = min(1.0, max(right, 1.1 * max(share for _, share in seen)))
+    end = min(right, top)
+    series = [
+        Series("95 % interval of each range alone", "band", band),
+        Series("share of harm seen", "line", seen),
+        Series("seen as predicted", "limit", [(0.0, 0.0), (end, end)]),
+    ]
+    axes = Axes("predicted share of harm", "share that came to harm", right, top)
+    return draw_chart(axes, series, title="Predicted harm against harm seen, on develop")
 
 
 def _pairs(verdict: Verdict, drawn: Sequence[Judged], told: Told) -> list[dict[str, Any]]:

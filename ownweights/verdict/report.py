@@ -15,6 +15,8 @@ def report_text(verdict: Verdict) -> str:
         _bulleted("Reasons", verdict.reasons),
         _needed(verdict),
         _judge(verdict),
+        _compared(verdict),
+        _calibration(verdict),
         _slices(verdict),
         _bulleted("This assumes", verdict.assumptions),
         _bulleted("Void when", verdict.expires),
@@ -86,6 +88,32 @@ def _judge(verdict: Verdict) -> list[str]:
             f" people (estimate; 95 % interval {found.low:.1%} to {found.high:.1%})"
         )
     return lines
+
+
+def _compared(verdict: Verdict) -> list[str]:
+    """Which score was chosen among which, and what each would cost."""
+    table = verdict.subject.compared
+    if not table:
+        return []
+    title = "Scores compared on develop (mean harm among the surest: smaller sorts better):"
+    return [title] + [
+        f"  {one['kind']:<13}  {one['area']:.4f}  {one['calls']} "
+        f"{'call ' if one['calls'] == 1 else 'calls'}, {one['wait_tokens']:.0f} tokens before the"
+        f" first is sent{'  (chosen)' if one['is_chosen'] else ''}"
+        for one in table
+    ]
+
+
+def _calibration(verdict: Verdict) -> list[str]:
+    if not verdict.calibration:
+        return []
+    title = "Harm by score on develop (predicted from other units; 95 % intervals):"
+    return [title] + [
+        f"  {one.score_low:>9.4g} to {one.score_high:<9.4g}  predicted {one.predicted:>6.1%}"
+        f"  seen {one.harms:g} of {one.n}  {one.harms / one.n:>6.1%}"
+        f"  ({one.low:.1%} to {one.high:.1%})"
+        for one in verdict.calibration
+    ]
 
 
 def _number(value: float | None) -> str:

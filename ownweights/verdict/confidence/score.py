@@ -81,8 +81,9 @@ class Confidence:
         state = None if features is None else features.prompt_state
         if not self.decides_before_generating or state is None or len(state) != len(self.weights):
             return -math.inf
-        found = float(state.astype(np.float64) @ np.array(self.weights)) * self.scale[0] + self.bias
-        return found if math.isfinite(found) else -math.inf
+        if not np.isfinite(state).all():
+            return -math.inf
+        return float(state.astype(np.float64) @ np.array(self.weights)) * self.scale[0] + self.bias
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, as certificates and routes keep it; a gate's weights are float16, packed.

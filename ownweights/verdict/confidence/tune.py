@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def tune(
     scores = table.all_scores()
     kind = _choose(scores, table)
     every = np.full(len(completions), -np.inf)
-    every[table.asked] = scores[kind] if kind in scores else -np.inf
+    every[table.asked] = scores.get(kind, -np.inf)
     return Tuned(table.confidence(kind), every, table.compared(scores, kind))
 
 
@@ -143,22 +143,25 @@ class _Table:
         units: Sequence[str],
         wanted: Wanted,
     ) -> _Table:
-        asked = np.flatnonzero([done is not None for done in completions])
+        asked = np.flatnonzero([done is not None for done in completions]).astype(np.int64)
         share = wanted.min_coverage_frac * len(completions) / max(1, len(asked))
-        found = [cast(Completion, completions[i]) for i in asked]
-        return cls(wanted, asked, found, harms[asked], [units[i] for i in asked], share)
+        found = [done for done in completions if done is not None]
+        named = [unit for unit, done in zip(units, completions, strict=True) if done is not None]
+        return cls(wanted, asked, found, harms[asked], named, share)
 
     @property
     def has_states(self) -> bool:
         """Whether every answer came with its prompt's state, all of one width."""
-        states = [one.features.prompt_state if one.features else None for one in self.found]
-        return len({-1 if state is None else len(state) for state in states} | {-1}) == 2 and all(
-            state is not None and np.isfinite(state).all() for state in states
-        )
+        found = self._known_states()
+        is_whole = bool(found) and len(found) == len(self.found)
+        return is_whole and len({len(state) for state in found}) == 1
 
     def states(self) -> Floats:
-        rows = [cast(Any, one.features).prompt_state for one in self.found]
-        return np.stack(rows).astype(np.float64)
+        return np.stack(self._known_states()).astype(np.float64)
+
+    def _known_states(self) -> list[np.ndarray]:
+        states = [one.features.prompt_state for one in self.found if one.features]
+        return [state for state in states if state is not None and np.isfinite(state).all()]
 
     def parts(self, count: int, salt: str = "") -> Ints:
         return np.array([unit_part(unit, count, salt=salt) for unit in self.units], np.int64)
