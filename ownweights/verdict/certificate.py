@@ -104,8 +104,8 @@ class Corrected:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A range of develop scores: the harm that an isotonic fit on other units predicts, and what
-    was seen, with its 95 % Clopper-Pearson interval.
+    """A range of scores: the harm that an isotonic fit on develop predicts, and what was seen on
+    certify, with its 95 % Clopper-Pearson interval.
     """
 
     score_low: float
@@ -146,7 +146,7 @@ class Verdict:
     slices: tuple[Slice, ...] = ()
     needed: Examples | None = None
     corrected: Corrected | None = None
-    calibration: tuple[Calibrated, ...] = ()  # of the score, on develop; nothing rests on it
+    calibration: tuple[Calibrated, ...] = ()  # of the score; nothing rests on it
     id: str = ""  # of the artefact; not part of its own content
 
     def to_dict(self) -> dict[str, Any]:

@@ -126,9 +126,7 @@ def _risk_chart(verdict: Verdict, drawn: Sequence[Judged]) -> str | None:
 
 
 def _calibration_chart(verdict: Verdict) -> str | None:
-    """What the score promised on develop against what was seen; the dashed line is where they
-    agree.
-    """
+    """What develop promised for the score, against what certify showed; dashed where they agree."""
     table = sorted(verdict.calibration, key=lambda one: one.predicted)
     if len(table) < 2:
         return None
@@ -144,7 +142,7 @@ def _calibration_chart(verdict: Verdict) -> str | None:
         Series("seen as predicted", "limit", [(0.0, 0.0), (end, end)]),
     ]
     axes = Axes("predicted share of harm", "share that came to harm", right, top)
-    return draw_chart(axes, series, title="Predicted harm against harm seen, on develop")
+    return draw_chart(axes, series, title="Predicted harm against harm seen")
 
 
 def _pairs(verdict: Verdict, drawn: Sequence[Judged], told: Told) -> list[dict[str, Any]]:

@@ -97,9 +97,8 @@ def _compared(verdict: Verdict) -> list[str]:
         return []
     title = "Scores compared on develop (mean harm among the surest: smaller sorts better):"
     return [title] + [
-        f"  {one['kind']:<13}  {one['area']:.4f}  {one['calls']} "
-        f"{'call ' if one['calls'] == 1 else 'calls'}, {one['wait_tokens']:.0f} tokens before the"
-        f" first is sent{'  (chosen)' if one['is_chosen'] else ''}"
+        f"  {one['kind']:<13}  {one['area']:.4f}  calls {one['calls']}, tokens before the first"
+        f" is sent {one['wait_tokens']:.0f}{'  (chosen)' if one['is_chosen'] else ''}"
         for one in table
     ]
 
@@ -107,7 +106,7 @@ def _compared(verdict: Verdict) -> list[str]:
 def _calibration(verdict: Verdict) -> list[str]:
     if not verdict.calibration:
         return []
-    title = "Harm by score on develop (predicted from other units; 95 % intervals):"
+    title = "Harm by score (predicted by develop, seen on certify; 95 % intervals):"
     return [title] + [
         f"  {one.score_low:>9.4g} to {one.score_high:<9.4g}  predicted {one.predicted:>6.1%}"
         f"  seen {one.harms:g} of {one.n}  {one.harms / one.n:>6.1%}"
