@@ -31,7 +31,8 @@ def examples(split: str, count: int) -> list[worlds.FakeExample]:
     for number in range(count):
         letter = "ab"[number % 2]
         one = worlds.example(number, split)
-        messages = [{"role": "user", "content": f"{split[0]}{number * 7919 % 1000}{letter}"}]
+        digits = (number * 2 + (split == "certify")) * 7919 % 1000
+        messages = [{"role": "user", "content": f"{digits:03d}{letter}"}]
         found.append(
             dataclasses.replace(one, messages=messages, target=letter, references=(letter,))
         )
@@ -69,7 +70,7 @@ def test_gate_learns_from_a_real_engine_and_decides_its_streams(
             data, completer, project, thread.students[0],
             claim=Claim(alpha=0.3, beta=0.3), check=EqualLetter(), options=options,
         )  # fmt: skip
-        assert found.issued
+        assert found.issued, (found.reasons, found.calibration)
         gate = Confidence.from_dict(found.subject.confidence)
         assert len(gate.weights) == 32
         rows = read_judged(project.kind_dir("verdict") / found.id / "judged.jsonl")

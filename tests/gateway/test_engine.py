@@ -118,7 +118,7 @@ def test_gateway_that_is_killed_takes_its_engine_with_it(project: Project) -> No
 
 
 def test_gateway_streams_what_a_gate_lets_through(tmp_path: Path, teacher: str) -> None:
-    """A gate of zeros scores every prompt 0: all is served, or nothing, and before it is written."""
+    """A gate of zeros scores every prompt 0: all is served, or nothing."""
     from ownweights.verdict import Confidence
     from tests.tiny import CONFIG, make_student
 
