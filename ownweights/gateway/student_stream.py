@@ -2,10 +2,10 @@
 
 In: a request for a stream, and a route whose score is known from the prompt alone. Out: whether the
 student answers; if so, its pieces as they come. Nothing leaves before the decision, which comes
-with the first token, so that the teacher can still answer (test_stream_below_the_threshold_is_the_
-teachers); what goes wrong afterwards ends the stream in an error event, as a teacher's would
-(test_stream_that_breaks_ends_in_an_error_event). Who asked for a JSON object gets no true stream:
-the gateway must see that it is one.
+with the first token, so that the teacher can still answer
+(test_stream_below_the_threshold_is_the_teachers); what goes wrong afterwards ends the stream in an
+error event, as a teacher's would (test_stream_that_breaks_ends_in_an_error_event). Who asked for a
+JSON object gets no true stream: the gateway must see that it is one.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Judged:
 
     `harm` is None where there was no answer to judge, or where nobody could judge it. `status`
     failed is an error or time-out: the teacher would have answered. Of a learned score, `score` on
-    develop is that of a fit which had not seen the unit.
+    develop is in the order of fits that had not seen the unit.
     """
 
     id: str

@@ -1,8 +1,9 @@
 """Learning a score and saying how well it sorts, with every unit scored by who has not seen it.
 
 In: columns of numbers and harms, one row an answer, and the fold of each row's unit. Out: log-odds
-of no harm. Invariants: the fit is the minimum of its penalised loss (test_fit_logistic_matches_
-scipy); a unit's rows are in one fold (test_unit_part_is_the_same_for_a_unit).
+of no harm. Invariants: the fit is the minimum of its penalised loss
+(test_fit_logistic_matches_scipy); a unit's rows are in one fold
+(test_unit_part_is_the_same_for_a_unit).
 Source of the curve: El-Yaniv and Wiener, JMLR 11 (2010); Geifman et al., arXiv:1805.08206.
 """
 

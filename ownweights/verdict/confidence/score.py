@@ -12,8 +12,9 @@ the references, so that the gateway computes it for every request.
 What looks at the answer is -inf for one that is empty, cut off, or, where answers are JSON, not
 JSON. The gate cannot see that: it scores such a request as any other, and the harm counts, so that
 what is certified is what a stream does, which nobody can take back. Invariants: a score depends on
-its features alone and survives its JSON form (test_confidence_survives_json, test_gate_survives_
-json); the gate's is the same before and after generating (test_gate_is_blind_to_the_answer).
+its features alone and survives its JSON form (test_confidence_survives_json,
+test_gate_survives_json); the gate's is the same before and after generating
+(test_gate_is_blind_to_the_answer).
 """
 
 from __future__ import annotations

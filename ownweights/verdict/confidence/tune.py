@@ -4,8 +4,8 @@ In: develop's answers, harms and units. Out: a Confidence, the scores that devel
 by, and what every kind of score would have been. The measure is the area under the risk-coverage
 curve from `min_coverage_frac` up, over all answers there are; one that a score refuses to serve
 comes last. Learned kinds are compared by cross-fitting: every unit is scored by a fit that has not
-seen it, and these are also the scores that thresholds and calibration are made of, for they are as
-good as those of requests to come (test_tune_scores_develop_as_it_will_score_others).
+seen it. Develop is judged in the order of these scores, for requests to come will be sorted no
+better (test_tune_scores_develop_as_it_will_score_others).
 
     free       plain and logistic: one answer, which is there anyway        the smallest area wins
     gate       the prompt alone, no answer: can be streamed  ┐ must be better than the winner by
@@ -119,9 +119,10 @@ def tune(
         )
     scores = table.all_scores()
     kind = _choose(scores, table)
+    confidence = table.confidence(kind)
     every = np.full(len(completions), -np.inf)
-    every[table.asked] = scores.get(kind, -np.inf)
-    return Tuned(table.confidence(kind), every, table.compared(scores, kind))
+    every[table.asked] = table.as_if_unseen(scores[kind], confidence) if kind in scores else -np.inf
+    return Tuned(confidence, every, table.compared(scores, kind))
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,21 @@ class _Table:
         if kind == LOGISTIC:
             return found
         return dataclasses.replace(found, samples=self.wanted.samples, check=self.wanted.check)
+
+    def as_if_unseen(self, scores: Floats, confidence: Confidence) -> Floats:
+        """The final score's own values, in the order of the fits that had not seen the units.
+
+        Fits on fewer units are on scales of their own: a threshold among their values might serve
+        nobody by the final one. So each fold's values are sorted as its unseen scores are.
+        """
+        final = np.array([
+            confidence.score(done.features, done.finish_reason, done.text) for done in self.found
+        ])  # fmt: skip
+        found, folds = scores.copy(), self.parts(FOLDS)
+        for fold in np.unique(folds):
+            held = np.flatnonzero((folds == fold) & np.isfinite(scores))
+            found[held[np.argsort(scores[held], kind="stable")]] = np.sort(final[held])
+        return found
 
     def compared(self, scores: dict[str, Floats], chosen: str) -> tuple[Compared, ...]:
         """What every kind would have been, best first."""

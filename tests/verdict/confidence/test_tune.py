@@ -17,6 +17,8 @@ from ownweights.verdict.confidence import (
     risk_coverage_area,
     tune,
 )
+from ownweights.verdict.confidence.fit import FOLDS, cross_fit, unit_part
+from ownweights.verdict.confidence.gate import fit_gate
 from tests.verdict.confidence.state_worlds import (
     WIDTH,
     answers,
@@ -167,6 +169,34 @@ def test_tune_scores_of_a_plain_kind_are_its_scores() -> None:
     if tuned.confidence.kind in PLAIN_KINDS:
         told = [tuned.confidence.score(one.features, "stop", "a") for one in asked[1:-1] if one]
         assert tuned.develop_scores[1:-1].tolist() == told
+
+
+def test_tune_scores_develop_on_the_scale_of_the_final_fit() -> None:
+    """Few values, as an agreement has: a threshold among develop's must serve others, too."""
+    rng, n = np.random.default_rng(8), 200
+    agreements = np.where(rng.random(n) < 0.8, 1.0, 0.5)
+    harms = (agreements < 1).astype(np.float64)
+    asked = answers(np.full(n, -0.1), None, agreements)
+    tuned = tune(asked, harms, units(n), Wanted(samples=2, check="exact"))
+    assert tuned.confidence.kind == AGREEMENT
+    final = [tuned.confidence.score(one.features, "stop", "a") for one in asked if one]
+    assert tuned.develop_scores.tolist() == final
+
+
+def test_tune_keeps_each_folds_values_and_the_order_of_the_unseen() -> None:
+    rng, n = np.random.default_rng(9), 150
+    states = draw_states(rng, n)
+    harms = harms_along(rng, states, 1.0)
+    tuned = tune(answers(noise(rng, n), states), harms, units(n), Wanted(streaming=True))
+    final = np.array([tuned.confidence.score_before(features(-1.0, state)) for state in states])
+    folds = np.array([unit_part(unit, FOLDS) for unit in units(n)])
+    unseen = cross_fit(fit_gate, states.astype(np.float32).astype(np.float64), harms, folds)
+    for fold in range(FOLDS):
+        held = folds == fold
+        assert sorted(tuned.develop_scores[held]) == sorted(final[held])
+        order = np.argsort(unseen[held])
+        assert (np.diff(tuned.develop_scores[held][order]) >= 0).all()
+    assert not np.array_equal(np.argsort(final), np.argsort(tuned.develop_scores))
 
 
 def test_tune_counts_what_a_gate_cannot_take_back() -> None:
