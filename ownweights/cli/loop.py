@@ -154,7 +154,9 @@ async def _judge(
         verdict = await run_verdict_async(
             dataset, completer, project, student.id, claim=_claim(settings),
             check=check_of(project, settings), on_progress=bar,
-            options=RunOptions(ineligible=unanswerable),
+            options=RunOptions(
+                ineligible=unanswerable, agreement=settings.agreement, streaming=settings.streaming
+            ),
         )  # fmt: skip
     figures.verdict = verdict
     say(report_text(verdict))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,10 @@ def verdict() -> None:
 @click.option("--margin", type=float, help="By how much the student may be worse in C and D.")
 @click.option("--check", help="What harm is: `auto`, or a check with its options.")
 @click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
+@click.option("--agreement", type=int, help="Answers drawn beside each one, to see if they agree.")
+@click.option(
+    "--streaming/--no-streaming", default=None, help="Decide before the answer, so that it streams."
+)
 @click.option(
     "--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True,
     help="Requests in flight at once.",
@@ -235,6 +240,7 @@ def judge_with_progress(
     from ownweights.verdict import run_verdict_async
 
     wanted = settings.verdict_of(dataset.workload)
+    options = replace(options, agreement=wanted.agreement, streaming=wanted.streaming)
 
     async def run() -> Verdict:
         async with judging(project, dataset.workload, settings, options.concurrency) as judge:

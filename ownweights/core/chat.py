@@ -23,12 +23,15 @@ class Features:
 
     Shapes:  token_ids (T,) int32, token_logprobs (T,) float32 of the chosen tokens from the
              unmodified distribution, margins (T,) float32 best minus second-best logprob;
-             the end token's are included when the model produced it
+             the end token's are included when the model produced it;
+             prompt_state (E,) float32, the prompt's last hidden state after the final norm
     """
 
     token_ids: np.ndarray
     token_logprobs: np.ndarray
     margins: np.ndarray
+    prompt_state: np.ndarray | None = None  # known before the first token is
+    agreement: float | None = None  # share of further answers, sampled, that say the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,17 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class CompletionChunk:
-    """One piece of a streamed answer; the last carries `finish_reason` (and `usage` if known)."""
+    """One piece of a streamed answer; the last carries `finish_reason` (and `usage` if known).
+
+    The first may carry what is known before the answer is: in `features` the prompt's state, in
+    `usage` the prompt's length; its text may be empty.
+    """
 
     text: str
     finish_reason: str | None = None
     usage: Usage | None = None
     raw: bytes | None = None  # the upstream's own SSE event, for byte-exact forwarding
+    features: Features | None = None
 
 
 def check_chat_body(body: Any, *, where: str = "request") -> None:

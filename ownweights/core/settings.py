@@ -347,6 +347,12 @@ def _check_teachers(settings: Settings) -> None:
                 where = settings.sources[f"verdict.{name}.{key}"].where
                 what = f"is no teacher: there is no [teacher.{judge}]"
                 raise _unknown(where, judge, settings.teacher, what)
+        if verdict.judge and verdict.agreement:
+            raise SettingsError(
+                f"verdict.{name} sets agreement and a judge: sampled answers are compared by a"
+                " check, which asks nobody",
+                hint=f"leave agreement or judge out of [verdict.{name}]",
+            )
         if not verdict.judge and (verdict.judge_above or verdict.rubric or verdict.labels):
             raise SettingsError(
                 f"verdict.{name} sets judge_above, rubric or labels, but no judge",

@@ -116,6 +116,10 @@ class VerdictSettings:
     """Chance, over all attempts on the workload, that a certificate is wrong."""
     min_coverage_frac: float = setting(0.10, at_least=0, at_most=1, is_open=True)
     """Smallest share of requests that is worth a certificate."""
+    agreement: int = setting(0, at_least=0, at_most=64)
+    """Answers drawn beside each one, to see whether they agree; each costs as much as an answer."""
+    streaming: bool = setting(False)
+    """Decide from the prompt alone, before the answer, so that the student's answers can stream."""
     check: str = setting(
         "auto",
         pattern=r'[a-z_]+(\s+[a-z0-9_]+=("([^"\\]|\\.)*"|[^\s"]\S*|))*',

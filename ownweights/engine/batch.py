@@ -138,7 +138,10 @@ class BatchEngine:
             piece = pending.detokenizer.push([] if sequence.result.is_ended else ids)
             if sequence.is_finished:
                 piece += pending.detokenizer.flush()
-            if piece:
+            if len(sequence.result.token_ids) == 1:
+                prompt, state = len(sequence.prompt), _state(sequence)
+                replies.append(Piece(pending.ask.id, piece, prompt, state))
+            elif piece:
                 replies.append(Piece(pending.ask.id, piece))
         if sequence.is_finished:
             del self._pending[key], self._by_sequence[sequence]
@@ -176,4 +179,10 @@ def _done(pending: _Pending) -> Done:
         token_ids=np.array(result.token_ids, "<i4").tobytes(),
         logprobs=np.array(result.logprobs, "<f4").tobytes(),
         margins=np.array(result.margins, "<f4").tobytes(),
+        prompt_state=_state(pending.sequence),
     )
+
+
+def _state(sequence: Sequence) -> bytes:
+    state = sequence.result.prompt_state
+    return b"" if state is None else state.astype("<f4").tobytes()

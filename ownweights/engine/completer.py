@@ -16,7 +16,16 @@ from typing import Protocol, TypeVar
 from ownweights.core.chat import ChatRequest, Completion, CompletionChunk
 from ownweights.core.errors import CompleterError, CompleterTimeout
 from ownweights.engine.options import read_ask
-from ownweights.engine.wire import Ask, Done, Failed, Piece, Reply, completion_of, error_of
+from ownweights.engine.wire import (
+    Ask,
+    Done,
+    Failed,
+    Piece,
+    Reply,
+    chunk_of,
+    completion_of,
+    error_of,
+)
 
 T = TypeVar("T")
 Replies = asyncio.Queue[Reply | None]
@@ -58,12 +67,15 @@ class EngineCompleter:
     async def stream(
         self, request: ChatRequest, *, timeout_s: float | None = None
     ) -> AsyncIterator[CompletionChunk]:
-        """The answer in pieces as they are generated; `timeout_s` is for the whole of it."""
+        """The answer in pieces as they are generated; `timeout_s` is for the whole of it.
+
+        The first comes with the first token and carries the prompt's state, whatever its text.
+        """
         ask = read_ask(next(self._ids), self._student, request, is_stream=True)
         async with _Exchange(self._link, ask, timeout_s) as exchange:
             reply = await exchange.next()
             while not isinstance(reply, Done):
-                yield CompletionChunk(reply.text)
+                yield chunk_of(reply)
                 reply = await exchange.next()
         done = completion_of(reply, self._student)
         yield CompletionChunk("", done.finish_reason, done.usage)

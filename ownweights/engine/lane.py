@@ -87,8 +87,10 @@ class Lane:
         if batch:
             first = len(self._running)
             self._running += batch
-            logits = self.runner.prefill([sequence.prompt for sequence in batch], first)
-            moved += self._choose(logits, first)
+            states = self.runner.read([sequence.prompt for sequence in batch], first)
+            for sequence, state in zip(batch, states.numpy(), strict=True):
+                sequence.result.prompt_state = state
+            moved += self._choose(self.runner.scores(states), first)
         return moved
 
     def check_integrity(self) -> None:

@@ -1,7 +1,8 @@
 """One model in its serving form: fused weights, and a KV store whose rows and length grow as
 needed.
 
-In: a `Transformer`. Out: logits, for whole prompts (`prefill`) or one more token a row (`decode`).
+In: a `Transformer`. Out: the last states of whole prompts (`read`), whose `scores` are the next
+tokens' logits (`prefill` is both), or logits of one more token a row (`decode`).
 Few large operations instead of many small ones, for at this size Python and dispatch cost as much
 as the arithmetic: q, k and v are one product, gate and up another; weights lie transposed; rotary
 pairs are made neighbours so that turning them is one complex product. Invariant: the logits are the
@@ -62,10 +63,10 @@ class Runner:
         return self._kv.numel() * self._kv.element_size()
 
     @torch.inference_mode()
-    def prefill(self, prompts: list[list[int]], first_row: int) -> Tensor:
-        """Read whole prompts into rows `first_row`, ...; the scores after each prompt's last token.
+    def read(self, prompts: list[list[int]], first_row: int) -> Tensor:
+        """Read whole prompts into rows `first_row`, ...; the state at each prompt's last token.
 
-        Shapes: → (B, V)
+        Shapes: → (B, E), after the final norm
         """
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         longest = int(lengths.max())
@@ -79,8 +80,16 @@ class Runner:
             self._kv[index, rows, :longest] = kv
             k, v = self._split(kv)
             x = self._finish(x, self._attend(q, k, v), layer)
-        last = x[torch.arange(len(prompts)), lengths - 1]  # (B, E)
-        return self._scores(last)
+        return self._normed(x[torch.arange(len(prompts)), lengths - 1])  # (B, E)
+
+    @torch.inference_mode()
+    def scores(self, states: Tensor) -> Tensor:
+        """Vocabulary scores. Shapes: (B, E) → (B, V)"""
+        return torch.mm(states, self._head)
+
+    def prefill(self, prompts: list[list[int]], first_row: int) -> Tensor:
+        """`read` whole prompts; the scores after each prompt's last token. Shapes: → (B, V)"""
+        return self.scores(self.read(prompts, first_row))
 
     @torch.inference_mode()
     def decode(self, tokens: list[int], positions: list[int]) -> Tensor:
@@ -100,7 +109,7 @@ class Runner:
             store[rows, at] = kv[:, 0]
             k, v = self._split(store[:count, :visible])
             x = self._finish(x, self._attend_one(q, k, v, mask), layer)
-        return self._scores(x[:, 0])
+        return self.scores(self._normed(x[:, 0]))
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
@@ -144,9 +153,8 @@ class Runner:
         gate, up = torch.mm(normed, layer.gate_up).chunk(2, dim=-1)
         return torch.addmm(flat, F.silu(gate).mul_(up), layer.down).view(x.shape)
 
-    def _scores(self, x: Tensor) -> Tensor:
-        x = F.rms_norm(x, (x.shape[-1],), self._norm, self.config.rms_norm_eps)
-        return torch.mm(x, self._head)
+    def _normed(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self._norm, self.config.rms_norm_eps)
 
     def _visible(self, length: int) -> int:
         return min(-(-length // WINDOW_STEP) * WINDOW_STEP, max(self.window, length))

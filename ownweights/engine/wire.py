@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from ownweights.core.chat import Completion, Features, Usage
+from ownweights.core.chat import Completion, CompletionChunk, Features, Usage
 from ownweights.core.errors import (
     CompleterError,
     CompleterGarbled,
@@ -45,10 +45,12 @@ class Cancel(msgspec.Struct, tag="cancel", array_like=True):
 
 
 class Piece(msgspec.Struct, tag="piece", array_like=True):
-    """The next stretch of a streamed answer's text."""
+    """The next stretch of a streamed answer's text; the first says what was read, maybe no text."""
 
     id: int
     text: str
+    prompt_tokens: int = 0
+    prompt_state: bytes = b""
 
 
 class Done(msgspec.Struct, tag="done", array_like=True):
@@ -61,6 +63,7 @@ class Done(msgspec.Struct, tag="done", array_like=True):
     token_ids: bytes
     logprobs: bytes
     margins: bytes
+    prompt_state: bytes = b""
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True):
@@ -115,6 +118,7 @@ def completion_of(done: Done, model: str) -> Completion:
         np.frombuffer(done.token_ids, "<i4"),
         np.frombuffer(done.logprobs, "<f4"),
         np.frombuffer(done.margins, "<f4"),
+        _state_of(done.prompt_state),
     )
     return Completion(
         text=done.text,
@@ -124,6 +128,19 @@ def completion_of(done: Done, model: str) -> Completion:
         features=features,
         message={"role": "assistant", "content": done.text},
     )
+
+
+def chunk_of(piece: Piece) -> CompletionChunk:
+    """A piece as a Completer streams it; the first carries what is known before the answer is."""
+    if not piece.prompt_state:
+        return CompletionChunk(piece.text)
+    nothing = np.zeros(0, np.float32)
+    features = Features(np.zeros(0, np.int32), nothing, nothing, _state_of(piece.prompt_state))
+    return CompletionChunk(piece.text, None, Usage(piece.prompt_tokens, 0), features=features)
+
+
+def _state_of(state: bytes) -> np.ndarray | None:
+    return np.frombuffer(state, "<f4") if state else None
 
 
 def failure_of(ask_id: int, error: OwnError) -> Failed:

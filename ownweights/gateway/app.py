@@ -19,19 +19,14 @@ from typing import Any, Protocol
 import msgspec
 
 from ownweights.core.chat import Completion
-from ownweights.core.errors import (
-    CompleterTimeout,
-    ContextTooLong,
-    Ineligible,
-    OwnError,
-)
 from ownweights.core.project import Project
 from ownweights.gateway.audits import Auditor, Compared
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
-from ownweights.gateway.students import NotLoaded, StartEngine, Students
+from ownweights.gateway.student_stream import may_stream, note_failure, stream_student
+from ownweights.gateway.students import StartEngine, Students
 from ownweights.gateway.upstream import TeacherDoor
 from ownweights.route import Route, decide, eligible
 from ownweights.route.rollout import Standing, is_drawn
@@ -212,8 +207,12 @@ class Gateway:
         completion = None
         if exchange.is_forced:
             exchange.reason = "forced"
-        elif route is not None:
-            completion = await self._try_student(exchange, route, scope)
+        elif route is not None and self._may_try(exchange, route, scope):
+            if may_stream(exchange, route):
+                if await stream_student(exchange, route, self._students, send):
+                    return
+            else:
+                completion = await self._try_student(exchange, route)
         if completion is not None:
             await _send_student(exchange, completion, send)
         else:
@@ -249,21 +248,20 @@ class Gateway:
         elif exchange.reason == "shadow":
             self._auditor.shadowed(Compared(exchange, route, standing, shadowed))
 
-    async def _try_student(
-        self, exchange: Exchange, route: Route, scope: Scope
-    ) -> Completion | None:
-        """The student's answer where it may be sent; else None, with the exchange's reason set."""
-        if not self._may_ask_students(scope):
-            exchange.reason = "ineligible:key"
-            return None
-        odd = eligible(route, exchange.body)
+    def _may_try(self, exchange: Exchange, route: Route, scope: Scope) -> bool:
+        """Whether the student may be asked; else False, with the exchange's reason set."""
+        odd = eligible(route, exchange.body) if self._may_ask_students(scope) else "ineligible:key"
         if odd is not None:
             exchange.reason = odd
-            return None
+            return False
         standing = _standing_of(route)
         if not is_drawn(standing, exchange.session, exchange.id):
             exchange.reason = standing.stage  # shadow, or canary and not drawn
-            return None
+            return False
+        return True
+
+    async def _try_student(self, exchange: Exchange, route: Route) -> Completion | None:
+        """The student's answer where it may be sent; else None, with the exchange's reason set."""
         completion = await self._ask_student(exchange, route)
         if completion is None or not _keeps_format(exchange, completion):
             return None
@@ -281,19 +279,9 @@ class Gateway:
             completion = await self._students.complete(route, exchange.body)
             exchange.waited_s += time.perf_counter() - asked_s
             return completion
-        except CompleterTimeout:
-            exchange.reason, exchange.error = "student_timeout", "student_timeout"
-            exchange.has_failed = True
-        except ContextTooLong:
-            exchange.reason = "ineligible:context"
-        except Ineligible:
-            exchange.reason = "ineligible:student"
         except Exception as error:  # whatever a student does, the teacher answers
-            exchange.reason, exchange.error = "student_error", "student_error"
-            exchange.has_failed = not isinstance(error, NotLoaded)
-            if not isinstance(error, OwnError):
-                log.error("%s student failed with %s", exchange.id, type(error).__name__)
-        return None
+            note_failure(exchange, error)
+            return None
 
     def _upstream(self, named: str, workload: str, exchange: Exchange | None = None) -> Upstream:
         upstream = self._settings.upstream(named, workload)

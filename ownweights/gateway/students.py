@@ -14,18 +14,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ownweights.core.artefact import read_card
-from ownweights.core.chat import ChatRequest, Completion
+from ownweights.core.chat import ChatRequest, Completion, CompletionChunk
 from ownweights.core.completer import Completer
 from ownweights.core.errors import CompleterError, CompleterTimeout, OwnError
 from ownweights.core.project import Project
 from ownweights.dataset.prune import PruneRule, apply_prune
 from ownweights.route import Route, plain_messages
+from ownweights.verdict import check_named
+from ownweights.verdict.confidence import AGREEMENT, Confidence
+from ownweights.verdict.confidence.agreement import complete_with_agreement
 from ownweights.weights.base import resolve_base
 
 log = logging.getLogger("ownweights.gateway")
@@ -102,19 +105,29 @@ class Students:
 
     async def complete(self, route: Route, body: dict[str, Any]) -> Completion:
         """The student's answer to a request; CompleterError or its like when there is none."""
+        async with self._asking(route) as completer:
+            return await _complete(completer, student_request(route, body), route)
+
+    async def stream(self, route: Route, body: dict[str, Any]) -> AsyncIterator[CompletionChunk]:
+        """The student's answer in pieces, with the same errors; close it to stop asking."""
+        async with self._asking(route) as completer:
+            request = student_request(route, body)
+            chunks = completer.stream(request, timeout_s=route.timeout_s)
+            async with contextlib.aclosing(cast(Any, chunks)):
+                async for chunk in chunks:
+                    yield chunk
+
+    @contextlib.asynccontextmanager
+    async def _asking(self, route: Route) -> AsyncIterator[Completer]:
+        """Who answers for a route's student; the engine is kept while it is asked."""
         running = self._running
         if running is None or route.student_id not in running.student_ids:
             raise NotLoaded(f"no engine holds student {route.student_id}: {self.state}")
         running.num_waiting += 1
         try:
-            completer = running.completer(route.student_id)
-            async with asyncio.timeout(route.timeout_s + GRACE_S):
-                request = student_request(route, body)
-                return await completer.complete(request, timeout_s=route.timeout_s)
+            yield running.completer(route.student_id)
         except CompleterTimeout:
             raise
-        except TimeoutError:
-            raise CompleterTimeout(f"no answer within {route.timeout_s} s") from None
         except CompleterError:
             self._changed.set()  # perhaps the engine died: look now
             raise
@@ -217,6 +230,23 @@ class Students:
                 await completer.close()
         with contextlib.suppress(Exception):
             await asyncio.to_thread(running.engine.stop)
+
+
+async def _complete(completer: Completer, request: ChatRequest, route: Route) -> Completion:
+    """The answer with all that the route's score is made of."""
+    confidence = Confidence.from_dict(route.confidence)
+    try:
+        async with asyncio.timeout(route.timeout_s + GRACE_S):
+            if confidence.kind != AGREEMENT:
+                return await completer.complete(request, timeout_s=route.timeout_s)
+            return await complete_with_agreement(
+                completer, request, check_named(confidence.check), samples=confidence.samples,
+                timeout_s=route.timeout_s,
+            )  # fmt: skip
+    except CompleterTimeout:
+        raise
+    except TimeoutError:
+        raise CompleterTimeout(f"no answer within {route.timeout_s} s") from None
 
 
 def file_marks(project: Project, student_ids: Iterable[str]) -> FileMarks:

@@ -36,6 +36,7 @@ class Generated:
     logprobs: list[float] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
     is_ended: bool = False
+    prompt_state: np.ndarray | None = field(default=None, compare=False)  # (E,)
 
     def add(self, choice: Choice, *, is_end: bool) -> None:
         """Note one more token."""
@@ -50,6 +51,7 @@ class Generated:
             np.array(self.token_ids, np.int32),
             np.array(self.logprobs, np.float32),
             np.array(self.margins, np.float32),
+            self.prompt_state,
         )
 
 
@@ -113,7 +115,10 @@ def generate(
     cache = KVCache(model.config, 1, window) if use_cache else None
     tokens = list(prompt)
     for _ in range(min(max_tokens, window - len(prompt))):
-        logits = _next_logits(model, tokens, cache, len(result.token_ids))
+        state = _last_state(model, tokens, cache, len(result.token_ids))
+        if result.prompt_state is None:
+            result.prompt_state = state[0].numpy()
+        logits = model.logits(state)
         dice = Dice(temperature, seed, len(result.token_ids)) if temperature else None
         choice = choose(logits, [dice])[0]
         result.add(choice, is_end=choice.token in end_ids)
@@ -123,10 +128,10 @@ def generate(
     return result
 
 
-def _next_logits(
+def _last_state(
     model: Transformer, tokens: list[int], cache: KVCache | None, num_new: int
 ) -> Tensor:
-    """Scores of the token after `tokens`, of which the cache misses the prompt or the last one."""
+    """The state at the last of `tokens`, of which the cache misses the prompt or the last one."""
     if cache is None:
         hidden = model(torch.tensor([tokens]))
     else:
@@ -135,4 +140,4 @@ def _next_logits(
         hidden = model(
             torch.tensor([tokens[start:]]), cache=cache, rows=torch.tensor([0]), positions=positions
         )
-    return model.logits(hidden[:, -1])  # (1, V)
+    return hidden[:, -1]  # (1, E)

@@ -82,6 +82,7 @@ class Subject:
     units_per_record: float = 0.08  # certify units that one more record brings
     unanswered: int = 0  # certify requests without a teacher's answer: not part of the claim
     judge: Mapping[str, Any] = field(default_factory=dict[str, Any])  # where a judge was the check
+    compared: tuple[Mapping[str, Any], ...] = ()  # the scores that develop chose among, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,21 @@ class PairedClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A range of scores: the harm that an isotonic fit on develop predicts, and what was seen on
+    certify, with its 95 % Clopper-Pearson interval.
+    """
+
+    score_low: float
+    score_high: float
+    n: int
+    predicted: float
+    harms: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What judging a student against its teacher showed."""
 
@@ -178,6 +194,7 @@ class Verdict:
     needed: Examples | None = None
     corrected: Corrected | None = None
     paired: tuple[PairedClaim, ...] = ()
+    calibration: tuple[Calibrated, ...] = ()  # of the score; nothing rests on it
     id: str = ""  # of the artefact; not part of its own content
 
     def to_dict(self) -> dict[str, Any]:
@@ -195,6 +212,7 @@ class Verdict:
             subject = dict(found["subject"])
             subject["teachers"] = tuple(subject["teachers"])
             subject["period"] = tuple(subject["period"]) if subject["period"] else None
+            subject["compared"] = tuple(subject.get("compared", ()))
             needed, corrected = found.get("needed"), found.get("corrected")
             found |= {
                 "claim": Claim(**found["claim"]),
@@ -203,6 +221,7 @@ class Verdict:
                 "needed": Examples(**needed) if needed else None,
                 "corrected": Corrected(**corrected) if corrected else None,
                 "paired": tuple(PairedClaim(**one) for one in found.get("paired", ())),
+                "calibration": tuple(Calibrated(**one) for one in found.get("calibration", ())),
             }
             for name in ("assumptions", "expires", "reasons"):
                 found[name] = tuple(found[name])

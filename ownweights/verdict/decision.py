@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ownweights.core.errors import InputError
 from ownweights.verdict.certificate import Claim, Corrected, Examples, Subject, Verdict
 from ownweights.verdict.claims import Ladder, decide_claims, paired_assumptions
+from ownweights.verdict.confidence.calibrate import calibration_table
 from ownweights.verdict.judge.agreement import corrected_harm
 from ownweights.verdict.judge.probes import refuse_invalid
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
@@ -168,6 +169,7 @@ def _verdict(
         slices=slice_table(drawn, claim.beta),
         needed=None if issued else _needed(claim, subject, spend, step, rows=rows),
         corrected=_corrected(subject, drawn),
+        calibration=calibration_table(rows),
     )
 
 

@@ -26,7 +26,8 @@ class Judged:
     """What one request of develop or certify showed.
 
     `harm` is None where there was no answer to judge, or where nobody could judge it. `status`
-    failed is an error or time-out: the teacher would have answered.
+    failed is an error or time-out: the teacher would have answered. Of a learned score, `score` on
+    develop is in the order of fits that had not seen the unit.
     """
 
     id: str

@@ -59,6 +59,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
         evidence=_evidence_chart(verdict, drawn),
         risks=_risk_chart(verdict, drawn),
         paired=[_paired(verdict, one, rows) for one in verdict.paired],
+        calibration=_calibration_chart(verdict),
         failing=[one for one in verdict.slices if one.is_failing],
         pairs=_pairs(verdict, drawn, told),
         has_answers=bool(told.answers),
@@ -149,6 +150,26 @@ def _paired(verdict: Verdict, one: PairedClaim, rows: Sequence[Judged]) -> dict[
         title=f"Claim {one.name}, as evidence gathered",
     )
     return {"claim": one, "sentence": paired_sentence(one), "chart": chart}
+
+
+def _calibration_chart(verdict: Verdict) -> str | None:
+    """What develop promised for the score, against what certify showed; dashed where they agree."""
+    table = sorted(verdict.calibration, key=lambda one: one.predicted)
+    if len(table) < 2:
+        return None
+    seen = [(one.predicted, one.harms / one.n) for one in table]
+    band = [(one.predicted, one.high) for one in table]
+    band += [(one.predicted, one.low) for one in reversed(table)]
+    right = min(1.0, max(0.05, 1.1 * table[-1].predicted))
+    top = min(1.0, max(right, 1.1 * max(share for _, share in seen)))
+    end = min(right, top)
+    series = [
+        Series("95 % interval of each range alone", "band", band),
+        Series("share of harm seen", "line", seen),
+        Series("seen as predicted", "limit", [(0.0, 0.0), (end, end)]),
+    ]
+    axes = Axes("predicted share of harm", "share that came to harm", right, top)
+    return draw_chart(axes, series, title="Predicted harm against harm seen")
 
 
 def _pairs(verdict: Verdict, drawn: Sequence[Judged], told: Told) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ def report_text(verdict: Verdict) -> str:
         _needed(verdict),
         _judge(verdict),
         _paired(verdict),
+        _compared(verdict),
+        _calibration(verdict),
         _slices(verdict),
         _bulleted("This assumes", verdict.assumptions),
         _bulleted("Void when", verdict.expires),
@@ -131,6 +133,31 @@ def _paired(verdict: Verdict) -> list[str]:
 def _units(one: PairedClaim) -> str:
     needed = one.conclusion == "undecided" and one.units is not None
     return f"; about {one.units:,} units like these would prove it" if needed else ""
+
+
+def _compared(verdict: Verdict) -> list[str]:
+    """Which score was chosen among which, and what each would cost."""
+    table = verdict.subject.compared
+    if not table:
+        return []
+    title = "Scores compared on develop (mean harm among the surest: smaller sorts better):"
+    return [title] + [
+        f"  {one['kind']:<13}  {one['area']:.4f}  calls {one['calls']}, tokens before the first"
+        f" is sent {one['wait_tokens']:.0f}{'  (chosen)' if one['is_chosen'] else ''}"
+        for one in table
+    ]
+
+
+def _calibration(verdict: Verdict) -> list[str]:
+    if not verdict.calibration:
+        return []
+    title = "Harm by score (predicted by develop, seen on certify; 95 % intervals):"
+    return [title] + [
+        f"  {one.score_low:>9.4g} to {one.score_high:<9.4g}  predicted {one.predicted:>6.1%}"
+        f"  seen {one.harms:g} of {one.n}  {one.harms / one.n:>6.1%}"
+        f"  ({one.low:.1%} to {one.high:.1%})"
+        for one in verdict.calibration
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ import numpy as np
 from ownweights.core.artefact import canonical_json
 from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.completer import Completer
-from ownweights.core.errors import CompleterError, ContextTooLong, Ineligible
+from ownweights.core.errors import CompleterError, ContextTooLong, Ineligible, UsageError
 from ownweights.core.project import Project
 from ownweights.core.strict import Limits, check_value
 from ownweights.verdict.certificate import Claim, Subject, Verdict
@@ -37,7 +38,8 @@ from ownweights.verdict.checks import (
     choose_check,
     judged_text,
 )
-from ownweights.verdict.confidence import Confidence, tune_confidence
+from ownweights.verdict.confidence import AGREEMENT, Confidence, Tuned, Wanted, tune
+from ownweights.verdict.confidence.agreement import complete_with_agreement
 from ownweights.verdict.decision import Spend, certify
 from ownweights.verdict.floor import Outcome, measure_floor
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, unit_hash
@@ -129,6 +131,8 @@ class RunOptions:
     ineligible: Callable[[Mapping[str, Any]], str | None] | None = None
     ledger: Ledger | None = None  # None: the project's own
     keeps_answers: bool = False
+    agreement: int = 0  # answers drawn beside each greedy one: a score may be made of them
+    streaming: bool = False  # only a score that is known before the answer will do
 
     def __post_init__(self) -> None:
         limits = Limits(at_least=0, at_most=86400, is_open=True)
@@ -193,36 +197,32 @@ class _Run:
         started = time.monotonic()
         develop = list(self.dataset.examples("develop"))
         check = self._check(develop)
-        outcomes = await self._ask(develop, "develop")
+        outcomes = await self._ask(develop, "develop", self._sampling(check))
         harms = await self._judge(check, develop, outcomes, "develop")
-        answers = "json" if check_word(check.name) == "json" else "text"
-        confidence = tune_confidence(
-            [done if isinstance(done, Completion) else None for done in outcomes],
-            np.array([1.0 if harm is None else harm for harm in harms]),
-            [example.unit for example in develop],
-            answers=answers,
-            min_coverage_frac=self.claim.min_coverage_frac,
-        )
+        tuned = self._tune(check, develop, outcomes, harms)
+        confidence = tuned.confidence
         ledger = self.options.ledger or DatabaseLedger(self.project)
         certify_all = list(self.dataset.examples("certify"))
         opened = self._book(ledger, check, certify_all)
         if opened.verdict_id and (stored := stored_verdict(self.project, opened.verdict_id)):
             return stored
         usable = [one for one in certify_all if unit_hash(one.unit) in opened.units]
-        certify_outcomes = await self._ask(usable, "certify")
+        sampling = self._sampling(check) if confidence.kind == AGREEMENT else None
+        certify_outcomes = await self._ask(usable, "certify", sampling)
         certify_harms = await self._judge(check, usable, certify_outcomes, "certify")
         beside = await self._beside(check, usable, certify_outcomes)
         keys = slice_keys([*develop, *usable])
+        certify_scores = [_score(confidence, outcome) for outcome in certify_outcomes]
         rows = [
-            _row(example, split, outcome, harm, confidence=confidence, slices=keys.pop(0))
-            for split, examples, found, judged in (
-                ("develop", develop, outcomes, harms),
-                ("certify", usable, certify_outcomes, certify_harms),
+            _row(example, split, outcome, harm, score=score, slices=keys.pop(0))
+            for split, examples, found, judged, scores in (
+                ("develop", develop, outcomes, harms, tuned.develop_scores.tolist()),
+                ("certify", usable, certify_outcomes, certify_harms, certify_scores),
             )
-            for example, outcome, harm in zip(examples, found, judged, strict=True)
+            for example, outcome, harm, score in zip(examples, found, judged, scores, strict=True)
         ]
         rows = [*rows[: len(develop)], *_with_pairs(rows[len(develop) :], *beside)]
-        subject = self._subject(check, confidence, [*develop, *usable])
+        subject = self._subject(check, tuned, [*develop, *usable])
         spend = Spend(opened.k, opened.delta_spent, opened.num_used)
         verdict = certify(self.claim, subject, rows, spend)
         asked, found = [*develop, *usable], [*outcomes, *certify_outcomes]
@@ -247,6 +247,39 @@ class _Run:
         if isinstance(self.check_wanted, str):
             return check_named(self.check_wanted, self.project.root)
         return self.check_wanted or choose_check(one.target for one in develop)
+
+    def _sampling(self, check: Check | Judging) -> Check | None:
+        """What compares sampled answers with the greedy one; None where none are drawn."""
+        if not self.options.agreement:
+            return None
+        if isinstance(check, Judging):
+            raise UsageError(
+                f"the agreement of {self.options.agreement} sampled answers needs a check that"
+                f" compares two answers by a rule, and {check.name!r} is none",
+                hint="leave `agreement` out, or judge this workload by a check",
+            )
+        return check
+
+    def _tune(
+        self,
+        check: Check | Judging,
+        develop: Sequence[Asked],
+        outcomes: Sequence[Outcome],
+        harms: Sequence[float | None],
+    ) -> Tuned:
+        wanted = Wanted(
+            answers="json" if check_word(check.name) == "json" else "text",
+            min_coverage_frac=self.claim.min_coverage_frac,
+            samples=self.options.agreement,
+            check=check.name,
+            streaming=self.options.streaming,
+        )
+        return tune(
+            [done if isinstance(done, Completion) else None for done in outcomes],
+            np.array([1.0 if harm is None else harm for harm in harms]),
+            [example.unit for example in develop],
+            wanted,
+        )
 
     async def _judge(
         self,
@@ -283,11 +316,15 @@ class _Run:
             "check": check.name,
             "decoding": self.decoding,
             **({"judge": dict(check.identity)} if isinstance(check, Judging) else {}),
+            **({"agreement": self.options.agreement} if self.options.agreement else {}),
+            **({"streaming": True} if self.options.streaming else {}),
         }
         units = [unit_hash(example.unit) for example in examples]
         return ledger.open(self.workload, plan, units, self.claim.delta)
 
-    async def _ask(self, examples: Sequence[Asked], stage: str) -> list[Outcome]:
+    async def _ask(
+        self, examples: Sequence[Asked], stage: str, sampling: Check | None = None
+    ) -> list[Outcome]:
         """Every example's outcome, at most `concurrency` at a time."""
         outcomes: list[Outcome] = [FAILED] * len(examples)
         waiting = iter(enumerate(examples))
@@ -298,7 +335,7 @@ class _Run:
             nonlocal num_done
             for index, example in waiting:
                 try:
-                    outcomes[index] = await self._ask_one(example)
+                    outcomes[index] = await self._ask_one(example, sampling)
                 except CompleterError as error:
                     failures.append(error)
                 num_done += 1
@@ -310,21 +347,23 @@ class _Run:
             raise failures[0]
         return outcomes
 
-    async def _ask_one(self, example: Asked) -> Outcome:
+    async def _ask_one(self, example: Asked, sampling: Check | None) -> Outcome:
         if self.options.ineligible and self.options.ineligible(example.request):
             return INELIGIBLE
         body = {key: v for key, v in example.request.items() if not key.startswith("stream")}
         body |= {"model": self.student_id, "messages": list(example.messages), **self.decoding}
+        request, timeout_s = ChatRequest(body), self.options.timeout_s
         try:
-            return await self.completer.complete(
-                ChatRequest(body), timeout_s=self.options.timeout_s
-            )
+            if sampling is None:
+                return await self.completer.complete(request, timeout_s=timeout_s)
+            return await complete_with_agreement(
+                self.completer, request, sampling, samples=self.options.agreement,
+                timeout_s=timeout_s,
+            )  # fmt: skip
         except (Ineligible, ContextTooLong):
             return INELIGIBLE
 
-    def _subject(
-        self, check: Check | Judging, confidence: Confidence, examples: Sequence[Asked]
-    ) -> Subject:
+    def _subject(self, check: Check | Judging, tuned: Tuned, examples: Sequence[Asked]) -> Subject:
         identity, facts = (self.dataset.card.get(key, {}) for key in ("identity", "facts"))
         records, units = facts.get("records", {}), facts.get("units", {})
         num_records, num_units = records.get("num", 0), units.get("certify", 0)
@@ -334,7 +373,7 @@ class _Run:
             dataset=self.dataset.id,
             check=check.name,
             is_graded=check.is_graded,
-            confidence=confidence.to_dict(),
+            confidence=tuned.confidence.to_dict(),
             decoding=self.decoding,
             teachers=tuple(sorted({example.model for example in examples})),
             split_by=str(identity.get("split_by", "prompt")),
@@ -342,6 +381,7 @@ class _Run:
             units_per_record=num_units / num_records if num_units and num_records else 0.08,
             unanswered=int(facts.get("without_answer", {}).get("certify", 0)),
             judge=_plain(check.facts) if isinstance(check, Judging) else {},
+            compared=tuple(one.to_dict() for one in tuned.compared),
         )
 
 
@@ -367,13 +407,12 @@ def _row(
     outcome: Outcome,
     harm: float | None,
     *,
-    confidence: Confidence,
+    score: float,
     slices: Mapping[str, str],
 ) -> Judged:
     unit = unit_hash(example.unit)
     if isinstance(outcome, str):
         return Judged(example.id, unit, split, outcome, slices=slices)
-    score = confidence.score(outcome.features, outcome.finish_reason, outcome.text)
     return Judged(example.id, unit, split, ANSWERED, score, harm, slices)
 
 
@@ -391,6 +430,12 @@ def _with_pairs(
         )
         for index, row in enumerate(rows)
     ]
+
+
+def _score(confidence: Confidence, outcome: Outcome) -> float:
+    if isinstance(outcome, str):
+        return -math.inf
+    return confidence.score(outcome.features, outcome.finish_reason, outcome.text)
 
 
 def _answers(examples: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -249,6 +249,27 @@ def test_verdict_show_tells_which_claims_stand_together(
     assert "claim C over all 2 workloads that decided it: tickets (e-BH" in said.err
 
 
+def test_verdict_run_draws_samples_as_flag_or_file_say(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.settings_path.write_text("[verdict.tickets]\nagreement = 3\n")
+    for words, calls in (((), 4), (("--agreement", "1"), 2), (("--agreement", "0"), None)):
+        own(project, "run", "--workload", "tickets", *words, "--json")
+        compared = json.loads(capsys.readouterr().out)["subject"]["compared"]
+        known = {row["kind"]: row["calls"] for row in compared}
+        assert known.get("agreement") == calls
+
+
+def test_verdict_run_for_streaming_says_what_it_needs(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "run", "--workload", "tickets", "--streaming") == 2
+    assert "needs the state of the prompt" in capsys.readouterr().err
+    project.settings_path.write_text("[verdict.tickets]\nstreaming = true\n")
+    assert own(project, "run", "--workload", "tickets") == 2
+    assert own(project, "run", "--workload", "tickets", "--no-streaming", "--json") == 0
+
+
 def test_verdict_run_without_a_student_says_what_to_do(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -384,6 +405,15 @@ def test_verdict_run_asks_the_judge_above(
     judge = json.loads(capsys.readouterr().out)["subject"]["judge"]
     assert (judge["name"], [above["model"] for above in judge["above"]]) == ("jury", ["strong"])
     assert all(client.is_closed for client in jury)
+
+
+def test_verdict_run_refuses_agreement_beside_a_judge(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("run", "--workload", "tickets", "--judge", "jury", "--agreement", "2")
+    assert own(project, *words) == 2
+    assert "verdict.tickets sets agreement and a judge" in capsys.readouterr().err
+    assert jury == []
 
 
 def test_verdict_run_with_a_judge_that_cannot_be(

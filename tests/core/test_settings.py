@@ -155,6 +155,9 @@ def test_load_settings_reads_flags_as_text_or_values(project: Project) -> None:
         ("[teacher.main]\nbase_url='http://x'\n[verdict.w]\njudge='main'\njudge_above='mian'",
          "own.toml:5: 'mian' is no teacher: there is no [teacher.mian]\n"
          "hint: did you mean 'main'?"),
+        ("[teacher.main]\nbase_url='http://x'\n[verdict.w]\njudge='main'\nagreement=3",
+         "verdict.w sets agreement and a judge: sampled answers are compared by a check, which asks"
+         " nobody\nhint: leave agreement or judge out of [verdict.w]"),
         ("[verdict.w]\nlabels = 200",
          "verdict.w sets judge_above, rubric or labels, but no judge\n"
          'hint: [verdict.w] needs judge = "..."'),

@@ -19,6 +19,7 @@ from tests.tiny import END_ID, make_base, make_student, tiny_model
 # Where the two best logits are this close, float32 sums in another order may choose the other one.
 TIE_LOGPROB = 1e-4
 LOGPROB_TOLERANCE = 1e-4
+STATE_TOLERANCE = 1e-4  # states are of order one after the final norm
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,9 @@ def test_batch_matches_generate(students: dict[str, Student], max_batch: int) ->
         assert np.allclose(
             np.frombuffer(reply.margins, "<f4"), expected.margins, atol=LOGPROB_TOLERANCE
         )
+        state = np.frombuffer(reply.prompt_state, "<f4")
+        assert state.shape == (32,)
+        assert np.allclose(state, expected.prompt_state, atol=STATE_TOLERANCE)
     assert num_excused <= 1
 
 
@@ -146,7 +150,11 @@ def test_batch_streams_what_it_would_say(students: dict[str, Student], seed: int
         replies += [reply for _, reply in engine.step()]
         engine.check_integrity()
     *pieces, last = replies
-    assert all(isinstance(piece, Piece) and piece.text for piece in pieces)
+    assert all(isinstance(piece, Piece) and piece.text for piece in pieces[1:])
+    first = pieces[0]
+    assert isinstance(first, Piece) and isinstance(last, Done)
+    assert (first.prompt_state, first.prompt_tokens) == (last.prompt_state, last.prompt_tokens)
+    assert not any(piece.prompt_state for piece in pieces[1:] if isinstance(piece, Piece))
     assert "".join(piece.text for piece in pieces if isinstance(piece, Piece)) == whole.text
     assert last == whole
     assert len(pieces) > 1

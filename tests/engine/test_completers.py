@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ownweights.core.chat import ChatRequest, Completion
+from ownweights.core.chat import ChatRequest, Completion, CompletionChunk
 from ownweights.core.errors import (
     CompleterError,
     CompleterTimeout,
@@ -67,6 +67,34 @@ def test_completion_says_what_the_naive_generator_would(served: Served) -> None:
     assert np.allclose(found.features.margins, expected.margins, atol=LOGPROB_TOLERANCE)
     assert found.usage.prompt_tokens == len(prompt)
     assert found.model == served.students[1]
+
+
+def test_stream_begins_with_the_state_of_the_prompt(served: Served) -> None:
+    """Before any answer, and the same that the whole answer carries; later pieces are text."""
+    completer = served.engine.completer(served.students[0])
+
+    async def both() -> tuple[list[CompletionChunk], Completion]:
+        chunks = await collect(completer.stream(REQUEST))
+        completion = await completer.complete(REQUEST)
+        await completer.close()
+        return chunks, completion
+
+    (first, *others), completion = asyncio.run(both())
+    assert first.features is not None and first.usage is not None
+    assert completion.features is not None
+    state = completion.features.prompt_state
+    assert state is not None and state.dtype == np.float32
+    assert np.allclose(first.features.prompt_state, state, atol=LOGPROB_TOLERANCE)
+    assert len(first.features.token_ids) == 0
+    assert first.usage.prompt_tokens == completion.usage.prompt_tokens
+    assert [chunk.features for chunk in others] == [None] * len(others)
+
+
+def test_prompt_states_tell_prompts_apart(served: Served) -> None:
+    other = ChatRequest.of([{"role": "user", "content": "something else"}], max_tokens=2)
+    found = [ask_once(served, request).features for request in (REQUEST, other)]
+    states = [one.prompt_state for one in found if one is not None]
+    assert not np.allclose(states[0], states[1], atol=0.01)
 
 
 def test_completer_raises_context_too_long(served: Served) -> None:

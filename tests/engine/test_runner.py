@@ -35,6 +35,17 @@ def test_runner_matches_transformer(shape: str) -> None:
         prompts = [[*prompt, step + 10] for prompt in prompts]
 
 
+def test_runner_read_is_the_transformers_last_state() -> None:
+    model, prompts = tiny_model(), prompts_of(3, 9, 5)
+    runner = Runner(model)
+    states = runner.read(prompts, 0)
+    for row, prompt in enumerate(prompts):
+        with torch.inference_mode():
+            expected = model(torch.tensor([prompt]))[0, -1]
+        assert relative_error(states[row], expected) <= FUSED_TOLERANCE
+    assert torch.equal(runner.scores(states), runner.prefill(prompts, 0))
+
+
 def test_runner_folds_an_attached_adapter_in() -> None:
     model, prompt = with_adapter(tiny_model(), 3), prompts_of(6)[0]
     read = Runner(model).prefill([prompt], 0)[0]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownweights.core.chat import CompletionChunk, Usage
 from ownweights.core.errors import (
     CompleterError,
     CompleterGarbled,
@@ -26,6 +27,7 @@ from ownweights.engine.wire import (
     Done,
     Failed,
     Piece,
+    chunk_of,
     completion_of,
     error_of,
     failure_of,
@@ -75,6 +77,26 @@ def test_frame_refuses_an_absurd_length() -> None:
     head = (MAX_FRAME_BYTES + 1).to_bytes(HEAD_BYTES, "big")
     with pytest.raises(CompleterGarbled, match="at most 67108864 are allowed"):
         frame_length(head)
+
+
+def test_prompt_state_survives_the_wire() -> None:
+    state = np.linspace(-2, 2, 8, dtype="<f4")
+    sent = done()
+    sent.prompt_state = state.tobytes()
+    whole = completion_of(REPLIES.decode(frame(sent)[HEAD_BYTES:]), "student")
+    piece = REPLIES.decode(frame(Piece(3, "", 5, state.tobytes()))[HEAD_BYTES:])
+    chunk = chunk_of(piece)
+    for features in (whole.features, chunk.features):
+        assert features is not None and features.prompt_state is not None
+        assert features.prompt_state.tolist() == state.tolist()
+    assert (chunk.text, chunk.usage, chunk.finish_reason) == ("", Usage(5, 0), None)
+    assert chunk_of(Piece(3, "hi")) == CompletionChunk("hi")
+
+
+def test_completion_of_an_engine_without_states_has_none() -> None:
+    features = completion_of(done(), "student").features
+    assert features is not None
+    assert features.prompt_state is None
 
 
 def test_completion_of_carries_everything() -> None:

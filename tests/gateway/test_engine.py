@@ -115,3 +115,21 @@ def test_gateway_that_is_killed_takes_its_engine_with_it(project: Project) -> No
         while is_running(child) and time.monotonic() < give_up_s:
             continue
     assert not is_running(child)
+
+
+def test_gateway_streams_what_a_gate_lets_through(tmp_path: Path, teacher: str) -> None:
+    """A gate of zeros scores every prompt 0: all is served, or nothing."""
+    from ownweights.verdict import Confidence
+    from tests.tiny import CONFIG, make_student
+
+    (tmp_path / "own.toml").write_text(f'[teacher.main]\nbase_url = "{teacher}"\n')
+    project = Project(tmp_path)
+    student = make_student(project)
+    gate = Confidence("gate", weights=(0.0,) * CONFIG.hidden_size, scale=(1.0,)).to_dict()
+    for threshold, reason in ((-1.0, "served"), (1.0, "below_threshold")):
+        follow(project, student_id=student, confidence=gate, threshold=threshold, timeout_s=WAIT_S)
+        with background(project) as one:
+            answer = ask(one, stream=True)
+            assert reason_of(answer) == reason
+            assert answer.text.endswith("data: [DONE]\n\n")
+            assert ("HELLO" in answer.text) == (reason == "below_threshold")

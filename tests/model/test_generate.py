@@ -78,6 +78,17 @@ def test_generated_features_have_their_types() -> None:
     assert len(features.token_ids) == len(features.token_logprobs) == len(features.margins) == 5
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generate_notes_the_state_of_the_prompt_alone(use_cache: bool) -> None:
+    model = tiny_model()
+    with torch.inference_mode():
+        expected = model(torch.tensor([PROMPT]))[0, -1].numpy()
+    for tokens in (1, 7):
+        found = generate(model, PROMPT, max_tokens=tokens, use_cache=use_cache).features()
+        assert found.prompt_state is not None
+        assert np.allclose(found.prompt_state, expected, atol=LOGPROB_TOLERANCE)
+
+
 def test_choose_takes_the_first_of_equals_and_leaves_logits_alone() -> None:
     logits = torch.tensor([[0.0, 2.0, 2.0, 1.0], [3.0, 0.0, 0.0, 0.0]])
     before = logits.clone()

@@ -13,11 +13,12 @@ from ownweights.core.chat import Completion, Features, Usage
 from ownweights.core.project import Project
 from ownweights.dataset.prune import PruneRule, system_hash
 from ownweights.route import Route, activate, write_route
-from ownweights.verdict import Claim, Subject, Verdict
+from ownweights.verdict import Claim, Confidence, Subject, Verdict
 from ownweights.verdict.store import write_verdict
 
 STUDENT = "abcdefabcdef"
 SYSTEM = {"role": "system", "content": "Answer in one word."}
+GATE = Confidence("gate", weights=(1.0, 0.0), scale=(2.0,), bias=-1.0).to_dict()
 CONFIDENCE = {"kind": "mean_logprob", "answers": "text"}
 
 
@@ -51,6 +52,12 @@ def answer_of(
         np.full(3, 1.0, np.float32),
     )
     return Completion(text, reason, "student", Usage(5, 3), features)
+
+
+def read_of(state: float) -> Features:
+    """What a student knows once it has read a prompt; GATE scores it twice `state` less 1."""
+    nothing = np.zeros(0, np.float32)
+    return Features(np.zeros(0, np.int32), nothing, nothing, np.array([state, 7.0], np.float32))
 
 
 def drop_rule() -> dict[str, Any]:

@@ -10,7 +10,10 @@ import pytest
 
 from ownweights.core.errors import ArtefactError, SettingsError
 from ownweights.verdict import Claim, Examples, Slice, Subject, Verdict
-from ownweights.verdict.certificate import sentence
+from ownweights.verdict.certificate import Calibrated, sentence
+
+COMPARED = {"kind": "gate", "area": 0.02, "calls": 1, "wait_tokens": 1.0, "is_chosen": True}
+CALIBRATED = Calibrated(-1.5, -0.25, 40, 0.125, 4.0, low=0.03, high=0.24)
 
 
 def verdict(**changed: Any) -> Verdict:
@@ -33,10 +36,21 @@ def refusal(**changed: Any) -> Verdict:
     return verdict(**{**known, **changed})
 
 
-@pytest.mark.parametrize("known", [verdict(), refusal(), refusal(needed=None)])
+TUNED = verdict(
+    subject=Subject("tickets", compared=(COMPARED,)), calibration=(CALIBRATED, CALIBRATED)
+)
+
+
+@pytest.mark.parametrize("known", [verdict(), refusal(), refusal(needed=None), TUNED])
 def test_verdict_survives_json(known: Verdict) -> None:
     text = json.dumps(known.to_dict(), allow_nan=False)
     assert Verdict.from_dict(json.loads(text), verdict_id="abc") == known
+
+
+def test_verdict_from_before_calibration_is_still_read() -> None:
+    data = json.loads(json.dumps(verdict().to_dict()))
+    del data["calibration"], data["subject"]["compared"]
+    assert Verdict.from_dict(data, verdict_id="abc") == verdict()
 
 
 def test_verdict_json_says_the_claim_in_words() -> None:

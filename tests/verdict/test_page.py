@@ -92,6 +92,26 @@ def test_page_shows_pairs_that_differ_the_surest_first(project: Project) -> None
     assert "wrong" in text
 
 
+def test_page_shows_the_scores_and_what_they_promise(project: Project) -> None:
+    found, rows, _ = made(project)
+    page = report_page(found, rows)
+    text = Tags(page).text
+    assert len(found.calibration) > 2
+    for one in found.calibration:
+        assert f"{one.harms:g} of {one.n}" in text
+        assert f"{100 * one.predicted:.1f} %" in text
+    for row in found.subject.compared:
+        assert f"{row['area']:.4f}" in text
+    assert "Predicted harm against harm seen" in page
+    bare = dataclasses.replace(
+        found, calibration=(), subject=dataclasses.replace(found.subject, compared=())
+    )
+    assert "What the score promises" not in report_page(bare, rows)
+    one = dataclasses.replace(found, calibration=found.calibration[:1])
+    assert "Predicted harm against" not in report_page(one, rows)
+    assert "What the score promises" in report_page(one, rows)
+
+
 def test_page_without_answers_says_how_to_keep_them(project: Project) -> None:
     found, rows, _ = made(project)
     assert "--keep-answers" in report_page(found, rows)
@@ -122,7 +142,7 @@ def test_page_needs_nothing_else(project: Project) -> None:
 
 def test_page_of_hardly_anything_is_whole(project: Project) -> None:
     found, rows, _ = made(project)
-    page = report_page(dataclasses.replace(found, n=0, n_served=0), [])
+    page = report_page(dataclasses.replace(found, n=0, n_served=0, calibration=()), [])
     assert page.rstrip().endswith("</html>")
     assert "<svg" not in page
     assert "<svg" in report_page(found, rows)

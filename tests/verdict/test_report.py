@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ownweights.verdict import Slice, Subject, report_text
-from tests.verdict.test_certificate import refusal, verdict
+from tests.verdict.test_certificate import CALIBRATED, COMPARED, refusal, verdict
 
 SUBJECT = Subject(
     "tickets", "s1", "d1", "json", confidence={"kind": "sum_logprob"}, teachers=("rented-1",)
@@ -38,6 +40,23 @@ def test_report_of_a_refusal() -> None:
     assert "What it would take: about 100, or about 1,250 fresh requests to be split." in text
     assert "at the first threshold" in text
     assert "coverage  " not in text
+
+
+def test_report_says_which_score_and_what_it_promises() -> None:
+    other = {**COMPARED, "kind": "agreement", "area": 0.03, "calls": 9, "wait_tokens": 33.6,
+             "is_chosen": False}  # fmt: skip
+    subject = dataclasses.replace(SUBJECT, compared=(COMPARED, other))
+    text = report_text(verdict(subject=subject, calibration=(CALIBRATED,)))
+    for part in (
+        "gate           0.0200  calls 1, tokens before the first is sent 1  (chosen)",
+        "agreement      0.0300  calls 9, tokens before the first is sent 34\n",
+        "Harm by score (predicted by develop, seen on certify; 95 % intervals):",
+        "-1.5 to -0.25      predicted  12.5%  seen 4 of 40   10.0%  (3.0% to 24.0%)",
+    ):
+        assert part in text
+    bare = report_text(verdict(subject=SUBJECT))
+    assert "Harm by score" not in bare
+    assert "Scores compared" not in bare
 
 
 def test_report_names_failing_slices_alone_and_few_of_them() -> None:
