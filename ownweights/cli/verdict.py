@@ -169,7 +169,7 @@ def write_page(project: Project, found: Verdict, path: Path, usd_per_request: fl
     from ownweights.core.artefact import write_atomic
     from ownweights.core.errors import ArtefactError
     from ownweights.dataset.load import load_dataset
-    from ownweights.verdict.page import Told, report_page
+    from ownweights.verdict.report.page import Told, report_page
     from ownweights.verdict.store import load_rows
 
     rows, answers = load_rows(project, found.id)

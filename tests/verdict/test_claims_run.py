@@ -16,12 +16,12 @@ from ownweights.core.completer import Completer
 from ownweights.core.errors import ArtefactError, CompleterTimeout
 from ownweights.core.project import Project
 from ownweights.verdict import Claim, RunOptions, Verdict, report_text, run_verdict, verify_verdict
-from ownweights.verdict.chart import HEIGHT, WIDTH, Axes, Series, draw_chart
 from ownweights.verdict.judge import JudgeCheck
 from ownweights.verdict.judged import FAILED, Judged, read_judged, write_judged
 from ownweights.verdict.ledger import MemoryLedger
-from ownweights.verdict.page import report_page
-from ownweights.verdict.report import paired_sentence
+from ownweights.verdict.report.chart import HEIGHT, WIDTH, Axes, Series, draw_chart
+from ownweights.verdict.report.page import report_page
+from ownweights.verdict.report.text import paired_sentence
 from ownweights.verdict.store import load_rows
 from tests.fakes import FlakyTeacher, ScriptedTeacher, last_user_text
 from tests.verdict import worlds

@@ -12,7 +12,7 @@ from ownweights.cli.options import workload_name
 from ownweights.cli.output import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from ownweights.cli.rehearsal import Figures, Plan
+    from ownweights.cli.demo.rehearsal import Figures, Plan
     from ownweights.core.project import Project
     from ownweights.dataset import Dataset
     from ownweights.gateway import Background
@@ -71,7 +71,7 @@ def demo(
 
     Ends with exit code 4 where the student is refused: that is a result, not a failure.
     """
-    from ownweights.cli.rehearsal import Plan
+    from ownweights.cli.demo.rehearsal import Plan
     from ownweights.core.errors import EXIT_REFUSED
 
     name = workload or (traffic.name.split(".")[0] if traffic else "generated")
@@ -86,8 +86,8 @@ def demo(
 
 def rehearse(plan: Plan, *, serve: bool, as_json: bool) -> bool:
     """Run the demo; whether the student was certified."""
-    from ownweights.cli import rehearsal
-    from ownweights.cli.loop import prepare
+    from ownweights.cli.demo import rehearsal
+    from ownweights.cli.demo.loop import prepare
 
     figures = rehearsal.Figures()
     project = rehearsal.open_folder(plan)
@@ -111,7 +111,7 @@ def _open_gateway(
     stack: contextlib.ExitStack, project: Project, dataset: Dataset, figures: Figures
 ) -> Background:
     """Route by the certificate where there is one, start the gateway, send the test split."""
-    from ownweights.cli.loop import send_test_split
+    from ownweights.cli.demo.loop import send_test_split
     from ownweights.cli.route import promote_verdict
     from ownweights.gateway import background
     from ownweights.verdict import check_named

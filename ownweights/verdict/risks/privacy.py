@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ownweights.traffic.workload import content_text
-from ownweights.verdict.personal import KINDS, find_personal
+from ownweights.verdict.risks.personal import KINDS, find_personal
 from ownweights.verdict.statistics.binomial import clopper_pearson_upper
 
 Key = tuple[str, str]  # (kind, normal form)

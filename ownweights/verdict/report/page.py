@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ownweights.verdict.certificate import PairedClaim, Verdict, sentence
-from ownweights.verdict.chart import Axes, Series, draw_chart
 from ownweights.verdict.claims import difference_of, paired_rows, slice_of
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
-from ownweights.verdict.report import paired_sentence
+from ownweights.verdict.report.chart import Axes, Series, draw_chart
+from ownweights.verdict.report.text import paired_sentence
 from ownweights.verdict.statistics import clopper_pearson_interval
 from ownweights.verdict.statistics.e_process import confidence_sequence
 
@@ -46,7 +46,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
     told = told or Told()
     drawn = draw_one_per_unit(row for row in rows if row.split == "certify")
     pages = Environment(
-        loader=PackageLoader("ownweights.verdict", "."),
+        loader=PackageLoader("ownweights.verdict.report", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -2,7 +2,7 @@
 reports.
 
 In: what `own demo` was asked. Out: a project folder with settings and recorded traffic, and a
-running replay of the teacher. `cli/loop.py` does the rest. Invariant: nothing outside the demo's
+running replay of the teacher. `loop.py` does the rest. Invariant: nothing outside the demo's
 own folder is written, and a folder that is not a demo's is left alone
 (test_demo_refuses_a_folder_that_is_not_its_own).
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from ownweights.verdict.personal import find_personal
-from ownweights.verdict.privacy import (
+from ownweights.verdict.risks.personal import find_personal
+from ownweights.verdict.risks.privacy import (
     Repeat,
     Repeats,
     find_repeats,

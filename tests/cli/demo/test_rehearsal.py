@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ownweights.cli.rehearsal import MARKER, Plan, close_folder, open_folder, write_settings
+from ownweights.cli.demo.rehearsal import MARKER, Plan, close_folder, open_folder, write_settings
 from ownweights.core.errors import UsageError
 from ownweights.core.project import Project
 from ownweights.core.settings import load_settings

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ownweights.cli.demo.rehearsal import Figures, Plan
 from ownweights.cli.output import Progress, say
-from ownweights.cli.rehearsal import Figures, Plan
 from ownweights.core.errors import CompleterError, ContextTooLong, Ineligible, TermsRefused
 from ownweights.core.project import Project
 

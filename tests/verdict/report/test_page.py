@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ownweights.core.project import Project
 from ownweights.verdict import RunOptions, Verdict, run_verdict
-from ownweights.verdict.chart import HEIGHT, WIDTH, Axes, Series, draw_chart
-from ownweights.verdict.page import Told, report_page
+from ownweights.verdict.report.chart import HEIGHT, WIDTH, Axes, Series, draw_chart
+from ownweights.verdict.report.page import Told, report_page
 from ownweights.verdict.store import load_rows
 from tests.verdict import worlds
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ownweights.verdict.safety import RuleMeasure, compare_safety, is_refusal, measure_rule
+from ownweights.verdict.risks.safety import RuleMeasure, compare_safety, is_refusal, measure_rule
 
 NO, YES = "I'm sorry, but I can't help with that.", "Certainly: 42."
 

@@ -16,7 +16,7 @@ from scipy import stats
 from ownweights.core.chat import ChatRequest, Completion, Features
 from ownweights.core.errors import CompleterTimeout, InputError
 from ownweights.dataset.example import Example
-from ownweights.verdict.canary import (
+from ownweights.verdict.risks.canary import (
     Canary,
     Extraction,
     exposure_by_extrapolation,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownweights.verdict.personal import KINDS, find_personal, is_iban, is_luhn
+from ownweights.verdict.risks.personal import KINDS, find_personal, is_iban, is_luhn
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlLWhlcmU"
 
