@@ -61,10 +61,13 @@ def status(ctx: click.Context, teacher: str | None, as_json: bool) -> int:
 @click.option("--num-canaries", type=int, help="Frozen requests, for a new baseline.")
 @click.option("--false-alarm", type=float, help="Chance of ever alarming falsely, for the same.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), default=8, show_default=True,
+    "--concurrency", type=click.IntRange(1, 4096), default=8, show_default=True,
     help="Requests in flight at once.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Draws canaries and border prompts.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
+    help="Draws canaries and border prompts.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def run(

@@ -123,8 +123,12 @@ def report(
 
     The page shows prompts and answers where `own verdict run --keep-answers` kept them.
     """
+    from ownweights.core.strict import Limits, check_value
     from ownweights.verdict import load_verdict
 
+    if usd_per_request is not None:
+        limits = Limits(at_least=0, at_most=1000)
+        check_value(usd_per_request, float, limits, "usd_per_request")
     project = project_of(ctx)
     found = load_verdict(project, verdict_id)
     if page is None:

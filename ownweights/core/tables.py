@@ -47,9 +47,9 @@ class TeacherSettings:
     """How long one answer may take."""
     max_retries: int = setting(2, at_least=0, at_most=20)
     """How often a call is tried again after an error that may pass."""
-    usd_per_mtok_in: float | None = setting(None, at_least=0)
+    usd_per_mtok_in: float | None = setting(None, at_least=0, at_most=1_000_000)
     """Its price in US dollars for a million tokens read."""
-    usd_per_mtok_out: float | None = setting(None, at_least=0)
+    usd_per_mtok_out: float | None = setting(None, at_least=0, at_most=1_000_000)
     """Its price in US dollars for a million tokens written."""
 
     def read_key(self, env: Mapping[str, str] = os.environ) -> str | None:

@@ -145,7 +145,7 @@ def test_load_settings_reads_flags_as_text_or_values(project: Project) -> None:
         ("[student.a]\nepoch = 3", "own.toml:2: 'epoch' is not a setting of [student]\n"
          "hint: did you mean 'epochs'?"),
         ("[route.a]\nzzz = 3", "own.toml:2: 'zzz' is not a setting of [route]\n"
-         "hint: known are timeout_s, max_prompt_tokens"),
+         "hint: known are timeout_s, max_prompt_tokens, first_stage, audit_frac, run_length"),
         ("[teacher.main]\nbase_url='http://x'\n[workload.w]\nteacher='mian'",
          "own.toml:4: 'mian' is no teacher: there is no [teacher.mian]\n"
          "hint: did you mean 'main'?"),

@@ -137,8 +137,8 @@ def test_verify_finds_a_changed_claim(project: Project, place: int, key: str, va
     def change(data: dict[str, Any]) -> None:
         data["paired"][place][key] = value
 
-    forge(project, found, change)
-    wrong = verify_verdict(project.kind_dir("verdict"), found.id).differences
+    forged = forge(project, found, change)
+    wrong = verify_verdict(project.kind_dir("verdict"), forged).differences
     assert any(line.startswith("paired: the file says") for line in wrong)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ownweights.core.chat import Completion
-from ownweights.verdict.checks import CHECKS
+from ownweights.verdict.checks import check_named
 from ownweights.verdict.floor import MAX_ANSWERS, Beside, draw_twins, measure_floor
 from ownweights.verdict.judged import FAILED, INELIGIBLE
 from tests.verdict.worlds import FakeExample
@@ -32,7 +32,7 @@ def floor(
 ) -> dict[int, tuple[float, float]]:
     async def harm_of(asked: Sequence[Beside], given_: Sequence[Completion]) -> list[float | None]:
         return [
-            CHECKS["exact"].harm(done.text, one.references)
+            check_named("exact").harm(done.text, one.references)
             for one, done in zip(asked, given_, strict=True)
         ]
 

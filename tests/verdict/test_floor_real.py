@@ -11,7 +11,7 @@ from bench.result import is_result
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset, DatasetOptions, build_dataset
 from ownweights.verdict import Claim, Verdict, run_verdict
-from ownweights.verdict.checks import CHECKS
+from ownweights.verdict.checks import check_named
 from ownweights.verdict.ledger import MemoryLedger
 from ownweights.verdict.run import RunOptions
 from ownweights.verdict.store import verify_verdict
@@ -91,7 +91,8 @@ def test_claim_d_by_the_very_words_says_nothing(
     claim = Claim(paired=("D",), margin=MARGIN)
     options = RunOptions(ledger=MemoryLedger())
     found = run_verdict(
-        wide, real.stranger(), project, "words", claim=claim, check=CHECKS["exact"], options=options
+        wide, real.stranger(), project, "words", claim=claim, check=check_named("exact"),
+        options=options,
     )  # fmt: skip
     (noise,) = found.paired
     assert (noise.teacher_frac or 0) > 0.95

@@ -77,7 +77,7 @@ def test_void_certificates_voids_those_meant_and_no_refusal(project: Project) ->
     assert again == []
     # the verdict itself stays as it was found
     assert list_verdicts(project) == verdicts
-    assert verify_verdict(project, good.id) == []
+    assert verify_verdict(project.kind_dir("verdict"), good.id).differences == ()
 
 
 def test_voiding_loads_no_numbers() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ownweights.verdict.checks import CHECKS, Check
+from ownweights.verdict.checks import Check, check_named
 from ownweights.verdict.drift.readings import (
     CHANNEL_FEATURES,
     FEATURES,
@@ -19,7 +19,7 @@ from ownweights.verdict.drift.readings import (
     unwrap,
 )
 
-JSON = CHECKS["json"]
+JSON = check_named("json")
 FENCED = '```json\n{"a": 1}\n```'
 
 

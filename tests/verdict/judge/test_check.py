@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ownweights.core.artefact import CARD_NAME, hash_file
+from ownweights.core.artefact import CARD_NAME
 from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.errors import CompleterError, InvalidJudge
 from ownweights.core.project import Project
@@ -33,6 +33,7 @@ from tests.fakes import FlakyTeacher, ScriptedTeacher, last_user_text
 from tests.verdict import worlds
 from tests.verdict.judge import judges
 from tests.verdict.judge.judges import judge_who, verdict
+from tests.verdict.test_store import forge
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_judge_certifies_a_good_student(project: Project) -> None:
     assert any("no person has measured this judge" in line for line in found.assumptions)
     assert "harm of all answers" not in report_text(found)
     assert found == load_verdict(project, found.id)
-    assert verify_verdict(project, found.id) == []
+    assert verify_verdict(project.kind_dir("verdict"), found.id).differences == ()
     card = json.loads((project.kind_dir("verdict") / found.id / CARD_NAME).read_text())
     assert card["facts"]["judge"]["calls"] == check.judge.spent.calls > 1000
 
@@ -187,7 +188,7 @@ def test_cascade_decides_what_the_first_leaves_open(project: Project) -> None:
     found = run(project, JudgeCheck(both))
     assert (found.unjudged, found.issued) == (0, True)
     assert [above["name"] for above in found.subject.judge["above"]] == ["above"]
-    assert verify_verdict(project, found.id) == []
+    assert verify_verdict(project.kind_dir("verdict"), found.id).differences == ()
 
 
 def test_judge_that_dies_leaves_the_attempt_open(project: Project) -> None:
@@ -262,7 +263,7 @@ def test_labels_wanted_come_before_certify(project: Project, tmp_path: Path) -> 
     assert seen["false_no"] > 0 and seen["false_yes"] == 0
     assert seen["true_yes"] + seen["false_no"] in range(5, 16)
     assert found.subject.judge["labels"]["num"] == 100
-    assert verify_verdict(project, found.id) == []
+    assert verify_verdict(project.kind_dir("verdict"), found.id).differences == ()
 
 
 def test_corrected_harm_is_what_people_would_find(project: Project, tmp_path: Path) -> None:
@@ -348,16 +349,13 @@ def test_certify_refuses_an_invalid_judge(project: Project) -> None:
 
 def test_verify_finds_a_forged_probe(project: Project) -> None:
     found = run(project, JudgeCheck(judge_who(judges.careful)))
-    folder = project.kind_dir("verdict") / found.id
-    path = folder / "certificate.json"
-    data = json.loads(path.read_text())
-    data["subject"]["judge"]["probes"][3]["errors"] = 20
-    path.write_text(json.dumps(data))
-    card = json.loads((folder / CARD_NAME).read_text())
-    card["files"][path.name] = hash_file(path)
-    (folder / CARD_NAME).write_text(json.dumps(card))
-    (wrong,) = verify_verdict(project, found.id)
-    assert "constant: 20 errors in 40" in wrong
+
+    def change(data: dict[str, Any]) -> None:
+        data["subject"]["judge"]["probes"][3]["errors"] = 20
+
+    forged = forge(project, found, change)
+    wrong = verify_verdict(project.kind_dir("verdict"), forged).differences
+    assert any("constant: 20 errors in 40" in line for line in wrong)
 
 
 def test_judge_that_is_a_teacher_is_named_as_such(project: Project) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ownweights.core.project import Project
 from ownweights.dataset import build_dataset
 from ownweights.verdict import Claim
-from ownweights.verdict.checks import CHECKS, choose_check
+from ownweights.verdict.checks import check_named, choose_check
 from ownweights.verdict.scan.gather import NO_KEY, exact_key, json_key
 from ownweights.verdict.scan.measure import agreement_ceiling, coverage_bound, drawn_pairs
 from ownweights.verdict.statistics import clopper_pearson_interval
@@ -123,11 +123,13 @@ JSON_TEXTS = st.recursive(
        JSON_TEXTS | st.sampled_from(["", "x", "null", "Infinity"]))  # fmt: skip
 @settings(max_examples=300)
 def test_answer_keys_match_the_checks(left: str, right: str) -> None:
-    same = CHECKS["json"].harm(left, [right])
+    same = check_named("json").harm(left, [right])
     (a, _), (b, _) = json_key(left), json_key(right)
     assert same == (None if b == NO_KEY else float(a != b))
     if right.strip():
-        assert CHECKS["exact"].harm(left, [right]) == float(exact_key(left) != exact_key(right))
+        assert check_named("exact").harm(left, [right]) == float(
+            exact_key(left) != exact_key(right)
+        )
 
 
 # bounds
