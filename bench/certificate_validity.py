@@ -18,6 +18,9 @@ Cases are `world, gate, n, alpha, beta, delta`:
   peeking a look after each of 4,000 paired outcomes whose mean difference is exactly -margin: ours
           (e-process), z test, Tango's score test; and `level`, where the student is as good as the
           teacher (coverage_frac: share of trials that were proved not worse)
+Ours must also cover at least 0.9 times what the uncorrected gate covers in the informative world,
+where at least ten harms would be within alpha (n * alpha >= 10). Below that one harm decides, and
+the gate that picks after looking covers about twice as much: n=300 with alpha=.02 is reported only.
 There is no bound. Reproduce: make bench NAME=certificate_validity (quick: 200 trials a cell).
 """
 
@@ -67,6 +70,7 @@ NUM_ATTEMPTS = 5
 NUM_PAIRS, FIRST_LOOK, TANGO_STEP = 4_000, 20, 10
 Z_95 = 1.645
 MIN_COVERAGE_RATIO = 0.9  # of the uncorrected gate's, in the informative world
+MIN_HARMS_ALLOWED = 10  # within alpha: with fewer, a single harm decides
 Gate = Callable[..., float | None]
 Drawn = tuple[np.ndarray, np.ndarray]  # scores and harms
 
@@ -268,7 +272,10 @@ def _broken(name: str, n: int, limits: Limits, tallies: dict[str, Tally]) -> lis
     found = [f"{cell}: wrong {tally.wrong / tally.trials:.4f}"] * (
         tally.wrong > most * tally.trials
     )
-    least = MIN_COVERAGE_RATIO * tallies["uncorrected"].covered if name == "informative" else 0.0
+    is_measured = name == "informative" and n * limits.alpha >= MIN_HARMS_ALLOWED
+    least = MIN_COVERAGE_RATIO * tallies["uncorrected"].covered if is_measured else 0.0
     if tally.covered < least:
-        found.append(f"{cell}: covers {tally.covered / tally.trials:.4f}, needs {least}")
+        found.append(
+            f"{cell}: covers {tally.covered / tally.trials:.4f}, needs {least / tally.trials:.4f}"
+        )
     return found
