@@ -95,6 +95,9 @@ def ppi_mean(
     """The mean of the human label over all rows, from the few that have one.
 
     `weight` 0 ignores the judge, 1 takes it at its word but for the shift, None finds the best.
+    The interval is a normal approximation: where fewer than about five labels are harm, it covers
+    less than it says, and exact bounds of the judge's two error rates are the better way
+    (verdict/judge/agreement.py).
     Shapes: human, judged (n,) of the same rows; judged_elsewhere (N,) of the rows without a label
     """
     labels, scores, others = _checked(human, judged, judged_elsewhere)
