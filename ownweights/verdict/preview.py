@@ -55,23 +55,29 @@ class Preview:
 
     def sentence(self) -> str:
         """The preview in words."""
+        answers = f"{self.harm_frac:.1%} of {self.num_answered:,} develop answers come to harm"
         if self.verdict_id:
-            return (
-                f"attempt {self.attempt} has judged exactly this: verdict {self.verdict_id} is the"
-                " answer, and asking for it spends nothing"
-            )
-        outlook = (
-            f"to expect: a certificate that covers about {self.coverage_frac:.0%}"
-            if self.coverage_frac
-            else "to expect: a refusal"
-        )
-        if self.blocked:
-            outlook = f"no outcome could certify: {self.blocked}"
+            return f"{self.attempt_in_words()}; {answers}"
         return (
-            f"attempt {self.attempt} would spend {self.delta_spent:.4g} on {self.n:,} certify"
-            f" units; {self.harm_frac:.1%} of {self.num_answered:,} develop answers come to harm;"
-            f" {outlook}; needed: {self.needs()}"
+            f"{self.attempt_in_words()} on {self.n:,} certify units; {answers};"
+            f" to expect: {self.outlook()}; needed: {self.needs()}"
         )
+
+    def attempt_in_words(self) -> str:
+        """Which attempt it would be, and what it would spend."""
+        if self.verdict_id:
+            return f"attempt {self.attempt} has judged exactly this: verdict {self.verdict_id}"
+        return f"attempt {self.attempt} would spend {self.delta_spent:.4g} of the error budget"
+
+    def outlook(self) -> str:
+        """What to expect of certifying."""
+        if self.verdict_id:
+            return f"verdict {self.verdict_id} again; asking for it spends nothing"
+        if self.blocked:
+            return f"no outcome could certify: {self.blocked}"
+        if self.coverage_frac:
+            return f"a certificate that covers about {self.coverage_frac:.0%}"
+        return "a refusal"
 
     def needs(self) -> str:
         """How many units a certificate takes, and the fresh traffic that brings those missing."""

@@ -144,7 +144,7 @@ def make_verdict(
 async def _judge(
     project: Project, dataset: Dataset, student: Artefact, completer: Completer, figures: Figures
 ) -> Verdict:
-    from ownweights.cli.verdict import check_of
+    from ownweights.cli.trial import check_of
     from ownweights.core.settings import load_settings
     from ownweights.route import unanswerable
     from ownweights.verdict import RunOptions, check_named, report_text, run_verdict_async
