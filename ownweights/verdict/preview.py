@@ -95,7 +95,7 @@ def preview(
     units_per_record: float = 0.08,
 ) -> Preview:
     """What the attempt that would be opened shows, were its units like develop."""
-    n = len(would.units)
+    n, fewest = len(would.units), fewest_units(claim, would.delta_spent)
     scores = np.array([row.score for row in develop], np.float64)
     harms = np.array([row.counted_harm for row in develop], np.float64)
     answered = [row.counted_harm for row in develop if row.status == ANSWERED]
@@ -114,25 +114,26 @@ def preview(
         needed = _needed(*given, losses_frac=losses_frac)
     return Preview(
         would.k, would.delta_spent, n, would.num_used, len(develop), len(answered),
-        float(np.mean(answered)) if answered else 0.0, coverage, fewest_units(limits),
-        _with_records(needed, n, units_per_record), _blocked(claim, limits, thresholds, n),
+        float(np.mean(answered)) if answered else 0.0, coverage, fewest,
+        _with_records(needed, n, units_per_record), _blocked(claim, thresholds, n, fewest),
         would.verdict_id, slice_table(draw_one_per_unit(develop), claim.beta),
     )  # fmt: skip
 
 
-def fewest_units(limits: Limits) -> int:
+def fewest_units(claim: Claim, delta_spent: float) -> int:
     """Units without which nothing can be proved, were all of them served without a harm."""
-    return max(served_without_harm(limit, limits.delta) for limit in (limits.alpha, limits.beta))
+    delta = claim.delta_each(delta_spent)
+    return max(served_without_harm(limit, delta) for limit in (claim.alpha, claim.beta))
 
 
-def _blocked(claim: Claim, limits: Limits, thresholds: Floats, n: int) -> str | None:
+def _blocked(claim: Claim, thresholds: Floats, n: int, fewest: int) -> str | None:
     """Why the walk must fail at its first threshold, whatever certify shows; None: it need not."""
     if not len(thresholds):
         return (
             "too few of the develop requests got an answer that may be served; the strictest"
             f" threshold needs {claim.min_coverage_frac:.1%}"
         )
-    if n < (fewest := fewest_units(limits)):
+    if n < fewest:
         return (
             f"there are {n:,} certify units that no attempt has looked at, and the claim takes at"
             f" least {fewest:,} even if no answer does harm"

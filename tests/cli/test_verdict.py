@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 
@@ -15,14 +13,13 @@ from ownweights.cli.main import main
 from ownweights.cli.trial import find_student
 from ownweights.cli.verdict import verdict
 from ownweights.core.artefact import Artefact, draft_folder, seal
-from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.project import Project
 from ownweights.dataset import build_dataset
 from ownweights.traffic import TrafficStore
 from ownweights.verdict import Claim, RunOptions, run_verdict
 from ownweights.verdict.signing import own_fingerprint
+from tests.cli.stood_in import JUDGED_BY, StoodInClient, StoodInEngine, seal_student
 from tests.dataset.records import many
-from tests.fakes import ScriptedTeacher, last_user_text
 from tests.verdict import worlds
 
 
@@ -106,58 +103,11 @@ def test_verdict_of_an_unknown_id_says_so(
     assert "verdict 'nope' does not exist" in capsys.readouterr().err
 
 
-class StoodInEngine:
-    """An engine whose student knows the answer to most requests."""
-
-    started: tuple[str, ...] = ()
-    harm_frac = 0.0
-    wording = "answer {}"
-    asked: ClassVar[list[str]] = []
-
-    @classmethod
-    def start(cls, project: Project, student_ids: Iterable[str]) -> StoodInEngine:
-        cls.started, cls.asked = tuple(student_ids), []
-        cls.is_stopped = False
-        return cls()
-
-    def completer(self, student_id: str) -> ScriptedTeacher:
-        def look_up(request: ChatRequest) -> Completion:
-            self.asked.append(last_user_text(request))
-            number = int(self.asked[-1].split()[-1])
-            is_wrong = number % 100 < 100 * self.harm_frac
-            text = "wrong" if is_wrong else self.wording.format(number)
-            return worlds.answer(text, 5.0 if is_wrong else 0.1 + number % 7 / 100)
-
-        return ScriptedTeacher(look_up)
-
-    def stop(self) -> None:
-        type(self).is_stopped = True
-
-
 @pytest.fixture
 def student(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     """A dataset on disk, a student's card over it, and an engine that needs no weights."""
     monkeypatch.setattr("ownweights.engine.EngineProcess", StoodInEngine)
-    with draft_folder(project.kind_dir("dataset")) as draft:
-        for split in ("train", "develop", "certify", "test"):
-            lines: list[str] = []
-            for number in range(300):
-                text = f"{split} question {number}"
-                row: dict[str, Any] = {
-                    "id": f"{split}-{number}", "unit": f"prompt:{text}",
-                    "request": {"messages": [{"role": "user", "content": text}]},
-                    "target": f"answer {number}", "references": [f"answer {number}"],
-                    "model": "rented-1", "metadata": {},
-                }  # fmt: skip
-                lines.append(json.dumps(row) + "\n")
-            (draft / f"{split}.jsonl").write_text("".join(lines))
-        dataset = seal(
-            draft, "dataset",
-            identity={"workload": "tickets", "split_by": "prompt", "prune": None},
-        )  # fmt: skip
-    with draft_folder(project.kind_dir("student")) as draft:
-        (draft / "adapter_config.json").write_text("{}")
-        return seal(draft, "student", identity={}, parents={"dataset": dataset.id}).id
+    return seal_student(project)
 
 
 def test_verdict_certify_issues_and_stops_the_engine(
@@ -399,44 +349,6 @@ def test_verdict_certify_refuses_a_student_of_another_workload(
 
 
 # a judge in place of a check
-
-
-def careful(request: ChatRequest) -> str:
-    """Says which answer holds the number that was asked for."""
-    text = request.messages[-1]["content"]
-    asked, first, second = re.split(r"<<[0-9a-f]{24} (?:FIRST|SECOND) ANSWER>>", text)
-    number = re.search(r"question (\d+)", asked)
-    assert number is not None
-    is_right = [f"answer {number[1]}\n" in part or f"{number[1]}!" in part
-                for part in (first, second)]  # fmt: skip
-    word = "TIE" if is_right[0] == is_right[1] else "FIRST" if is_right[0] else "SECOND"
-    return f"VERDICT: {word}"
-
-
-class StoodInClient(ScriptedTeacher):
-    """The client of a rented judge."""
-
-    made: ClassVar[list[StoodInClient]] = []
-    says: ClassVar[Callable[[ChatRequest], str]] = careful
-
-    def __init__(self, base_url: str, **known: Any) -> None:
-        super().__init__(type(self).says)
-        self.base_url, self.known = base_url, known
-        type(self).made.append(self)
-
-
-JUDGED_BY = """
-[teacher.main]
-base_url = "http://127.0.0.1:1/v1"
-[teacher.jury]
-base_url = "http://127.0.0.1:2/v1"
-model = "judge-9"
-key_env = "JURY_KEY"
-timeout_s = 7.0
-[verdict.tickets]
-rubric = "Numbers alone count."
-judge = "main"
-"""
 
 
 @pytest.fixture
