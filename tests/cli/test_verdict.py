@@ -388,6 +388,22 @@ def test_verdict_certify_pays_a_judge_once(
     assert jury[1].asked == []
 
 
+def test_verdict_run_pays_the_judge_for_develop_alone(
+    project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--workload", "tickets", "--judge", "jury", "--json")
+    assert own(project, "run", *words) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert (told["check"], told["coverage_frac"]) == ("judge", 1.0)
+    assert "judge: " in said.err and not project.database_path.exists()
+    assert own(project, "certify", *words) == 0
+    develop, certify = (
+        ["certify question" in str(request.messages) for request in client.asked] for client in jury
+    )
+    assert not any(develop) and all(certify)  # what develop cost is known from before
+
+
 def test_verdict_certify_refuses_an_invalid_judge_with_three(
     project: Project, jury: list[StoodInClient], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
