@@ -62,7 +62,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
 def build_checks(project: Project, settings: Settings) -> None:
     """Name every check that is set, so that a wrong option or a missing file shows now."""
-    from ownweights.cli.verdict import check_of
+    from ownweights.cli.trial import check_of
     from ownweights.core.errors import SettingsError
 
     for workload, row in settings.verdict.items():

@@ -67,7 +67,7 @@ def scan(
 def plan_of(settings: Settings, workload: str, given: Prices | None = None) -> Plan:
     """How the settings would study a workload, what they claim, and what its teacher takes."""
     from ownweights.cli.dataset import options_of
-    from ownweights.cli.verdict import claim_of
+    from ownweights.cli.trial import claim_of
     from ownweights.verdict.scan import Plan
 
     claim = claim_of(settings.verdict_of(workload))

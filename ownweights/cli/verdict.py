@@ -2,88 +2,74 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.options import workload_name
-from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
+from ownweights.cli.output import json_option, print_json, print_listing, say
+from ownweights.cli.trial import Case, claim_of, look, look_and_certify, on_engine, trial_options
 from ownweights.core.errors import EXIT_ERROR, EXIT_REFUSED
 
 if TYPE_CHECKING:
-    from ownweights.core.artefact import Artefact
     from ownweights.core.project import Project
-    from ownweights.core.settings import Settings
-    from ownweights.core.tables import VerdictSettings
-    from ownweights.dataset.load import Dataset
-    from ownweights.verdict import Check, Claim, RunOptions, Verdict
-    from ownweights.verdict.judge import JudgeCheck, People
+    from ownweights.verdict import Verdict
+    from ownweights.verdict.develop import Developed
+    from ownweights.verdict.preview import Preview
 
 MIN_PREFIX = 8  # of a fingerprint: fewer characters would name anyone
 
 
 @click.group()
 def verdict() -> None:
-    """Is the student good enough: run, show, report."""
+    """Is the student good enough: run, certify, show, report."""
 
 
 @verdict.command()
-@click.option(
-    "--workload",
-    required=True,
-    callback=workload_name,
-    help="The workload whose newest student is judged.",
-)
-@click.option("--student", "student_id", help="A student by id instead of the newest.")
-@click.option("--alpha", type=float, help="Greatest share of all requests that may come to harm.")
-@click.option("--beta", type=float, help="Greatest share of the requests served that may.")
-@click.option("--delta", type=float, help="Chance, over all attempts, that a certificate is wrong.")
-@click.option("--min-coverage-frac", type=float, help="Smallest share served that is worth it.")
-@click.option("--claims", metavar="C,D", help="Prove besides: C quality, D the teacher's noise.")
-@click.option("--margin", type=float, help="By how much the student may be worse in C and D.")
-@click.option("--check", help="What harm is: `auto`, or a check with its options.")
-@click.option("--judge", metavar="NAME", help="The teacher that judges, in place of a check.")
-@click.option("--agreement", type=int, help="Answers drawn beside each one, to see if they agree.")
-@click.option(
-    "--streaming/--no-streaming", default=None, help="Decide before the answer, so that it streams."
-)
-@click.option(
-    "--concurrency", type=click.IntRange(1, 4096), default=32, show_default=True,
-    help="Requests in flight at once.",
-)  # fmt: skip
-@click.option("--timeout-s", type=float, default=60.0, show_default=True, help="For each answer.")
-@click.option("--keep-answers", is_flag=True, help="Keep answers and references beside the scores.")
+@trial_options
 @json_option
 @click.pass_context
 def run(
     ctx: click.Context, workload: str, student_id: str | None, as_json: bool, **given: Any
 ) -> None:
-    """Ask a student develop and certify, judge it, and write a certificate or a refusal.
+    """Judge a student on develop, and say what certifying it would take and bring.
 
-    The claim is fixed, and an attempt booked, before certify is asked; a refusal exits with 4.
+    Spends nothing: no attempt is booked, no certify request is asked, no verdict is written.
     """
-    from ownweights.core.settings import load_settings
-    from ownweights.route import unanswerable
-    from ownweights.verdict import RunOptions
+    from ownweights.verdict.report.preview import preview_text
 
-    project = project_of(ctx)
-    options = RunOptions(
-        workload=workload, concurrency=given.pop("concurrency"), timeout_s=given.pop("timeout_s"),
-        keeps_answers=given.pop("keep_answers"), ineligible=unanswerable,
-    )  # fmt: skip
-    flags = {f"verdict.{workload}.{key}": value for key, value in given.items()}
-    settings = load_settings(project, flags=flags)
-    check_of(project, settings.verdict_of(workload))  # before anything is asked
-    dataset, student = find_student(project, workload, student_id)
-    found = judge_with_progress(project, dataset, student.id, settings=settings, options=options)
-    _print(found, as_json=as_json)
-    ctx.exit(0 if found.issued else EXIT_REFUSED)
+    case = Case.of(project_of(ctx), workload, student_id, given)
+    if case.options.keeps_answers:
+        say("warning: `own verdict run` keeps nothing; `own verdict certify` keeps the answers")
+    developed, seen = on_engine(case, look)
+    if as_json:
+        print_json(_foreseen(case, developed, seen))
+    else:
+        click.echo(preview_text(seen, developed.tuned.compared))
+
+
+@verdict.command()
+@trial_options
+@json_option
+@click.pass_context
+def certify(
+    ctx: click.Context, workload: str, student_id: str | None, as_json: bool, **given: Any
+) -> None:
+    """Judge a student on develop and certify, and write a certificate or a refusal.
+
+    Says first what `own verdict run` says. The claim is fixed, and an attempt booked, before
+    certify is asked; where no outcome could certify, nothing is booked. A refusal exits with 4.
+    """
+    case = Case.of(project_of(ctx), workload, student_id, given)
+    developed, seen, found = on_engine(case, look_and_certify)
+    if found is None:
+        _print_blocked(case, developed, seen, as_json=as_json)
+    else:
+        _print(found, as_json=as_json)
+    ctx.exit(0 if found is not None and found.issued else EXIT_REFUSED)
 
 
 @verdict.command()
@@ -101,7 +87,7 @@ def show(ctx: click.Context, verdict_id: str | None, as_json: bool) -> None:
         return
     broken: dict[str, str] = {}
     listed = list_verdicts(project, on_broken=broken.__setitem__)
-    empty = "no verdict yet: `own verdict run`"
+    empty = "no verdict yet: `own verdict certify`"
     print_listing("verdict", [_row(one) for one in listed], broken, as_json=as_json, empty=empty)
     _tell_together(listed)
 
@@ -121,7 +107,7 @@ def report(
 ) -> None:
     """Print a verdict for reading: claim, evidence, failing slices, assumptions.
 
-    The page shows prompts and answers where `own verdict run --keep-answers` kept them.
+    The page shows prompts and answers where `own verdict certify --keep-answers` kept them.
     """
     from ownweights.core.strict import Limits, check_value
     from ownweights.verdict import load_verdict
@@ -190,155 +176,6 @@ def write_page(project: Project, found: Verdict, path: Path, usd_per_request: fl
     write_atomic(path, report_page(found, rows, told).encode("utf-8", "replace"))
 
 
-def find_student(
-    project: Project, workload: str, student_id: str | None
-) -> tuple[Dataset, Artefact]:
-    """The student asked for, or the newest one of a workload, and the dataset it learned from.
-
-    Students that cannot be read, or whose dataset cannot, are passed over with a warning.
-    Raises: ArtefactMissing when there is none, UsageError when it belongs to another workload
-    """
-    from ownweights.core.artefact import open_artefact, read_artefacts
-    from ownweights.core.errors import ArtefactMissing, UsageError
-
-    folder = project.kind_dir("student")
-    if student_id:
-        student = open_artefact(folder, student_id, "student")
-        dataset = _studied(project, student)
-        if dataset.workload != workload:
-            raise UsageError(f"student {student.id} learned {dataset.workload!r}, not {workload!r}")
-        return dataset, student
-    broken: dict[str, str] = {}
-    pairs = read_artefacts(
-        folder, "student", lambda one: (_studied(project, one), one), broken.__setitem__
-    )
-    tell_broken("student", broken)
-    found = [(dataset, student) for dataset, student in pairs if dataset.workload == workload]
-    if found:
-        return found[-1]
-    raise ArtefactMissing(
-        f"there is no student of workload {workload!r}",
-        hint=f"own student train --workload {workload}",
-    )
-
-
-def _studied(project: Project, student: Artefact) -> Dataset:
-    """The dataset that a student learned from."""
-    from ownweights.dataset.load import load_dataset
-
-    return load_dataset(project, str(student.card["parents"].get("dataset", "")))
-
-
-def judge_with_progress(
-    project: Project,
-    dataset: Dataset,
-    student_id: str,
-    *,
-    settings: Settings,
-    options: RunOptions,
-) -> Verdict:
-    """Run a verdict on an engine of its own, with a bar."""
-    import asyncio
-
-    from ownweights.engine import EngineProcess
-    from ownweights.verdict import run_verdict_async
-
-    wanted = settings.verdict_of(dataset.workload)
-    options = replace(options, agreement=wanted.agreement, streaming=wanted.streaming)
-
-    async def run() -> Verdict:
-        async with judging(project, dataset.workload, settings, options.concurrency) as judge:
-            return await run_verdict_async(
-                dataset, engine.completer(student_id), project, student_id,
-                claim=claim_of(wanted), check=judge or check_of(project, wanted), on_progress=bar,
-                options=options,
-            )  # fmt: skip
-
-    engine = EngineProcess.start(project, [student_id])
-    try:
-        with Progress(f"verdict {dataset.workload}") as bar:
-            return asyncio.run(run())
-    finally:
-        engine.stop()
-
-
-@contextlib.asynccontextmanager
-async def judging(
-    project: Project, workload: str, settings: Settings, concurrency: int
-) -> AsyncIterator[JudgeCheck | None]:
-    """The judge that the settings name, None where a check decides; tells what it has cost.
-
-    Raises: SettingsError where its teacher names no model, or its key is not set
-    """
-    wanted = settings.verdict_of(workload)
-    if not wanted.judge:
-        yield None
-        return
-    from ownweights.teacher.client import TeacherClient
-    from ownweights.verdict.judge import (
-        Cascade,
-        Judge,
-        JudgeCheck,
-        JudgeOptions,
-        People,
-        ReplyCache,
-    )  # fmt: skip
-
-    folder = project.store_dir / "judge" / workload
-    folder.mkdir(parents=True, exist_ok=True)
-    cache, judges = ReplyCache(folder / "replies.jsonl"), list[Judge]()
-    async with contextlib.AsyncExitStack() as stack:
-        for name in filter(None, (wanted.judge, wanted.judge_above)):
-            row = settings.teacher[name]
-            client = TeacherClient(
-                row.base_url, model=row.model or None, api_key=row.read_key(),
-                timeout_s=row.timeout_s, max_retries=row.max_retries,
-            )  # fmt: skip
-            await stack.enter_async_context(client)
-            options = JudgeOptions(concurrency=concurrency, timeout_s=row.timeout_s)
-            judges.append(
-                Judge(
-                    client, row.model, name=name, rubric=wanted.rubric, options=options, cache=cache
-                )
-            )
-        people = People(folder / "queue.jsonl", wanted.labels)
-        check = JudgeCheck(Cascade(judges), people)
-        try:
-            yield check
-        finally:
-            _tell_judging(check, people)
-
-
-def _tell_judging(check: JudgeCheck, people: People) -> None:
-    spent = check.judge.spent
-    say(
-        f"judge: {spent.calls:,} calls ({spent.cached:,} known from before, {spent.failed:,}"
-        f" failed), {spent.prompt_tokens:,} + {spent.completion_tokens:,} tokens"
-    )
-    if check.queued:
-        say(f"judge: {check.queued:,} answers it left open are written to {people.path}")
-
-
-def claim_of(settings: VerdictSettings) -> Claim:
-    """The claim that a settings table stands for."""
-    from ownweights.verdict import Claim
-
-    return Claim(
-        settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac,
-        paired=settings.claims, margin=settings.margin,
-    )  # fmt: skip
-
-
-def check_of(project: Project, settings: VerdictSettings) -> Check | None:
-    """The check that a settings table names; None chooses it by the targets.
-
-    Raises: SettingsError for an unknown check or option, or a file that it needs and cannot read
-    """
-    from ownweights.verdict import check_named
-
-    return None if settings.check == "auto" else check_named(settings.check, project.root)
-
-
 def _print(found: Verdict, *, as_json: bool) -> None:
     from ownweights.verdict import report_text
 
@@ -346,6 +183,29 @@ def _print(found: Verdict, *, as_json: bool) -> None:
         print_json({"id": found.id, **found.to_dict()})
     else:
         click.echo(report_text(found))
+
+
+def _foreseen(case: Case, developed: Developed, seen: Preview) -> dict[str, Any]:
+    """What `own verdict run` prints as JSON."""
+    facts = {field.name: getattr(seen, field.name) for field in fields(seen)}
+    return {
+        "workload": case.dataset.workload, "student": case.student_id, "dataset": case.dataset.id,
+        "check": developed.check.name, "claim": claim_of(case.wanted),
+        "compared": developed.tuned.compared, **facts, "in_words": seen.sentence(),
+    }  # fmt: skip
+
+
+def _print_blocked(case: Case, developed: Developed, seen: Preview, *, as_json: bool) -> None:
+    """A refusal before anything was booked."""
+    if as_json:
+        preview = _foreseen(case, developed, seen)
+        told = {"id": None, "issued": False, "reasons": [seen.blocked], "needed": seen.needed}
+        print_json({**told, "preview": preview})
+    else:
+        click.echo(
+            f"Not replaceable yet, and nothing was booked: {seen.blocked}.\n\n"
+            f"What it would take: {seen.needs()}."
+        )
 
 
 def _tell_together(verdicts: list[Verdict]) -> None:

@@ -32,7 +32,8 @@ def dataset_facts(
     for one in removed:
         lost[one.split][one.reason] += 1
     names = "\n".join(sorted(name for name, _ in named)).encode("utf-8", "surrogatepass")
-    moments = [record.answered_at for _, record in named if record.answered_at is not None]
+    moments = [record.answered_at for _, record in named]
+    known = [moment for moment in moments if moment is not None]
     licence = licence_fact(options.data_licence) if options.data_licence else None
     return {
         "counts": counts,
@@ -41,7 +42,8 @@ def dataset_facts(
         "teachers": [use.to_json() for use in uses],
         "data_licence": licence.to_json() if licence else None,
         "prompt_hashes": sorted({record.prompt_hash for _, record in named}),
-        "period": [min(moments), max(moments)] if moments else None,
+        "period": [min(known), max(known)] if known else None,
+        "undated": len(moments) - len(known),
         "records": {"num": len(named), "ids_sha256": hashlib.sha256(names).hexdigest()},
         "warnings": [
             *(use.warning for use in uses if use.warning),

@@ -17,8 +17,9 @@ from ownweights.verdict.judged import Judged
 if TYPE_CHECKING:
     from ownweights.verdict.decision import Spend, certify
     from ownweights.verdict.report import report_text
-    from ownweights.verdict.run import RunOptions, run_verdict, run_verdict_async
+    from ownweights.verdict.run import run_verdict, run_verdict_async
     from ownweights.verdict.store import list_verdicts, load_verdict, verify_verdict
+    from ownweights.verdict.trial import RunOptions
 
 __all__ = [
     "Check",
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "RunOptions": "run",
+    "RunOptions": "trial",
     "Spend": "decision",
     "certify": "decision",
     "list_verdicts": "store",

@@ -17,6 +17,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,7 +266,10 @@ def _needed(
 
 
 def _assumptions(subject: Subject, spend: Spend) -> tuple[str, ...]:
-    period = "one recorded period" if subject.period else "one recorded set of requests"
+    period = "one recorded set of requests"
+    if subject.period:
+        first, last = map(_day, subject.period)
+        period = f"one recorded period ({first} to {last})"
     left_out = (
         f"the claim is about requests that the teacher answered: {subject.unanswered} of the"
         " recorded certify requests have no answer to compare with and are left out"
@@ -284,6 +288,10 @@ def _assumptions(subject: Subject, spend: Spend) -> tuple[str, ...]:
         " among all requests",
         *_judge_assumptions(subject),
     )
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
 def _judge_assumptions(subject: Subject) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ units it wants. Out: an `Opened` attempt: its number k, and the units that no ea
 seen. Two rules keep all attempts together within δ: attempt k spends only δ_k, and a unit that one
 attempt has seen is not used again, for the next student may have been made to fit it. The same plan
 asked again is the same attempt: it gets its own number and units back, and costs nothing. One that
-finds no unseen unit is not booked, for it looks at nothing.
-Invariants: test_ledger_hands_out_each_unit_once, test_ledger_same_plan_is_same_attempt, for both.
+finds no unseen unit is not booked, for it looks at nothing. `peek` says what `open` would give.
+Invariants: test_ledger_hands_out_each_unit_once, test_ledger_same_plan_is_same_attempt,
+test_ledger_peek_changes_nothing, for both.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ class Opened:
 class Ledger(Protocol):
     """Books attempts on certify data."""
 
+    def peek(
+        self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
+    ) -> Opened:
+        """What `open` would give now, without booking anything."""
+        ...
+
     def open(
         self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
     ) -> Opened:
@@ -53,15 +60,20 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._attempts: list[Attempt] = []
 
+    def peek(
+        self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
+    ) -> Opened:
+        return _peeked(self._past(workload), plan, units, delta)
+
     def open(
         self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
     ) -> Opened:
-        past = [attempt for attempt in self._attempts if attempt.workload == workload]
+        past = self._past(workload)
         found = _same_plan(past, plan, units)
         if found is None:
             k, fresh = len(past) + 1, _fresh(past, units)
             if not fresh:
-                return _nothing(past, units, delta)
+                return _unbooked(past, fresh, units, delta)
             entry = _entry(plan, fresh)
             found = Attempt(workload, k, attempt_delta(delta, k), entry, 0.0, hash_json(fresh))
             self._attempts.append(found)
@@ -74,12 +86,23 @@ class MemoryLedger:
                     workload, k, at.delta, at.claim, at.at, at.data_hash, verdict_id
                 )
 
+    def _past(self, workload: str) -> list[Attempt]:
+        return [attempt for attempt in self._attempts if attempt.workload == workload]
+
 
 class DatabaseLedger:
     """The ledger in the project's own.db, shared by all processes."""
 
     def __init__(self, project: Project) -> None:
         self._path = project.database_path
+
+    def peek(
+        self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
+    ) -> Opened:
+        if not self._path.exists():  # and looking makes none
+            return _peeked([], plan, units, delta)
+        with open_database(self._path) as database:
+            return _peeked(list_attempts(database, workload), plan, units, delta)
 
     def open(
         self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
@@ -90,7 +113,7 @@ class DatabaseLedger:
             if found is None:
                 fresh = _fresh(past, units)
                 if not fresh:
-                    return _nothing(past, units, delta)
+                    return _unbooked(past, fresh, units, delta)
                 found = book_attempt(
                     database,
                     workload,
@@ -128,10 +151,21 @@ def _same_plan(
     return None
 
 
-def _nothing(past: Sequence[Attempt], units: Sequence[str], delta: float) -> Opened:
-    """What an attempt would be that has nothing to look at: it is not booked and spends nothing."""
-    k = len(past) + 1
-    return Opened(k, attempt_delta(delta, k), frozenset(), len(set(units)))
+def _unbooked(
+    past: Sequence[Attempt], fresh: Sequence[str], units: Sequence[str], delta: float
+) -> Opened:
+    """The next attempt as it would be; one with nothing to look at is never booked."""
+    k, num_used = len(past) + 1, len(set(units)) - len(fresh)
+    return Opened(k, attempt_delta(delta, k), frozenset(fresh), num_used)
+
+
+def _peeked(
+    past: Sequence[Attempt], plan: Mapping[str, Any], units: Sequence[str], delta: float
+) -> Opened:
+    found = _same_plan(past, plan, units)
+    if found is None:
+        return _unbooked(past, _fresh(past, units), units, delta)
+    return _opened(found, past, units)
 
 
 def _opened(attempt: Attempt, past: Iterable[Attempt], units: Sequence[str]) -> Opened:

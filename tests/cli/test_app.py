@@ -165,7 +165,7 @@ def test_broken_pipe_is_quiet() -> None:
     [
         ["traffic", "list"], ["traffic", "export"], ["traffic", "import", "x.jsonl"],
         ["dataset", "build"], ["dataset", "list"], ["student", "train"], ["verdict", "run"],
-        ["demo"], ["init"], ["route", "rollback"],
+        ["verdict", "certify"], ["demo"], ["init"], ["route", "rollback"],
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -62,10 +62,11 @@ def test_a_number_that_cannot_be_is_a_usage_error(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["run", "certify"])
 @pytest.mark.parametrize("bad", ["0", "inf", "nan"])
-def test_verdict_run_refuses_a_time_out_that_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: str
+def test_verdict_refuses_a_time_out_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: str, verb: str
 ) -> None:
-    words = ["verdict", "run", "--workload", "x", "--timeout-s", bad]
+    words = ["verdict", verb, "--workload", "x", "--timeout-s", bad]
     assert run(["--project", str(tmp_path), *words]) == 2
     assert "timeout_s: expected between 0 and 86400 (exclusive)" in capsys.readouterr().err

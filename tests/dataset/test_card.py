@@ -49,7 +49,10 @@ def test_card_period_is_when_models_answered(project: Project) -> None:
 
     moments = (MARCH, MARCH + 60, MARCH + 7)
     records = [record(phrase(n), response=dated(m), id=str(n)) for n, m in enumerate(moments)]
-    assert facts(project, records)["period"] == [MARCH, MARCH + 60]
+    found = facts(project, records)
+    assert (found["period"], found["undated"]) == ([MARCH, MARCH + 60], 0)
+    mixed = facts(project, [*records, *many(9)])
+    assert (mixed["period"], mixed["undated"]) == ([MARCH, MARCH + 60], 9)
 
 
 def test_card_period_is_unknown_for_undated_imports(project: Project) -> None:

@@ -31,7 +31,6 @@ MIN_TESTS_PER_SOURCE = 1.2
 _READS_AS_A_SENTENCE = "the order of its nouns is the order of the loop"
 ARGUMENT_EXCEPTIONS = {
     "verdict/decision.py:_verdict": "fields of the one value it builds",
-    "verdict/run.py:_row": "fields of the one value it builds",
     "verdict/run.py:run_verdict": _READS_AS_A_SENTENCE,
     "verdict/run.py:run_verdict_async": _READS_AS_A_SENTENCE,
     "verdict/statistics/fixed_sequence.py:expected_p_values": "parallel arrays, then the limits",

@@ -13,8 +13,8 @@ from ownweights.dataset import Dataset, DatasetOptions, build_dataset
 from ownweights.verdict import Claim, Verdict, run_verdict
 from ownweights.verdict.checks import check_named
 from ownweights.verdict.ledger import MemoryLedger
-from ownweights.verdict.run import RunOptions
 from ownweights.verdict.store import verify_verdict
+from ownweights.verdict.trial import RunOptions
 from tests.fakes import ScriptedTeacher
 from tests.verdict.describe import Study, study
 

@@ -64,6 +64,39 @@ def test_ledger_books_nothing_without_unseen_units(ledger: Ledger) -> None:
     assert fresh.k == 2
 
 
+def test_ledger_peek_is_what_open_gives(ledger: Ledger) -> None:
+    """Of a new plan, of one that was booked, of one that was judged, and where nothing is left."""
+    for student, units in (
+        ("s1", ["a", "b"]),
+        ("s2", ["b", "c"]),
+        ("s1", ["a", "b"]),
+        ("s3", ["a"]),
+    ):
+        seen = ledger.peek("tickets", plan(student), units, 0.05)
+        opened = ledger.open("tickets", plan(student), units, 0.05)
+        assert seen == opened
+    ledger.close("tickets", 1, "verdict-1")
+    assert ledger.peek("tickets", plan("s1"), ["a", "b"], 0.05).verdict_id == "verdict-1"
+
+
+def test_ledger_peek_changes_nothing(ledger: Ledger) -> None:
+    for _ in range(3):
+        found = ledger.peek("tickets", plan("s1"), ["a", "b", "a"], 0.05)
+        assert (found.k, found.units, found.num_used) == (1, {"a", "b"}, 0)
+        assert found.delta_spent == attempt_delta(0.05, 1)
+    ledger.open("tickets", plan("s1"), ["a"], 0.05)
+    for student in ("s2", "s3", "s2"):
+        found = ledger.peek("tickets", plan(student), ["a", "b", "c"], 0.05)
+        assert (found.k, found.units, found.num_used) == (2, {"b", "c"}, 1)
+    assert ledger.open("tickets", plan("s4"), ["b", "c"], 0.05).k == 2
+
+
+def test_database_ledger_peek_makes_no_database(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    DatabaseLedger(project).peek("tickets", PLAN, ["a"], 0.05)
+    assert not project.database_path.exists()
+
+
 def test_ledger_keeps_workloads_apart(ledger: Ledger) -> None:
     ledger.open("tickets", plan("s1"), ["a"], 0.05)
     other = ledger.open("letters", plan("s1"), ["a"], 0.05)

@@ -21,9 +21,19 @@ from ownweights.core.errors import (
     SettingsError,
 )
 from ownweights.core.project import Project
-from ownweights.verdict import Claim, RunOptions, load_verdict, run_verdict, run_verdict_async
+from ownweights.dataset import Dataset
+from ownweights.verdict import (
+    Claim,
+    RunOptions,
+    Verdict,
+    load_verdict,
+    run_verdict,
+    run_verdict_async,
+)
+from ownweights.verdict.drift.outcome import Incident
 from ownweights.verdict.judged import FAILED, INELIGIBLE, read_judged
 from ownweights.verdict.ledger import MemoryLedger
+from tests.dataset.records import answer, built, phrase, record
 from tests.fakes import FlakyTeacher, ScriptedTeacher, last_user_text
 from tests.verdict import worlds
 
@@ -324,3 +334,56 @@ def test_run_is_blind_to_concurrency(tmp_path: Path) -> None:
         for width in (1, 64)
     ]  # fmt: skip
     assert found[0] == found[1]
+
+
+MARCH = 1_709_600_000.0  # of 2024
+
+
+def built_from(project: Project, *, undated: int = 0) -> Dataset:
+    """A real dataset, of answers given one a minute; some may bear no date."""
+    moments = [MARCH + 60 * number for number in range(120)]
+    dated = [
+        record(
+            phrase(n),
+            response={**answer(f"reply {n}", model="big-1"), "created": moment},
+            id=f"d{n}",
+        )
+        for n, moment in enumerate(moments)
+    ]
+    rest = [record(phrase(500 + n), "hi", id=f"u{n}", model="big-1") for n in range(undated)]
+    return built(project, [*dated, *rest], allow_teachers=("big-1",))
+
+
+def judged(project: Project, data: Dataset) -> Verdict:
+    known = {
+        one.messages[-1]["content"]: worlds.answer(one.target)
+        for split in ("develop", "certify")
+        for one in data.examples(split)
+    }
+    student = ScriptedTeacher(lambda request: known[last_user_text(request)])
+    claim = Claim(alpha=0.6, beta=0.7)
+    return run_verdict(data, student, project, "student1", claim=claim)
+
+
+def test_run_says_of_which_period_a_built_dataset_is(project: Project) -> None:
+    found = judged(project, built_from(project))
+    assert found.issued
+    assert found.subject.period == (MARCH, MARCH + 60 * 119)
+    assert found == load_verdict(project, found.id)
+    assert any("2024-03-05" in text and "one recorded period" in text for text in found.assumptions)
+    assert found.subject.units_per_record == pytest.approx(found.n / 120)
+    for opened_at, is_void in ((MARCH + 1, True), (MARCH, False), (MARCH - 9, False)):
+        incident = Incident("main", opened_at, 0.0, 1, ("big-1",), (), ())
+        assert incident.voids(found.subject) is is_void
+    other = Incident("main", MARCH + 1, 0.0, 1, ("big-2",), (), ())
+    assert not other.voids(found.subject)
+
+
+def test_run_knows_no_period_where_some_answers_bear_no_date(project: Project) -> None:
+    """An alarm must not be outlived by data of which nobody knows when they came."""
+    data = built_from(project, undated=20)
+    assert data.card["facts"]["period"] == [MARCH, MARCH + 60 * 119]
+    found = judged(project, data)
+    assert found.subject.period is None
+    assert any("one recorded set of requests" in text for text in found.assumptions)
+    assert Incident("main", MARCH - 9, 0.0, 1, ("big-1",), (), ()).voids(found.subject)

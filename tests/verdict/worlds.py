@@ -36,11 +36,14 @@ class FakeDataset:
     @property
     def card(self) -> dict[str, Any]:
         units = {split: len({e.unit for e in found}) for split, found in self.splits.items()}
-        records = {"num": 10 * sum(units.values()), "first_at": 0.0, "last_at": 86_400.0}
+        records = {"num": 10 * sum(units.values())}
         return {
             "identity": {"workload": "tickets", "split_by": "prompt"},
-            "facts": {"units": units, "records": records, "without_answer": {"certify": 0}},
-        }
+            "facts": {
+                "units": units, "records": records, "period": [0.0, 86_400.0], "undated": 0,
+                "without_answer": {"certify": 0},
+            },
+        }  # fmt: skip
 
     def examples(self, split: str) -> list[FakeExample]:
         return self.splits[split]

@@ -111,10 +111,9 @@ def _open_gateway(
     stack: contextlib.ExitStack, project: Project, dataset: Dataset, figures: Figures
 ) -> Background:
     """Route by the certificate where there is one, start the gateway, send the test split."""
-    from ownweights.cli.demo.loop import send_test_split
+    from ownweights.cli.demo.loop import rule_of, send_test_split
     from ownweights.cli.route import promote_verdict
     from ownweights.gateway import background
-    from ownweights.verdict import check_named
 
     assert figures.verdict is not None, "a dataset leads to a verdict"
     if figures.issued:
@@ -123,7 +122,7 @@ def _open_gateway(
     else:
         say("5 route    none: everything stays with the teacher")
     gateway = stack.enter_context(background(project))
-    check = check_named(figures.verdict.subject.check, project.root)
+    check = rule_of(project, figures.verdict.subject)
     send_test_split(gateway.base_url, dataset, check, figures)
     return gateway
 

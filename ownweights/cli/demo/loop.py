@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from ownweights.core.artefact import Artefact
     from ownweights.core.completer import Completer
     from ownweights.dataset import Dataset, Example
-    from ownweights.verdict import Check, Claim, Verdict
+    from ownweights.verdict import Check, Subject, Verdict
 
 CONCURRENCY = 24
 CLIENT_TIMEOUT_S = 120.0
+NO_RULE = "test answers are not compared: a judge decided this verdict, and no rule can repeat it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,21 @@ class Served:
     """One answer that came through the gateway."""
 
     by: str
-    harm: float
+    harm: float | None  # None: no rule compares it
 
 
 def make_dataset(project: Project, workload: str, figures: Figures) -> Dataset | None:
     """Build the dataset; None, with the reasons noted, when none can lead to a certificate."""
     from ownweights.cli.dataset import options_of
+    from ownweights.cli.trial import claim_of
     from ownweights.core.settings import load_settings
     from ownweights.dataset import build_dataset
     from ownweights.traffic import TrafficStore
+    from ownweights.verdict.preview import fewest_units
+    from ownweights.verdict.statistics import attempt_delta
 
     settings = load_settings(project)
-    claim = _claim(settings.verdict_of(workload))
+    claim = claim_of(settings.verdict_of(workload))
     figures.claim = {"alpha": claim.alpha, "beta": claim.beta, "delta": claim.delta}
     options = options_of(settings, workload)
     dataset: Dataset | None = None
@@ -58,7 +62,7 @@ def make_dataset(project: Project, workload: str, figures: Figures) -> Dataset |
     except TermsRefused as refused:
         figures.reasons.append(f"{refused.what} ({refused.hint})")
     units = _units(project, workload, options, figures, dataset)
-    needed = _units_needed(claim)
+    needed = fewest_units(claim, attempt_delta(claim.delta, 1))
     if units < needed:
         figures.reasons.append(
             f"too few independent units: certify holds {units}, a certificate needs at least"
@@ -68,15 +72,6 @@ def make_dataset(project: Project, workload: str, figures: Figures) -> Dataset |
         counts = ", ".join(f"{name} {count:,}" for name, count in figures.splits.items())
         say(f"2 dataset  {dataset.id}: {counts}; split by {dataset.split_by}")
     return None if figures.reasons else dataset
-
-
-def _claim(settings: Any) -> Claim:
-    from ownweights.verdict import Claim
-
-    return Claim(
-        settings.alpha, settings.beta, settings.delta, settings.min_coverage_frac,
-        paired=settings.claims, margin=settings.margin,
-    )  # fmt: skip
 
 
 def _units(
@@ -97,13 +92,6 @@ def _units(
     splits = [split_of(unit, options.fractions, options.salt) for unit in units]
     figures.splits = {name: splits.count(name) for name in SPLITS}
     return len({u for u, split in zip(units, splits, strict=True) if split == "certify"})
-
-
-def _units_needed(claim: Claim) -> int:
-    from ownweights.verdict.statistics import attempt_delta, served_without_harm
-
-    delta = claim.delta_each(attempt_delta(claim.delta, 1))
-    return max(served_without_harm(claim.alpha, delta), served_without_harm(claim.beta, delta))
 
 
 def make_student(project: Project, dataset: Dataset, figures: Figures) -> Artefact:
@@ -144,28 +132,40 @@ def make_verdict(
 async def _judge(
     project: Project, dataset: Dataset, student: Artefact, completer: Completer, figures: Figures
 ) -> Verdict:
-    from ownweights.cli.verdict import check_of
+    from ownweights.cli.trial import check_of, claim_of, judging
     from ownweights.core.settings import load_settings
     from ownweights.route import unanswerable
-    from ownweights.verdict import RunOptions, check_named, report_text, run_verdict_async
+    from ownweights.verdict import RunOptions, report_text, run_verdict_async
 
-    settings = load_settings(project).verdict_of(dataset.workload)
-    with Progress("verdict") as bar:
-        verdict = await run_verdict_async(
-            dataset, completer, project, student.id, claim=_claim(settings),
-            check=check_of(project, settings), on_progress=bar,
-            options=RunOptions(
-                ineligible=unanswerable, agreement=settings.agreement, streaming=settings.streaming
-            ),
-        )  # fmt: skip
+    settings, workload = load_settings(project), dataset.workload
+    wanted = settings.verdict_of(workload)
+    options = RunOptions(
+        ineligible=unanswerable, agreement=wanted.agreement, streaming=wanted.streaming
+    )
+    async with judging(project, workload, settings, CONCURRENCY) as judge:
+        with Progress("verdict") as bar:
+            verdict = await run_verdict_async(
+                dataset, completer, project, student.id, claim=claim_of(wanted),
+                check=judge or check_of(project, wanted), on_progress=bar, options=options,
+            )  # fmt: skip
     figures.verdict = verdict
     say(report_text(verdict))
+    check = rule_of(project, verdict.subject)
+    if check is None:
+        say(NO_RULE)
+        return verdict
     test = dataset.examples("test")
     with Progress("test split, student alone", total=len(test)) as bar:
-        check = check_named(verdict.subject.check, project.root)
         harms = await _ask_directly(test, completer, check, bar)
     figures.exact_frac = round(sum(harm == 0 for harm in harms) / max(1, len(harms)), 4)
     return verdict
+
+
+def rule_of(project: Project, subject: Subject) -> Check | None:
+    """The check that compares test answers as the verdict did; None where a judge compared them."""
+    from ownweights.verdict import check_named
+
+    return None if subject.judge else check_named(subject.check, project.root)
 
 
 async def _ask_directly(
@@ -196,31 +196,36 @@ def _harm(check: Check, text: str | None, example: Example) -> float:
     return 1.0 if harm is None else harm
 
 
-def send_test_split(base_url: str, dataset: Dataset, check: Check, figures: Figures) -> None:
-    """Ask every test request through the gateway with the official client; note who answered."""
+def send_test_split(base_url: str, dataset: Dataset, check: Check | None, figures: Figures) -> None:
+    """Ask every test request through the gateway with the official client; note who answered.
+
+    Without a check nothing is known of harm, and the figures about it stay None.
+    """
     examples = dataset.examples("test")
     began = time.monotonic()
     with Progress("test split, through the gateway", total=len(examples)) as bar:
         answers = asyncio.run(_ask_gateway(base_url, examples, check, bar))
     seconds = time.monotonic() - began
-    by_student = [one.harm for one in answers if one.by == "student"]
-    figures.served = {"student": len(by_student), "teacher": len(answers) - len(by_student)}
-    figures.test_harm_frac = _mean([one.harm for one in answers])
-    figures.test_selective_harm_frac = _mean(by_student)
-    share = len(by_student) / max(1, len(answers))
+    num_student = sum(one.by == "student" for one in answers)
+    figures.served = {"student": num_student, "teacher": len(answers) - num_student}
+    if check is not None:
+        figures.test_harm_frac = _mean(answers)
+        figures.test_selective_harm_frac = _mean([one for one in answers if one.by == "student"])
+    worse = "not compared" if check is None else f"{figures.test_harm_frac:.2%} of all"
+    share = num_student / max(1, len(answers))
     say(
         f"6 served   {len(answers):,} test requests over HTTP in {seconds:.0f} s:"
-        f" student {len(by_student):,} ({share:.1%}),"
-        f" teacher {figures.served['teacher']:,}; worse: {figures.test_harm_frac:.2%} of all"
+        f" student {num_student:,} ({share:.1%}), teacher {figures.served['teacher']:,};"
+        f" worse: {worse}"
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 4) if values else 0.0
+def _mean(answers: Sequence[Served]) -> float:
+    return round(sum(one.harm or 0.0 for one in answers) / max(1, len(answers)), 4)
 
 
 async def _ask_gateway(
-    base_url: str, examples: Sequence[Example], check: Check, bar: Progress
+    base_url: str, examples: Sequence[Example], check: Check | None, bar: Progress
 ) -> list[Served]:
     from openai import APIError, AsyncOpenAI
 
@@ -244,7 +249,7 @@ async def _ask_gateway(
                     by, text = "nobody", None
             done += 1
             bar(done, len(examples))
-            return Served(by, _harm(check, text, example))
+            return Served(by, None if check is None else _harm(check, text, example))
 
         return list(await asyncio.gather(*map(ask, examples)))
 

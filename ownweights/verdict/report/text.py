@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from ownweights.verdict.certificate import PairedClaim, Slice, Verdict, sentence
 
 MAX_SLICES = 8
@@ -16,9 +19,9 @@ def report_text(verdict: Verdict) -> str:
         _needed(verdict),
         _judge(verdict),
         _paired(verdict),
-        _compared(verdict),
+        compared_lines(verdict.subject.compared),
         _calibration(verdict),
-        _slices(verdict),
+        slice_lines(verdict.slices),
         _bulleted("This assumes", verdict.assumptions),
         _bulleted("Void when", verdict.expires),
         _names(verdict),
@@ -135,9 +138,8 @@ def _units(one: PairedClaim) -> str:
     return f"; about {one.units:,} units like these would prove it" if needed else ""
 
 
-def _compared(verdict: Verdict) -> list[str]:
+def compared_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which score was chosen among which, and what each would cost."""
-    table = verdict.subject.compared
     if not table:
         return []
     title = "Scores compared on develop (mean harm among the surest: smaller sorts better):"
@@ -164,8 +166,9 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 
-def _slices(verdict: Verdict) -> list[str]:
-    failing = [one for one in verdict.slices if one.is_failing][:MAX_SLICES]
+def slice_lines(slices: Sequence[Slice]) -> list[str]:
+    """The parts of the traffic where most harm is done."""
+    failing = [one for one in slices if one.is_failing][:MAX_SLICES]
     if not failing:
         return []
     title = "Where the student's answers fail most (all answers, served or not; 95 % intervals):"
