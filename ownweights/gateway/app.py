@@ -241,7 +241,7 @@ class Gateway:
             told = parse_completion(body).text if body and exchange.status == "ok" else None
             return (found.text or "", told) if decide(route, found).serve else None
 
-        if sent is not None and exchange.status == "ok" and exchange.score is not None:
+        if sent is not None and exchange.score is not None:
             self._auditor.served(Compared(exchange, route, standing, audited), exchange.score)
         elif exchange.has_failed:
             self._auditor.failed(Compared(exchange, route, standing, None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,15 +14,24 @@ from ownweights.core.project import Project
 from ownweights.gateway import audits as audits_module
 from ownweights.route import Route, active_id, load_route
 from ownweights.route.audits import AuditLog
-from ownweights.route.evidence import STEP_AUDITS, Audit
+from ownweights.route.evidence import STEP_AUDITS
 from ownweights.route.live import evidence_of
 from ownweights.route.replay import Logged, replay
-from ownweights.route.rollout import CANARY_SHARES, Stage, first_standing
-from ownweights.route.route import active_standing, stand
+from ownweights.route.rollout import CANARY_SHARES, first_standing
+from ownweights.route.route import active_standing
 from ownweights.verdict.voiding import void_reason
 from tests.fakes import ScriptedTeacher, last_user_text
-from tests.gateway.harness import WAIT_S, Engines, Running, gateway, reason_of, sure
-from tests.route.samples import answer_of, body_of, follow
+from tests.gateway.harness import (
+    WAIT_S,
+    Engines,
+    Running,
+    audits_when,
+    followed,
+    gateway,
+    reason_of,
+    sure,
+)
+from tests.route.samples import answer_of, body_of
 from tests.teacher.servers import free_port, replay_of, running
 
 NAMED = {"x_own_workload": "tickets"}
@@ -43,25 +52,6 @@ def teacher() -> Iterator[str]:
 
 def good(request: ChatRequest) -> Completion:
     return answer_of(last_user_text(request).upper(), logprob=-0.1)
-
-
-def followed(project: Project, stage: Stage, **fields) -> Route:
-    """A route of the check `exact` that stands at the beginning of a stage."""
-    known = {"check": "exact", "audit_frac": 0.5, "run_length": 200.0}
-    route = follow(project, **{**known, **fields})
-    stand(project, "tickets", first_standing(route.id, stage), reason="test")
-    return route
-
-
-def audits_when(
-    project: Project, route: Route, is_enough: Callable[[list[Audit]], bool]
-) -> list[Audit]:
-    """The audits of a route, once there are enough."""
-    give_up_s = time.monotonic() + WAIT_S
-    while not is_enough(found := AuditLog(project, route.id).since()[0]):
-        assert time.monotonic() < give_up_s, f"{len(found)} audits"
-        time.sleep(0.02)
-    return found
 
 
 def ask_all(one: Running, texts: list[str], **headers: str) -> list[tuple[str, str]]:
