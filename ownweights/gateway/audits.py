@@ -12,6 +12,7 @@ teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,10 @@ log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
 # (the student's answer, the teacher's or None); None where the student's would not have been sent
 AskBoth = Callable[[], Awaitable[tuple[str, str | None] | None]]
+
+
+class StudentFailed(Exception):
+    """The student, asked for an audit alone, did not answer, or not as it was asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +103,12 @@ class Auditor:
 
         harm: float | None = 1.0
         try:
-            if found.ask_both is not None:
-                texts = ("", None) if is_full else await found.ask_both()
-                if texts is None:
-                    return
-                harm = await _harm_of(found.route, *texts)
+            with contextlib.suppress(StudentFailed):
+                if found.ask_both is not None:
+                    texts = ("", None) if is_full else await found.ask_both()
+                    if texts is None:
+                        return
+                    harm = await _harm_of(found.route, *texts)
             audit = Audit(
                 found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
                 chance, quiet, found.standing.share,

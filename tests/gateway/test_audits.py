@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -140,6 +141,39 @@ def test_gateway_counts_a_failing_student_as_harm(project: Project, teacher: str
         assert ask_all(one, QUESTIONS[:1]) == [("teacher", "student_error")]
         (found,) = audits_when(project, route, lambda found: len(found) == 1)
         assert (found.kind, found.harm, found.chance) == ("failure", 1.0, 1.0)
+
+
+def test_gateway_counts_an_answer_that_is_no_json_as_harm(project: Project, teacher: str) -> None:
+    """The teacher answers; it is a loss where the route would have sent it, as it was certified."""
+    logprob_of = {"q1": -0.1, "q2": -3.0}
+    engines = Engines(lambda r: answer_of("no object", logprob=logprob_of[last_user_text(r)]))
+    route = followed(project, "served")
+    with gateway(project, teacher, engines=engines) as one:
+        one.until("ready")
+        for text in ("q2", "q1"):
+            answer = one.post(body_of(text, response_format={"type": "json_object"}), **NAMED)
+            assert reason_of(answer) == ("teacher", "student_error")
+        (found,) = audits_when(project, route, lambda found: len(found) >= 1)
+    assert (found.kind, found.harm, found.chance) == ("failure", 1.0, 1.0)
+    assert found.request_id == answer.headers["x-own-request-id"]
+    assert AuditLog(project, route.id).since()[0] == [found]
+
+
+@pytest.mark.parametrize("fields", [{}, {"response_format": {"type": "json_object"}}])
+def test_gateway_shadow_counts_a_failing_student_as_harm(
+    project: Project, teacher: str, fields: dict[str, Any]
+) -> None:
+    def broken(request: ChatRequest) -> Completion:
+        if fields:
+            return answer_of("no object")
+        raise ZeroDivisionError("a defect in the engine")
+
+    route = followed(project, "shadow")
+    with gateway(project, teacher, engines=Engines(broken)) as one:
+        one.until("ready")
+        assert reason_of(one.post(body_of("q1", **fields), **NAMED)) == ("teacher", "shadow")
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+    assert (found.kind, found.stage, found.harm) == ("shadow", "shadow", 1.0)
 
 
 def test_gateway_time_out_of_a_student_is_harm(project: Project, teacher: str) -> None:
