@@ -6,7 +6,8 @@ certificate. Nothing here delays an answer: audits run beside the requests, at m
 one that finds no room is left out and counted as missed (test_audits_that_find_no_room_are_missed).
 Invariants: an alarm rolls back before the next request is routed
 (test_gateway_rolls_a_harmful_student_back); what a check could not tell is harm, and what the
-teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing).
+teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing), like what a check
+that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.exchange import Exchange
 from ownweights.route import Route
@@ -108,7 +110,7 @@ class Auditor:
                     texts = ("", None) if is_full else await found.ask_both()
                     if texts is None:
                         return
-                    harm = await _harm_of(found.route, *texts)
+                    harm = await self._harm_of(found, *texts)
             audit = Audit(
                 found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
                 chance, quiet, found.standing.share,
@@ -119,6 +121,21 @@ class Auditor:
             raise
         except Exception as error:  # an audit may fail; requests go on
             log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
+
+    async def _harm_of(self, found: Compared, answer: str, told: str | None) -> float | None:
+        """What the route's check says of the two answers; MISSED where it cannot be asked."""
+        from ownweights.route.evidence import MISSED
+        from ownweights.verdict.checks import check_named
+
+        if told is None:
+            return MISSED
+        try:
+            check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
+            return await asyncio.to_thread(check.harm, answer, [told])
+        except OwnError as error:  # a broken check is no evidence, and what it says may be content
+            kind = type(error).__name__
+            log.error("%s cannot be audited: its check failed with %s", found.exchange.id, kind)
+            return MISSED
 
     def _follow(self, route: Route, audit: object) -> None:
         """Write an audit down, and do what all audits so far say."""
@@ -137,14 +154,3 @@ class Auditor:
         said = follow_evidence(self._project, route, evidence)
         if said:
             log.warning("%s: %s", route.workload, said)
-
-
-async def _harm_of(route: Route, answer: str, told: str | None) -> float | None:
-    """What the route's check says of the two answers; MISSED where the teacher has none."""
-    from ownweights.route.evidence import MISSED
-    from ownweights.verdict.checks import check_named
-
-    if told is None:
-        return MISSED
-    check = check_named(route.check)
-    return await asyncio.to_thread(check.harm, answer, [told])

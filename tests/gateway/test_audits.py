@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,12 @@ from ownweights.core.project import Project
 from ownweights.gateway import audits as audits_module
 from ownweights.route import Route, active_id, load_route
 from ownweights.route.audits import AuditLog
-from ownweights.route.evidence import STEP_AUDITS
+from ownweights.route.evidence import STEP_AUDITS, Audit
 from ownweights.route.live import evidence_of
 from ownweights.route.replay import Logged, replay
 from ownweights.route.rollout import CANARY_SHARES, first_standing
 from ownweights.route.route import active_standing
+from ownweights.verdict import check_named
 from ownweights.verdict.voiding import void_reason
 from tests.fakes import ScriptedTeacher, last_user_text
 from tests.gateway.harness import (
@@ -192,6 +194,45 @@ def test_gateway_without_an_engine_blames_nobody(project: Project, teacher: str)
         one.until("down")
         assert ask_all(one, QUESTIONS[:2]) == [("teacher", "student_error")] * 2
     assert AuditLog(project, route.id).since()[0] == []
+
+
+QUERIES = {"q1": "SELECT count(*) FROM item", "q2": "SELECT id FROM item"}
+
+
+def sql_check(project: Project) -> str:
+    """The canonical name of a check that reads a database in the project's folder."""
+    connection = sqlite3.connect(project.root / "shop.db")
+    connection.execute("CREATE TABLE item (id INTEGER)")
+    connection.executemany("INSERT INTO item VALUES (?)", [(1,), (2,)])
+    connection.commit()
+    connection.close()
+    return check_named("sql database=shop.db", project.root).name
+
+
+def queries_asked(project: Project, route: Route) -> list[Audit]:
+    """Both queries, the student's answer being 2 each time; what was audited."""
+    engines = Engines(sure("SELECT 2"))
+    with running(replay_of(QUERIES)) as url, gateway(project, f"{url}/v1", engines=engines) as one:
+        one.until("ready")
+        ids = [one.post(body_of(text), **NAMED).headers["x-own-request-id"] for text in QUERIES]
+        found = audits_when(project, route, lambda found: len(found) == 2)
+    return sorted(found, key=lambda audit: ids.index(audit.request_id))
+
+
+def test_audit_check_finds_its_files_in_the_project(project: Project) -> None:
+    route = followed(project, "served", check=sql_check(project), near=10.0)
+    assert [audit.harm for audit in queries_asked(project, route)] == [0.0, 1.0]
+
+
+def test_audit_by_a_check_whose_file_changed_says_nothing(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    route = followed(project, "served", check=sql_check(project), near=10.0)
+    (project.root / "shop.db").write_bytes(b"no database")
+    assert [audit.is_judged for audit in queries_asked(project, route)] == [False, False]
+    assert "its check failed with SettingsError" in caplog.text
+    assert "SELECT" not in caplog.text
+    assert evidence_of(project, route).num_missed == 2
 
 
 def test_audit_of_a_silent_teacher_says_nothing(project: Project) -> None:
