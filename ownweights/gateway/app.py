@@ -11,6 +11,7 @@ one line in the log (test_gateway_logs_a_line_a_request), without key, prompt or
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -21,7 +22,7 @@ import msgspec
 
 from ownweights.core.chat import Completion
 from ownweights.core.project import Project
-from ownweights.gateway.audits import Auditor, Compared, StudentFailed
+from ownweights.gateway.audits import Auditor, Both, Compared, StudentFailed
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.routes import RouteTable
@@ -228,22 +229,24 @@ class Gateway:
             return
         standing = _standing_of(route)
 
-        async def audited() -> tuple[str, str | None]:
+        async def audited() -> Both:
             assert sent is not None, "what was sent is there"
-            try:
+            told = None
+            with contextlib.suppress(HttpError):
                 upstream = self._upstream(route.teacher, exchange.workload or "")
-                return sent.text or "", await self._door.ask(exchange, upstream, scope)
-            except HttpError:
-                return sent.text or "", None
+                told = await self._door.ask(exchange, upstream, scope)
+            if told is None:
+                return Both(sent.text or "", None)
+            return Both(sent.text or "", told.text, told.usage)
 
-        async def shadowed() -> tuple[str, str | None] | None:
+        async def shadowed() -> Both | None:
             tried = dataclasses.replace(exchange, reason="", error=None)
             found = await self._try_student(tried, route)
             if tried.has_failed:
                 raise StudentFailed
             body = exchange.response
             told = parse_completion(body).text if body and exchange.status == "ok" else None
-            return None if found is None else (found.text or "", told)
+            return None if found is None else Both(found.text or "", told)
 
         if sent is not None and exchange.score is not None:
             self._auditor.served(Compared(exchange, route, standing, audited), exchange.score)

@@ -18,8 +18,9 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ownweights.core.chat import Usage
 from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.exchange import Exchange
@@ -31,8 +32,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
-# (the student's answer, the teacher's or None); None where the student's would not have been sent
-AskBoth = Callable[[], Awaitable[tuple[str, str | None] | None]]
+
+
+class Both(NamedTuple):
+    """What student and teacher said, and what asking the teacher took; None: it has no answer."""
+
+    answer: str
+    told: str | None
+    asked: Usage = Usage()
+
+
+AskBoth = Callable[[], Awaitable[Both | None]]  # None: the student's would not have been sent
 
 
 class StudentFailed(Exception):
@@ -104,17 +114,19 @@ class Auditor:
         from ownweights.route.evidence import Audit
 
         harm: float | None = 1.0
+        both = Both("", None)
         try:
             with contextlib.suppress(StudentFailed):
                 if found.ask_both is not None:
-                    texts = ("", None) if is_full else await found.ask_both()
-                    if texts is None:
+                    told = both if is_full else await found.ask_both()
+                    if told is None:
                         return
-                    harm = await self._harm_of(found, *texts)
+                    both = told
+                    harm = await self._harm_of(found, both)
             audit = Audit(
                 found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
-                chance, quiet, found.standing.share,
-            )  # type: ignore[arg-type]  # fmt: skip
+                chance, quiet, found.standing.share, asked=both.asked,
+            )  # fmt: skip
             async with self._lock:
                 await asyncio.to_thread(self._follow, found.route, audit)
         except asyncio.CancelledError:
@@ -122,16 +134,16 @@ class Auditor:
         except Exception as error:  # an audit may fail; requests go on
             log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
 
-    async def _harm_of(self, found: Compared, answer: str, told: str | None) -> float | None:
+    async def _harm_of(self, found: Compared, both: Both) -> float | None:
         """What the route's check says of the two answers; MISSED where it cannot be asked."""
         from ownweights.route.evidence import MISSED
         from ownweights.verdict.checks import check_named
 
-        if told is None:
+        if both.told is None:
             return MISSED
         try:
             check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
-            return await asyncio.to_thread(check.harm, answer, [told])
+            return await asyncio.to_thread(check.harm, both.answer, [both.told])
         except OwnError as error:  # a broken check is no evidence, and what it says may be content
             kind = type(error).__name__
             log.error("%s cannot be audited: its check failed with %s", found.exchange.id, kind)

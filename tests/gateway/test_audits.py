@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ownweights.core.chat import ChatRequest, Completion
+from ownweights.core.chat import ChatRequest, Completion, Usage
 from ownweights.core.project import Project
 from ownweights.gateway import audits as audits_module
 from ownweights.route import Route, active_id, load_route
@@ -207,6 +207,19 @@ def sql_check(project: Project) -> str:
     connection.commit()
     connection.close()
     return check_named("sql database=shop.db", project.root).name
+
+
+def test_audit_keeps_what_the_teacher_took(project: Project) -> None:
+    route = followed(project, "served", near=10.0)
+    usage = {"prompt_tokens": 17, "completion_tokens": 4}
+    with (
+        running(replay_of({"q1": "Q1"}, usage=usage)) as url,
+        gateway(project, f"{url}/v1", engines=Engines(good)) as one,
+    ):
+        one.until("ready")
+        ask_all(one, ["q1"])
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+    assert (found.asked, found.judge) == (Usage(17, 4), Usage())
 
 
 def queries_asked(project: Project, route: Route) -> list[Audit]:
