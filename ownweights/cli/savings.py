@@ -26,8 +26,9 @@ def find_savings(project: Project, settings: Settings, route: Route) -> Savings:
         say(f"warning: no price is known for {route.workload}: {error}")
     found = savings_of(project, route, prices)
     if prices is None and found.served:
-        say(f"hint: set usd_per_mtok_in and usd_per_mtok_out in [teacher.{_name(settings, route)}]"
-            f" to see what {route.workload} saves")  # fmt: skip
+        table = f"[teacher.{teacher_name(settings, route)}]"
+        say(f"hint: set usd_per_mtok_in and usd_per_mtok_out in {table} to see what"
+            f" {route.workload} saves")  # fmt: skip
     return found
 
 
@@ -48,7 +49,8 @@ def _prices_of(settings: Settings, route: Route) -> Prices | None:
     return prices_of(settings, route.workload)
 
 
-def _name(settings: Settings, route: Route) -> str:
+def teacher_name(settings: Settings, route: Route) -> str:
+    """What own.toml calls the teacher of a route; NAME where it does not say."""
     from ownweights.core.errors import SettingsError
 
     try:

@@ -95,6 +95,7 @@ class Gateway:
         self._door = TeacherDoor(self._settings)
         self._students = Students(self._project, self._start_engine)
         self._auditor = Auditor(self._project)
+        await self._auditor.start()
         self._follow()
 
     async def stop(self) -> None:
@@ -249,7 +250,10 @@ class Gateway:
             return None if found is None else Both(found.text or "", told)
 
         if sent is not None and exchange.score is not None:
-            self._auditor.served(Compared(exchange, route, standing, audited), exchange.score)
+            upstream = self._settings.upstream(route.teacher, exchange.workload or "")
+            teacher = upstream.name if upstream else ""
+            found = Compared(exchange, route, standing, audited, teacher)
+            self._auditor.served(found, exchange.score)
         elif exchange.has_failed:
             self._auditor.failed(Compared(exchange, route, standing, None))
         elif exchange.reason == "shadow":

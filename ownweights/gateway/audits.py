@@ -7,7 +7,9 @@ one that finds no room is left out and counted as missed (test_audits_that_find_
 Invariants: an alarm rolls back before the next request is routed
 (test_gateway_rolls_a_harmful_student_back); what a check could not tell is harm, and what the
 teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing), like what a check
-that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing).
+that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing). While its teacher has
+an open incident of drift, audits of a route are drawn more often, and weighed by the chance they had
+(test_gateway_audits_more_while_an_incident_is_open).
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
+DRIFT_LOOK_S = 5.0  # how often the incidents on disk are read again
 
 
 class Both(NamedTuple):
@@ -57,6 +62,7 @@ class Compared:
     route: Route
     standing: Standing
     ask_both: AskBoth | None  # None: the student failed where it should have answered
+    teacher: str = ""  # its name in own.toml: drift of it raises audits
 
 
 class Auditor:
@@ -68,6 +74,13 @@ class Auditor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._folded: dict[str, tuple[Evidence, int]] = {}
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
+        self._drifted: frozenset[str] = frozenset()  # teachers with an open incident
+        self._looked_s = -math.inf
+        self._look: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Know of open incidents before anything is audited."""
+        await self._look_for_drift()
 
     def served(self, found: Compared, score: float) -> None:
         """The student's answer was sent: audit it if it is drawn."""
@@ -75,7 +88,9 @@ class Auditor:
         if not route.check:
             return
         is_near = route.near is not None and score < route.near
-        chance = audit_chance(standing, route.audit_frac, is_near=is_near)
+        chance = audit_chance(
+            standing, route.audit_frac, is_near=is_near, has_incident=self._has_incident(found)
+        )
         if is_audited(standing, found.exchange.id, chance):
             self._begin(found, "audit", chance)
         else:
@@ -91,13 +106,26 @@ class Auditor:
         if found.route.check:
             self._begin(found, "shadow", 1.0)
 
+    def _has_incident(self, found: Compared) -> bool:
+        """Whether the teacher has drifted, as was known `DRIFT_LOOK_S` ago at the latest."""
+        if time.monotonic() - self._looked_s > DRIFT_LOOK_S and (
+            not self._look or self._look.done()
+        ):
+            self._look = asyncio.ensure_future(self._look_for_drift())
+        return found.teacher in self._drifted
+
+    async def _look_for_drift(self) -> None:
+        self._looked_s = time.monotonic()
+        self._drifted = await asyncio.to_thread(_drifted, self._project)
+
     async def close(self) -> None:
         """Wait shortly for audits under way, then give them up."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
-        for task in list(self._tasks):
+        left = [*self._tasks, *([self._look] if self._look else [])]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
         quiet = 0 if kind == "shadow" else self._quiet.pop(found.route.id, 0)
@@ -166,3 +194,12 @@ class Auditor:
         said = follow_evidence(self._project, route, evidence)
         if said:
             log.warning("%s: %s", route.workload, said)
+
+
+def _drifted(project: Project) -> frozenset[str]:
+    """The teachers with an open incident of drift; nothing is imported where none is watched."""
+    if not (project.store_dir / "drift").is_dir():
+        return frozenset()
+    from ownweights.verdict.drift.store import open_incidents
+
+    return frozenset(open_incidents(project))

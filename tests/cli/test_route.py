@@ -17,6 +17,7 @@ from ownweights.traffic import TrafficStore
 from ownweights.verdict.voiding import void_certificate
 from tests.route.samples import follow, make_artefact, make_verdict
 from tests.route.test_savings import record
+from tests.verdict.drift.endpoints import with_incident
 
 
 @pytest.fixture
@@ -174,6 +175,17 @@ def test_route_status_shows_stage_and_evidence(
     row = json.loads(capsys.readouterr().out)
     assert (row["stage"], row["share"], row["audits"], row["harms"]) == ("canary", 0.05, 3, 2.0)
     assert 0 < row["alarm"] < 1
+
+
+def test_route_status_names_an_open_incident(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.settings_path.write_text('[teacher.main]\nbase_url = "http://x/v1"\n')
+    follow(project)
+    for wanted in (None, "main/9"):
+        assert own(project, "status", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["incident"] == wanted
+        with_incident(project, "main")
 
 
 def test_route_status_says_what_is_saved(

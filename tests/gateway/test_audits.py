@@ -19,7 +19,7 @@ from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import STEP_AUDITS, Audit
 from ownweights.route.live import evidence_of
 from ownweights.route.replay import Logged, replay
-from ownweights.route.rollout import CANARY_SHARES, first_standing
+from ownweights.route.rollout import CANARY_SHARES, first_standing, is_audited
 from ownweights.route.route import active_standing
 from ownweights.verdict import check_named
 from ownweights.verdict.voiding import void_reason
@@ -36,6 +36,7 @@ from tests.gateway.harness import (
 )
 from tests.route.samples import answer_of, body_of
 from tests.teacher.servers import free_port, replay_of, running
+from tests.verdict.drift.endpoints import with_incident
 
 NAMED = {"x_own_workload": "tickets"}
 QUESTIONS = [f"q{i}" for i in range(160)]
@@ -74,6 +75,41 @@ def test_gateway_audits_served_answers_by_chance(project: Project, teacher: str)
     assert len(found) + sum(audit.quiet for audit in found) <= 60
     ids = {record.id for record in one.kept.records}
     assert {audit.request_id for audit in found} < ids
+
+
+def test_gateway_audits_more_while_an_incident_is_open(project: Project, teacher: str) -> None:
+    """The chance that was used is written down, and the evidence weighs by it."""
+    route = followed(project, "served", audit_frac=0.3)
+    with_incident(project, "main")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        ask_all(one, QUESTIONS[:60])
+        found = audits_when(project, route, lambda found: len(found) >= 15)
+        ids = [record.id for record in one.kept.records]
+    assert {audit.chance for audit in found} == {0.6}
+    drawn = {name for name in ids if is_audited(first_standing(route.id, "served"), name, 0.6)}
+    assert {audit.request_id for audit in AuditLog(project, route.id).since()[0]} == drawn
+
+
+def test_gateway_learns_of_an_incident_while_it_runs(
+    project: Project, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits_module, "DRIFT_LOOK_S", 0.0)
+    route = followed(project, "served", audit_frac=0.5, near=10.0)
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        with_incident(project, "another")  # nobody's teacher here
+        ask_all(one, QUESTIONS[:3])
+        route = followed(project, "served", audit_frac=0.3)
+        with_incident(project, "main")
+        texts = iter(QUESTIONS[3:] * 4)
+
+        def is_known(found: list[Audit]) -> bool:
+            ask_all(one, [next(texts)])
+            return any(audit.chance == 0.6 for audit in found)
+
+        found = audits_when(project, route, is_known)
+    assert {audit.chance for audit in found} <= {0.3, 0.6}
 
 
 def test_gateway_rolls_a_harmful_student_back(project: Project, teacher: str) -> None:
