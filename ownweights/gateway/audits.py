@@ -8,7 +8,7 @@ Invariants: an alarm rolls back before the next request is routed
 (test_gateway_rolls_a_harmful_student_back); what a check could not tell is harm, and what the
 teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing), like what a check
 that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing). While its teacher has
-an open incident of drift, audits of a route are drawn more often, and weighed by the chance they had
+an open incident of drift, answers are audited more often, and weighed by the chance that they had
 (test_gateway_audits_more_while_an_incident_is_open).
 """
 
