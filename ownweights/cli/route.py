@@ -25,13 +25,23 @@ def route() -> None:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """Print the active route of every workload that has one, and warn of what it cannot use."""
+    """Print the active route of every workload that has one, and warn of what it cannot use.
+
+    What it saves is the teacher's price of what the student answered, less what audits cost, with a
+    95 % interval over sessions, from the recorded requests and the prices in [teacher.<name>].
+    """
+    from ownweights.cli.savings import find_savings, savings_text, teacher_name
     from ownweights.core.artefact import open_artefact
     from ownweights.core.errors import OwnError
+    from ownweights.core.settings import load_settings
     from ownweights.route import read_active
+    from ownweights.verdict.drift.store import open_incidents
 
     project = project_of(ctx)
     routes, faults = read_active(project)
+    settings = load_settings(project)
+    drifted = {name: incident.name for name, incident in open_incidents(project).items()}
+    saved = {name: find_savings(project, settings, one) for name, one in routes.items()}
     rows = [
         {
             "workload": name, "route": one.id, "student": one.student_id,
@@ -40,6 +50,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
             "share": one.standing.share if one.standing else 1.0,
             "frozen": bool(one.standing and one.standing.is_frozen),
             **_evidence_row(project, one),
+            "incident": drifted.get(teacher_name(settings, one)),
+            **({"savings": saved[name]} if as_json else {"saved_usd": savings_text(saved[name])}),
         }
         for name, one in routes.items()
     ]  # fmt: skip

@@ -71,7 +71,7 @@ def plan_of(settings: Settings, workload: str, given: Prices | None = None) -> P
     from ownweights.verdict.scan import Plan
 
     claim = claim_of(settings.verdict_of(workload))
-    return Plan(options_of(settings, workload), claim, given or _prices_of(settings, workload))
+    return Plan(options_of(settings, workload), claim, given or prices_of(settings, workload))
 
 
 def _given_prices(price_in: float | None, price_out: float | None) -> Prices | None:
@@ -88,14 +88,27 @@ def _given_prices(price_in: float | None, price_out: float | None) -> Prices | N
     return Prices(price_in, price_out)
 
 
-def _prices_of(settings: Settings, workload: str) -> Prices | None:
-    """The teacher's prices as own.toml has them; None where it has none."""
+def prices_of(settings: Settings, workload: str) -> Prices | None:
+    """The prices of a workload's teacher as own.toml has them; None where it has none."""
+    from ownweights.core.errors import SettingsError
+
+    try:
+        name, _ = settings.teacher_of(workload)
+    except SettingsError:  # none, or which of several is not said: then no price is known
+        return None
+    return teacher_prices(settings, name)
+
+
+def teacher_prices(settings: Settings, name: str) -> Prices | None:
+    """What [teacher.<name>] takes; None where own.toml does not say.
+
+    Raises: SettingsError where it says only one of the two
+    """
     from ownweights.core.errors import SettingsError
     from ownweights.verdict.scan import Prices
 
-    try:
-        name, teacher = settings.teacher_of(workload)
-    except SettingsError:  # none, or which of several is not said: then no price is known
+    teacher = settings.teacher.get(name)
+    if teacher is None:
         return None
     price_in, price_out = teacher.usd_per_mtok_in, teacher.usd_per_mtok_out
     if price_in is None and price_out is None:

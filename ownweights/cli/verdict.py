@@ -172,10 +172,29 @@ def write_page(project: Project, found: Verdict, path: Path, usd_per_request: fl
             }
         except ArtefactError as error:
             say(f"warning: the page shows no prompts: {error}")
-    told = Told(prompts, answers, usd_per_request)
+    told = Told(prompts, answers, usd_per_request, _live_savings(project, found))
     write_atomic(path, report_page(found, rows, told).encode("utf-8", "replace"))
 
 
+def _live_savings(project: Project, found: Verdict) -> str:
+    """What the verdict's routes have saved so far, in words; empty where there is none."""
+    from ownweights.cli.savings import find_savings, savings_text
+    from ownweights.core.settings import load_settings
+    from ownweights.route import list_routes
+
+    settings, told = load_settings(project), list[str]()
+    for route in list_routes(project):
+        if route.verdict_id != found.id:
+            continue
+        saved = find_savings(project, settings, route)
+        if saved.served:
+            told.append(
+                f"On route {route.id} the student has answered {saved.served:,} of"
+                f" {saved.requests:,} requests, in {saved.units:,} sessions or questions;"
+                f" {saved.audits:,} of its answers were audited."
+                + ("" if saved.usd is None else f" Saved after audits: USD {savings_text(saved)}.")
+            )
+    return " ".join(told)
 def _print(found: Verdict, *, as_json: bool) -> None:
     from ownweights.verdict import report_text
 

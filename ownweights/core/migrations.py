@@ -109,8 +109,16 @@ CREATE TABLE audit (
 CREATE INDEX audit_by_route ON audit (route, seq);
 """
 
+_AUDIT_COSTS = """
+ALTER TABLE audit ADD COLUMN asked_in INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audit ADD COLUMN asked_out INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audit ADD COLUMN judge_in INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audit ADD COLUMN judge_out INTEGER NOT NULL DEFAULT 0;
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first tables", _FIRST_TABLES),
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
     Migration(3, "audits of routes", _AUDITS),
+    Migration(4, "tokens that audits cost", _AUDIT_COSTS),
 )

@@ -11,6 +11,8 @@ one line in the log (test_gateway_logs_a_line_a_request), without key, prompt or
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Coroutine
@@ -20,7 +22,7 @@ import msgspec
 
 from ownweights.core.chat import Completion
 from ownweights.core.project import Project
-from ownweights.gateway.audits import Auditor, Compared
+from ownweights.gateway.audits import Auditor, Both, Compared, StudentFailed
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.routes import RouteTable
@@ -93,6 +95,7 @@ class Gateway:
         self._door = TeacherDoor(self._settings)
         self._students = Students(self._project, self._start_engine)
         self._auditor = Auditor(self._project)
+        await self._auditor.start()
         self._follow()
 
     async def stop(self) -> None:
@@ -227,22 +230,30 @@ class Gateway:
             return
         standing = _standing_of(route)
 
-        async def audited() -> tuple[str, str | None]:
+        async def audited() -> Both:
             assert sent is not None, "what was sent is there"
-            try:
+            told = None
+            with contextlib.suppress(HttpError):
                 upstream = self._upstream(route.teacher, exchange.workload or "")
-                return sent.text or "", await self._door.ask(exchange, upstream, scope)
-            except HttpError:
-                return sent.text or "", None
+                told = await self._door.ask(exchange, upstream, scope)
+            if told is None:
+                return Both(sent.text or "", None)
+            return Both(sent.text or "", told.text, told.usage)
 
-        async def shadowed() -> tuple[str, str | None] | None:
-            found = await self._students.complete(route, exchange.body)
+        async def shadowed() -> Both | None:
+            tried = dataclasses.replace(exchange, reason="", error=None)
+            found = await self._try_student(tried, route)
+            if tried.has_failed:
+                raise StudentFailed
             body = exchange.response
             told = parse_completion(body).text if body and exchange.status == "ok" else None
-            return (found.text or "", told) if decide(route, found).serve else None
+            return None if found is None else Both(found.text or "", told)
 
-        if sent is not None and exchange.status == "ok" and exchange.score is not None:
-            self._auditor.served(Compared(exchange, route, standing, audited), exchange.score)
+        if sent is not None and exchange.score is not None:
+            upstream = self._settings.upstream(route.teacher, exchange.workload or "")
+            teacher = upstream.name if upstream else ""
+            found = Compared(exchange, route, standing, audited, teacher)
+            self._auditor.served(found, exchange.score)
         elif exchange.has_failed:
             self._auditor.failed(Compared(exchange, route, standing, None))
         elif exchange.reason == "shadow":
@@ -263,13 +274,18 @@ class Gateway:
     async def _try_student(self, exchange: Exchange, route: Route) -> Completion | None:
         """The student's answer where it may be sent; else None, with the exchange's reason set."""
         completion = await self._ask_student(exchange, route)
-        if completion is None or not _keeps_format(exchange, completion):
+        if completion is None:
             return None
         limit = route.max_prompt_tokens
         if limit is not None and completion.usage.prompt_tokens > limit:
             exchange.reason = "ineligible:context"
             return None
         decision = decide(route, completion)
+        if not _keeps_format(exchange, completion):
+            exchange.reason, exchange.error = "student_error", "student_not_json"
+            # a loss where it was sure enough: the certificate counts what it would have sent
+            exchange.has_failed = decision.serve
+            return None
         exchange.reason, exchange.score = decision.reason, decision.score
         return completion if decision.serve else None
 
@@ -336,7 +352,6 @@ def _keeps_format(exchange: Exchange, completion: Completion) -> bool:
             return True
     except (ValueError, RecursionError):
         pass
-    exchange.reason, exchange.error = "student_error", "student_not_json"
     return False
 
 

@@ -6,18 +6,26 @@ certificate. Nothing here delays an answer: audits run beside the requests, at m
 one that finds no room is left out and counted as missed (test_audits_that_find_no_room_are_missed).
 Invariants: an alarm rolls back before the next request is routed
 (test_gateway_rolls_a_harmful_student_back); what a check could not tell is harm, and what the
-teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing).
+teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing), like what a check
+that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing). While its teacher has
+an open incident of drift, answers are audited more often, and weighed by the chance that they had
+(test_gateway_audits_more_while_an_incident_is_open).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ownweights.core.chat import Usage
+from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.exchange import Exchange
 from ownweights.route import Route
@@ -28,8 +36,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
-# (the student's answer, the teacher's or None); None where the student's would not have been sent
-AskBoth = Callable[[], Awaitable[tuple[str, str | None] | None]]
+DRIFT_LOOK_S = 5.0  # how often the incidents on disk are read again
+
+
+class Both(NamedTuple):
+    """What student and teacher said, and what asking the teacher took; None: it has no answer."""
+
+    answer: str
+    told: str | None
+    asked: Usage = Usage()
+
+
+AskBoth = Callable[[], Awaitable[Both | None]]  # None: the student's would not have been sent
+
+
+class StudentFailed(Exception):
+    """The student, asked for an audit alone, did not answer, or not as it was asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +62,7 @@ class Compared:
     route: Route
     standing: Standing
     ask_both: AskBoth | None  # None: the student failed where it should have answered
+    teacher: str = ""  # its name in own.toml: drift of it raises audits
 
 
 class Auditor:
@@ -51,6 +74,13 @@ class Auditor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._folded: dict[str, tuple[Evidence, int]] = {}
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
+        self._drifted: frozenset[str] = frozenset()  # teachers with an open incident
+        self._looked_s = -math.inf
+        self._look: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Know of open incidents before anything is audited."""
+        await self._look_for_drift()
 
     def served(self, found: Compared, score: float) -> None:
         """The student's answer was sent: audit it if it is drawn."""
@@ -58,7 +88,9 @@ class Auditor:
         if not route.check:
             return
         is_near = route.near is not None and score < route.near
-        chance = audit_chance(standing, route.audit_frac, is_near=is_near)
+        chance = audit_chance(
+            standing, route.audit_frac, is_near=is_near, has_incident=self._has_incident(found)
+        )
         if is_audited(standing, found.exchange.id, chance):
             self._begin(found, "audit", chance)
         else:
@@ -74,13 +106,26 @@ class Auditor:
         if found.route.check:
             self._begin(found, "shadow", 1.0)
 
+    def _has_incident(self, found: Compared) -> bool:
+        """Whether the teacher has drifted, as was known `DRIFT_LOOK_S` ago at the latest."""
+        if time.monotonic() - self._looked_s > DRIFT_LOOK_S and (
+            not self._look or self._look.done()
+        ):
+            self._look = asyncio.ensure_future(self._look_for_drift())
+        return found.teacher in self._drifted
+
+    async def _look_for_drift(self) -> None:
+        self._looked_s = time.monotonic()
+        self._drifted = await asyncio.to_thread(_drifted, self._project)
+
     async def close(self) -> None:
         """Wait shortly for audits under way, then give them up."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
-        for task in list(self._tasks):
+        left = [*self._tasks, *([self._look] if self._look else [])]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
         quiet = 0 if kind == "shadow" else self._quiet.pop(found.route.id, 0)
@@ -97,22 +142,40 @@ class Auditor:
         from ownweights.route.evidence import Audit
 
         harm: float | None = 1.0
+        both = Both("", None)
         try:
-            if found.ask_both is not None:
-                texts = ("", None) if is_full else await found.ask_both()
-                if texts is None:
-                    return
-                harm = await _harm_of(found.route, *texts)
+            with contextlib.suppress(StudentFailed):
+                if found.ask_both is not None:
+                    told = both if is_full else await found.ask_both()
+                    if told is None:
+                        return
+                    both = told
+                    harm = await self._harm_of(found, both)
             audit = Audit(
                 found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
-                chance, quiet, found.standing.share,
-            )  # type: ignore[arg-type]  # fmt: skip
+                chance, quiet, found.standing.share, asked=both.asked,
+            )  # fmt: skip
             async with self._lock:
                 await asyncio.to_thread(self._follow, found.route, audit)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # an audit may fail; requests go on
             log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
+
+    async def _harm_of(self, found: Compared, both: Both) -> float | None:
+        """What the route's check says of the two answers; MISSED where it cannot be asked."""
+        from ownweights.route.evidence import MISSED
+        from ownweights.verdict.checks import check_named
+
+        if both.told is None:
+            return MISSED
+        try:
+            check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
+            return await asyncio.to_thread(check.harm, both.answer, [both.told])
+        except OwnError as error:  # a broken check is no evidence, and what it says may be content
+            kind = type(error).__name__
+            log.error("%s cannot be audited: its check failed with %s", found.exchange.id, kind)
+            return MISSED
 
     def _follow(self, route: Route, audit: object) -> None:
         """Write an audit down, and do what all audits so far say."""
@@ -133,12 +196,10 @@ class Auditor:
             log.warning("%s: %s", route.workload, said)
 
 
-async def _harm_of(route: Route, answer: str, told: str | None) -> float | None:
-    """What the route's check says of the two answers; MISSED where the teacher has none."""
-    from ownweights.route.evidence import MISSED
-    from ownweights.verdict.checks import check_named
+def _drifted(project: Project) -> frozenset[str]:
+    """The teachers with an open incident of drift; nothing is imported where none is watched."""
+    if not (project.store_dir / "drift").is_dir():
+        return frozenset()
+    from ownweights.verdict.drift.store import open_incidents
 
-    if told is None:
-        return MISSED
-    check = check_named(route.check)
-    return await asyncio.to_thread(check.harm, answer, [told])
+    return frozenset(open_incidents(project))

@@ -44,7 +44,7 @@ class Exchange:
     reason: str = "no_route"
     route: Route | None = None
     has_failed: bool = False  # the student, where it was asked and should have answered
-    completion: Completion | None = None  # the student's, where it was sent
+    completion: Completion | None = None  # the student's, where it was sent whole
     score: float | None = None
     student_model: str = ""
     response: dict[str, Any] | None = None

@@ -4,8 +4,10 @@ In: a request for a stream, and a route whose score is known from the prompt alo
 student answers; if so, its pieces as they come. Nothing leaves before the decision, which comes
 with the first token, so that the teacher can still answer
 (test_stream_below_the_threshold_is_the_teachers); what goes wrong afterwards ends the stream in an
-error event, as a teacher's would (test_stream_that_breaks_ends_in_an_error_event). Who asked for a
-JSON object gets no true stream: the gateway must see that it is one.
+error event, as a teacher's would (test_stream_that_breaks_ends_in_an_error_event). What was sent
+whole is audited like any answer (test_gateway_audits_a_true_stream); what broke off is the
+student's failure (test_gateway_counts_a_broken_stream_as_harm). Who asked for a JSON object gets no
+true stream: the gateway must see that it is one.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ownweights.core.chat import CompletionChunk, Usage
+from ownweights.core.chat import Completion, CompletionChunk, Usage
 from ownweights.core.errors import (
     CompleterError,
     CompleterTimeout,
@@ -138,6 +140,7 @@ class _Answer:
             await self._finish(piece)
         finally:
             self._exchange.settle(self._body(), is_whole=self._end is not None)
+            self._exchange.completion = self._whole(first)
 
     async def _following(
         self, chunks: AsyncIterator[CompletionChunk], give_up_s: float
@@ -150,6 +153,7 @@ class _Answer:
             note_failure(self._exchange, error)
             self._exchange.reason = served  # it was, as far as it went
             self._exchange.error = self._exchange.error or "student_error"
+            self._exchange.has_failed = True  # it had begun: whatever it is, the caller is harmed
             return None
 
     async def _piece(self, piece: CompletionChunk) -> None:
@@ -170,6 +174,14 @@ class _Answer:
             await self._bytes(sse_event({**self._head(), "choices": [], "usage": usage}))
         await self._bytes(DONE_EVENT)
         await self._send({"type": "http.response.body", "body": b""})
+
+    def _whole(self, first: CompletionChunk) -> Completion | None:
+        """The answer as it would have come in one piece; None where it broke off."""
+        end = self._end
+        if end is None or end.finish_reason is None:
+            return None
+        model, usage = self._exchange.student_model, end.usage or Usage()
+        return Completion("".join(self._texts), end.finish_reason, model, usage, first.features)
 
     async def _event(self, delta: dict[str, Any], finish_reason: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

@@ -26,7 +26,7 @@ from ownweights.core.errors import CompleterError, CompleterTimeout, OwnError
 from ownweights.core.project import Project
 from ownweights.dataset.prune import PruneRule, apply_prune
 from ownweights.route import Route, plain_messages
-from ownweights.verdict import check_named
+from ownweights.verdict import Check, check_named
 from ownweights.verdict.confidence import AGREEMENT, Confidence
 from ownweights.verdict.confidence.agreement import complete_with_agreement
 from ownweights.weights.base import resolve_base
@@ -39,7 +39,7 @@ GRACE_S = 1.0  # past the route's time-out: for an engine that does not keep it
 
 
 class NotLoaded(CompleterError):
-    """No engine holds the student: says nothing of the student itself."""
+    """No engine holds the student, or its score cannot be had: says nothing of the student."""
 
 
 class Engine(Protocol):
@@ -106,7 +106,8 @@ class Students:
     async def complete(self, route: Route, body: dict[str, Any]) -> Completion:
         """The student's answer to a request; CompleterError or its like when there is none."""
         async with self._asking(route) as completer:
-            return await _complete(completer, student_request(route, body), route)
+            check = await self._agreement_check(route)
+            return await _complete(completer, student_request(route, body), route, check)
 
     async def stream(self, route: Route, body: dict[str, Any]) -> AsyncIterator[CompletionChunk]:
         """The student's answer in pieces, with the same errors; close it to stop asking."""
@@ -116,6 +117,20 @@ class Students:
             async with contextlib.aclosing(cast(Any, chunks)):
                 async for chunk in chunks:
                     yield chunk
+
+    async def _agreement_check(self, route: Route) -> Check | None:
+        """What says whether sampled answers agree; None for a score that samples none.
+
+        Raises: NotLoaded where it reads a file that is not as it was certified
+        """
+        confidence = Confidence.from_dict(route.confidence)
+        if confidence.kind != AGREEMENT:
+            return None
+        try:
+            return await asyncio.to_thread(check_named, confidence.check, self._project.root)
+        except OwnError as error:  # says nothing of the student
+            what = f"route {route.id} cannot score answers: {error.what}"
+            raise NotLoaded(what, hint=error.hint) from None
 
     @contextlib.asynccontextmanager
     async def _asking(self, route: Route) -> AsyncIterator[Completer]:
@@ -232,17 +247,18 @@ class Students:
             await asyncio.to_thread(running.engine.stop)
 
 
-async def _complete(completer: Completer, request: ChatRequest, route: Route) -> Completion:
+async def _complete(
+    completer: Completer, request: ChatRequest, route: Route, check: Check | None
+) -> Completion:
     """The answer with all that the route's score is made of."""
     confidence = Confidence.from_dict(route.confidence)
     try:
         async with asyncio.timeout(route.timeout_s + GRACE_S):
-            if confidence.kind != AGREEMENT:
+            if check is None:
                 return await completer.complete(request, timeout_s=route.timeout_s)
             return await complete_with_agreement(
-                completer, request, check_named(confidence.check), samples=confidence.samples,
-                timeout_s=route.timeout_s,
-            )  # fmt: skip
+                completer, request, check, samples=confidence.samples, timeout_s=route.timeout_s
+            )
     except CompleterTimeout:
         raise
     except TimeoutError:

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterable
 import httpx
 import msgspec
 
+from ownweights.core.chat import Completion
 from ownweights.gateway.answer import as_http_errors, decoded, read_whole, whole_answer
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.settings import GatewaySettings, Upstream
@@ -91,8 +92,8 @@ class TeacherDoor:
             content = await read_whole(response, left_s)
         return response.status_code, _response_headers(response), content
 
-    async def ask(self, exchange: Exchange, upstream: Upstream, scope: Scope) -> str | None:
-        """The teacher's text to a request that is over; HttpError where there is no answer."""
+    async def ask(self, exchange: Exchange, upstream: Upstream, scope: Scope) -> Completion | None:
+        """The teacher's answer to a request that is over; None or HttpError where it has none."""
         body = {k: v for k, v in exchange.body.items() if k not in ("stream", "stream_options")}
         content = msgspec.json.encode(
             {**body, **({"model": upstream.model} if upstream.model else {})}
@@ -104,7 +105,7 @@ class TeacherDoor:
             answer = decoded(response, await read_whole(response, left_s))
         if not response.is_success:
             return None
-        return parse_completion(whole_answer(answer)).text
+        return parse_completion(whole_answer(answer))
 
     def _request(
         self,

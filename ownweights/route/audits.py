@@ -9,12 +9,17 @@ evidence is folded. Invariant: what is read is what was written, in that order
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from ownweights.core.chat import Usage
 from ownweights.core.database import Database, open_database
 from ownweights.core.project import Project
 from ownweights.route.evidence import MISSED, Audit
 
-_COLUMNS = "request_id, at, stage, share, kind, outcome, harm, chance, quiet"
+_COLUMNS = (
+    "request_id, at, stage, share, kind, outcome, harm, chance, quiet,"
+    " asked_in, asked_out, judge_in, judge_out"
+)
 
 
 class AuditLog:
@@ -28,7 +33,8 @@ class AuditLog:
         """Write one audit down, for good."""
         with open_database(self._path) as database:
             database.execute(
-                f"INSERT INTO audit (route, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO audit (route, {_COLUMNS})"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (self._route_id, *_row(audit)),
             )
 
@@ -52,13 +58,17 @@ def _row(audit: Audit) -> tuple[object, ...]:
         outcome = "unjudged"
     return (
         audit.request_id, audit.at, audit.stage, audit.share, audit.kind, outcome, harm,
-        audit.chance, audit.quiet,
+        audit.chance, audit.quiet, audit.asked.prompt_tokens, audit.asked.completion_tokens,
+        audit.judge.prompt_tokens, audit.judge.completion_tokens,
     )  # fmt: skip
 
 
-def _audit(*row: object) -> Audit:
-    request_id, at, stage, share, kind, outcome, harm, chance, quiet = row
+def _audit(*row: Any) -> Audit:
+    request_id, at, stage, share, kind, outcome, harm, chance, quiet, *tokens = row
     found = {"judged": harm, "unjudged": None, "missed": MISSED}[str(outcome)]
     assert found is None or isinstance(found, float), f"harm is a number, got {found!r}"
     assert found is None or math.isnan(found) or 0.0 <= found <= 1.0, "harm lies in [0, 1]"
-    return Audit(request_id, at, stage, kind, found, chance=chance, quiet=quiet, share=share)  # type: ignore[arg-type]
+    return Audit(
+        request_id, at, stage, kind, found, chance=chance, quiet=quiet, share=share,
+        asked=Usage(*tokens[:2]), judge=Usage(*tokens[2:]),
+    )  # fmt: skip

@@ -22,12 +22,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ownweights.core.chat import Usage
 from ownweights.route.rollout import Stage, Standing
 from ownweights.verdict.statistics.detector import Detector, weigh_audit
 from ownweights.verdict.statistics.e_process import EProcess
 
 Kind = Literal["audit", "failure", "shadow"]
 STEP_AUDITS = 50  # judged at one step before the next: a jump to 25 % is caught within about 70
+NO_TOKENS = Usage()
 MISSED = math.nan  # the harm of an audit that the teacher did not answer
 
 
@@ -43,6 +45,8 @@ class Audit:
     chance: float = 1.0
     quiet: int = 0
     share: float = 1.0
+    asked: Usage = NO_TOKENS  # what the teacher read and wrote for this audit, as it said itself
+    judge: Usage = NO_TOKENS  # likewise its judge
 
     @property
     def is_judged(self) -> bool:

@@ -78,7 +78,11 @@ def check_not_void(project: Project, verdict_id: str) -> None:
 
 
 def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Route:
-    """The route that a certificate licenses, not yet on disk."""
+    """The route that a certificate licenses, not yet on disk.
+
+    Raises: SettingsError where a file that its check reads is gone or changed
+    """
+    from ownweights.verdict.checks import check_named
     from ownweights.verdict.store import load_rows, load_verdict  # scipy: serving never needs it
 
     verdict = load_verdict(project, verdict_id)
@@ -92,6 +96,8 @@ def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Rout
         raise ArtefactError(f"certificate {verdict.id} has no threshold")
     check_not_void(project, verdict.id)
     subject = verdict.subject
+    if not subject.judge:
+        check_named(subject.check, project.root)  # audits need the files that it was certified with
     rows, _ = load_rows(project, verdict.id)
     open_artefact(project.kind_dir("student"), subject.student, "student", verify=True)
     dataset = load_dataset(project, subject.dataset)

@@ -24,6 +24,7 @@ Stage = Literal["shadow", "canary", "served"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 CANARY_SHARES = (0.05, 0.25)  # of the sessions, step by step
 NEAR_TIMES = 3.0  # as often as others, answers whose score is near the threshold are audited
+INCIDENT_TIMES = 2.0  # as often as else, while an incident of drift is open at the teacher
 _DRAW_SALT, _AUDIT_SALT = "ownweights-canary-1", "ownweights-audit-1"
 
 
@@ -79,11 +80,14 @@ def is_drawn(standing: Standing, session: str | None, request_id: str) -> bool:
     return _lot(_DRAW_SALT, standing.route_id, session or request_id) < standing.share
 
 
-def audit_chance(standing: Standing, audit_frac: float, *, is_near: bool) -> float:
+def audit_chance(
+    standing: Standing, audit_frac: float, *, is_near: bool, has_incident: bool = False
+) -> float:
     """The chance that an answer of the student is audited: all of them before it is served."""
     if standing.stage != "served":
         return 1.0
-    return min(1.0, NEAR_TIMES * audit_frac) if is_near else audit_frac
+    times = (NEAR_TIMES if is_near else 1.0) * (INCIDENT_TIMES if has_incident else 1.0)
+    return min(1.0, times * audit_frac)
 
 
 def is_audited(standing: Standing, request_id: str, chance: float) -> bool:

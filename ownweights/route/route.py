@@ -211,6 +211,11 @@ def active_dir(project: Project) -> Path:
     return project.kind_dir("route") / "active"
 
 
+def history_path(project: Project) -> Path:
+    """The file with a line for every swap, oldest first."""
+    return project.kind_dir("route") / "history.jsonl"
+
+
 def _pointer(project: Project, workload: str) -> Path:
     return active_dir(project) / check_workload_name(workload)
 
@@ -238,8 +243,7 @@ def _note(
         row |= {"to": after.route_id, "stage": after.stage, "share": after.share,
                 "is_frozen": after.is_frozen}  # fmt: skip
     row["reason"] = reason
-    path = project.kind_dir("route") / "history.jsonl"
-    with path.open("ab") as file:
+    with history_path(project).open("ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -13,8 +13,11 @@ from ownweights.route import active_dir, active_id, active_routes
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import Audit
 from ownweights.route.route import active_standing
+from ownweights.traffic import TrafficStore
 from ownweights.verdict.voiding import void_certificate
 from tests.route.samples import follow, make_artefact, make_verdict
+from tests.route.test_savings import record
+from tests.verdict.drift.endpoints import with_incident
 
 
 @pytest.fixture
@@ -172,6 +175,42 @@ def test_route_status_shows_stage_and_evidence(
     row = json.loads(capsys.readouterr().out)
     assert (row["stage"], row["share"], row["audits"], row["harms"]) == ("canary", 0.05, 3, 2.0)
     assert 0 < row["alarm"] < 1
+
+
+def test_route_status_names_an_open_incident(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.settings_path.write_text('[teacher.main]\nbase_url = "http://x/v1"\n')
+    follow(project)
+    for wanted in (None, "main/9"):
+        assert own(project, "status", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["incident"] == wanted
+        with_incident(project, "main")
+
+
+def test_route_status_says_what_is_saved(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dollars where own.toml has prices, else what to set."""
+    route = follow(project)
+    served = record("student", "a" * 10, "yes", route=route.id)
+    told = record("teacher", "b" * 30, "nope", session="s2", route=route.id)
+    with TrafficStore.open(project) as store:
+        store.add([served, told])
+    project.settings_path.write_text('[teacher.main]\nbase_url = "http://x/v1"\n')
+    assert own(project, "status", "--json") == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["savings"]["usd"] is None
+    assert "hint: set usd_per_mtok_in and usd_per_mtok_out in [teacher.main]" in found.err
+    with project.settings_path.open("a") as file:
+        file.write("usd_per_mtok_in = 20000\nusd_per_mtok_out = 100000\n")
+    assert own(project, "status", "--json") == 0
+    saved = json.loads(capsys.readouterr().out)["savings"]
+    assert (saved["requests"], saved["served"], saved["audits"], saved["units"]) == (2, 1, 0, 2)
+    assert saved["usd"] == pytest.approx(0.8)
+    assert saved["usd_low"] < 0.8 < saved["usd_high"]
+    assert own(project, "status") == 0
+    assert "0.80 (" in capsys.readouterr().out
 
 
 def test_route_promote_refuses_what_is_void(

@@ -17,10 +17,15 @@ from ownweights.core.completer import Completer
 from ownweights.core.errors import CompleterError
 from ownweights.core.project import Project
 from ownweights.gateway import Gateway, GatewaySettings, Upstream
+from ownweights.route import Route
+from ownweights.route.audits import AuditLog
+from ownweights.route.evidence import Audit
+from ownweights.route.rollout import Stage, first_standing
+from ownweights.route.route import stand
 from ownweights.teacher.wire import sse_event
 from ownweights.traffic import Record, RecorderCounts
 from tests.fakes import Script, ScriptedTeacher
-from tests.route.samples import answer_of
+from tests.route.samples import answer_of, follow
 from tests.teacher.servers import running
 
 WAIT_S = 30.0
@@ -175,6 +180,25 @@ def gateway(
     with running(app) as url:
         yield Running(url, kept, engines)
     assert kept.is_closed
+
+
+def followed(project: Project, stage: Stage, **fields: Any) -> Route:
+    """A route of the check `exact` that stands at the beginning of a stage."""
+    known: dict[str, Any] = {"check": "exact", "audit_frac": 0.5, "run_length": 200.0}
+    route = follow(project, **{**known, **fields})
+    stand(project, "tickets", first_standing(route.id, stage), reason="test")
+    return route
+
+
+def audits_when(
+    project: Project, route: Route, is_enough: Callable[[list[Audit]], bool]
+) -> list[Audit]:
+    """The audits of a route, once there are enough."""
+    give_up_s = time.monotonic() + WAIT_S
+    while not is_enough(found := AuditLog(project, route.id).since()[0]):
+        assert time.monotonic() < give_up_s, f"{len(found)} audits"
+        time.sleep(0.02)
+    return found
 
 
 def chunk(text: str, reason: str | None = None) -> bytes:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from ownweights.core.chat import ChatRequest, Completion
+from ownweights.core.chat import ChatRequest, Completion, Usage
 from ownweights.core.project import Project
 from ownweights.gateway import audits as audits_module
 from ownweights.route import Route, active_id, load_route
@@ -17,13 +19,24 @@ from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import STEP_AUDITS, Audit
 from ownweights.route.live import evidence_of
 from ownweights.route.replay import Logged, replay
-from ownweights.route.rollout import CANARY_SHARES, Stage, first_standing
-from ownweights.route.route import active_standing, stand
+from ownweights.route.rollout import CANARY_SHARES, first_standing, is_audited
+from ownweights.route.route import active_standing
+from ownweights.verdict import check_named
 from ownweights.verdict.voiding import void_reason
 from tests.fakes import ScriptedTeacher, last_user_text
-from tests.gateway.harness import WAIT_S, Engines, Running, gateway, reason_of, sure
-from tests.route.samples import answer_of, body_of, follow
+from tests.gateway.harness import (
+    WAIT_S,
+    Engines,
+    Running,
+    audits_when,
+    followed,
+    gateway,
+    reason_of,
+    sure,
+)
+from tests.route.samples import answer_of, body_of
 from tests.teacher.servers import free_port, replay_of, running
+from tests.verdict.drift.endpoints import with_incident
 
 NAMED = {"x_own_workload": "tickets"}
 QUESTIONS = [f"q{i}" for i in range(160)]
@@ -45,25 +58,6 @@ def good(request: ChatRequest) -> Completion:
     return answer_of(last_user_text(request).upper(), logprob=-0.1)
 
 
-def followed(project: Project, stage: Stage, **fields) -> Route:
-    """A route of the check `exact` that stands at the beginning of a stage."""
-    known = {"check": "exact", "audit_frac": 0.5, "run_length": 200.0}
-    route = follow(project, **{**known, **fields})
-    stand(project, "tickets", first_standing(route.id, stage), reason="test")
-    return route
-
-
-def audits_when(
-    project: Project, route: Route, is_enough: Callable[[list[Audit]], bool]
-) -> list[Audit]:
-    """The audits of a route, once there are enough."""
-    give_up_s = time.monotonic() + WAIT_S
-    while not is_enough(found := AuditLog(project, route.id).since()[0]):
-        assert time.monotonic() < give_up_s, f"{len(found)} audits"
-        time.sleep(0.02)
-    return found
-
-
 def ask_all(one: Running, texts: list[str], **headers: str) -> list[tuple[str, str]]:
     return [reason_of(one.post(body_of(text), **NAMED, **headers)) for text in texts]
 
@@ -81,6 +75,41 @@ def test_gateway_audits_served_answers_by_chance(project: Project, teacher: str)
     assert len(found) + sum(audit.quiet for audit in found) <= 60
     ids = {record.id for record in one.kept.records}
     assert {audit.request_id for audit in found} < ids
+
+
+def test_gateway_audits_more_while_an_incident_is_open(project: Project, teacher: str) -> None:
+    """The chance that was used is written down, and the evidence weighs by it."""
+    route = followed(project, "served", audit_frac=0.3)
+    with_incident(project, "main")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        ask_all(one, QUESTIONS[:60])
+        found = audits_when(project, route, lambda found: len(found) >= 15)
+        ids = [record.id for record in one.kept.records]
+    assert {audit.chance for audit in found} == {0.6}
+    drawn = {name for name in ids if is_audited(first_standing(route.id, "served"), name, 0.6)}
+    assert {audit.request_id for audit in AuditLog(project, route.id).since()[0]} == drawn
+
+
+def test_gateway_learns_of_an_incident_while_it_runs(
+    project: Project, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits_module, "DRIFT_LOOK_S", 0.0)
+    route = followed(project, "served", audit_frac=0.5, near=10.0)
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        with_incident(project, "another")  # nobody's teacher here
+        ask_all(one, QUESTIONS[:3])
+        route = followed(project, "served", audit_frac=0.3)
+        with_incident(project, "main")
+        texts = iter(QUESTIONS[3:] * 4)
+
+        def is_known(found: list[Audit]) -> bool:
+            ask_all(one, [next(texts)])
+            return any(audit.chance == 0.6 for audit in found)
+
+        found = audits_when(project, route, is_known)
+    assert {audit.chance for audit in found} <= {0.3, 0.6}
 
 
 def test_gateway_rolls_a_harmful_student_back(project: Project, teacher: str) -> None:
@@ -152,6 +181,39 @@ def test_gateway_counts_a_failing_student_as_harm(project: Project, teacher: str
         assert (found.kind, found.harm, found.chance) == ("failure", 1.0, 1.0)
 
 
+def test_gateway_counts_an_answer_that_is_no_json_as_harm(project: Project, teacher: str) -> None:
+    """The teacher answers; it is a loss where the route would have sent it, as it was certified."""
+    logprob_of = {"q1": -0.1, "q2": -3.0}
+    engines = Engines(lambda r: answer_of("no object", logprob=logprob_of[last_user_text(r)]))
+    route = followed(project, "served")
+    with gateway(project, teacher, engines=engines) as one:
+        one.until("ready")
+        for text in ("q2", "q1"):
+            answer = one.post(body_of(text, response_format={"type": "json_object"}), **NAMED)
+            assert reason_of(answer) == ("teacher", "student_error")
+        (found,) = audits_when(project, route, lambda found: len(found) >= 1)
+    assert (found.kind, found.harm, found.chance) == ("failure", 1.0, 1.0)
+    assert found.request_id == answer.headers["x-own-request-id"]
+    assert AuditLog(project, route.id).since()[0] == [found]
+
+
+@pytest.mark.parametrize("fields", [{}, {"response_format": {"type": "json_object"}}])
+def test_gateway_shadow_counts_a_failing_student_as_harm(
+    project: Project, teacher: str, fields: dict[str, Any]
+) -> None:
+    def broken(request: ChatRequest) -> Completion:
+        if fields:
+            return answer_of("no object")
+        raise ZeroDivisionError("a defect in the engine")
+
+    route = followed(project, "shadow")
+    with gateway(project, teacher, engines=Engines(broken)) as one:
+        one.until("ready")
+        assert reason_of(one.post(body_of("q1", **fields), **NAMED)) == ("teacher", "shadow")
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+    assert (found.kind, found.stage, found.harm) == ("shadow", "shadow", 1.0)
+
+
 def test_gateway_time_out_of_a_student_is_harm(project: Project, teacher: str) -> None:
     route = followed(project, "served", timeout_s=0.05)
     with gateway(project, teacher, engines=Engines(ScriptedTeacher("x", is_stuck=True))) as one:
@@ -168,6 +230,58 @@ def test_gateway_without_an_engine_blames_nobody(project: Project, teacher: str)
         one.until("down")
         assert ask_all(one, QUESTIONS[:2]) == [("teacher", "student_error")] * 2
     assert AuditLog(project, route.id).since()[0] == []
+
+
+QUERIES = {"q1": "SELECT count(*) FROM item", "q2": "SELECT id FROM item"}
+
+
+def sql_check(project: Project) -> str:
+    """The canonical name of a check that reads a database in the project's folder."""
+    connection = sqlite3.connect(project.root / "shop.db")
+    connection.execute("CREATE TABLE item (id INTEGER)")
+    connection.executemany("INSERT INTO item VALUES (?)", [(1,), (2,)])
+    connection.commit()
+    connection.close()
+    return check_named("sql database=shop.db", project.root).name
+
+
+def test_audit_keeps_what_the_teacher_took(project: Project) -> None:
+    route = followed(project, "served", near=10.0)
+    usage = {"prompt_tokens": 17, "completion_tokens": 4}
+    with (
+        running(replay_of({"q1": "Q1"}, usage=usage)) as url,
+        gateway(project, f"{url}/v1", engines=Engines(good)) as one,
+    ):
+        one.until("ready")
+        ask_all(one, ["q1"])
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+    assert (found.asked, found.judge) == (Usage(17, 4), Usage())
+
+
+def queries_asked(project: Project, route: Route) -> list[Audit]:
+    """Both queries, the student's answer being 2 each time; what was audited."""
+    engines = Engines(sure("SELECT 2"))
+    with running(replay_of(QUERIES)) as url, gateway(project, f"{url}/v1", engines=engines) as one:
+        one.until("ready")
+        ids = [one.post(body_of(text), **NAMED).headers["x-own-request-id"] for text in QUERIES]
+        found = audits_when(project, route, lambda found: len(found) == 2)
+    return sorted(found, key=lambda audit: ids.index(audit.request_id))
+
+
+def test_audit_check_finds_its_files_in_the_project(project: Project) -> None:
+    route = followed(project, "served", check=sql_check(project), near=10.0)
+    assert [audit.harm for audit in queries_asked(project, route)] == [0.0, 1.0]
+
+
+def test_audit_by_a_check_whose_file_changed_says_nothing(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    route = followed(project, "served", check=sql_check(project), near=10.0)
+    (project.root / "shop.db").write_bytes(b"no database")
+    assert [audit.is_judged for audit in queries_asked(project, route)] == [False, False]
+    assert "its check failed with SettingsError" in caplog.text
+    assert "SELECT" not in caplog.text
+    assert evidence_of(project, route).num_missed == 2
 
 
 def test_audit_of_a_silent_teacher_says_nothing(project: Project) -> None:

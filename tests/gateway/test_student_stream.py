@@ -15,8 +15,18 @@ import pytest
 from ownweights.core.chat import ChatRequest, Completion, CompletionChunk, Usage
 from ownweights.core.errors import CompleterError, CompleterTimeout, ContextTooLong, Ineligible
 from ownweights.core.project import Project
+from ownweights.route import active_id
+from ownweights.route.audits import AuditLog
 from tests.fakes import ScriptedTeacher, last_user_text
-from tests.gateway.harness import WAIT_S, Engines, Running, gateway, reason_of
+from tests.gateway.harness import (
+    WAIT_S,
+    Engines,
+    Running,
+    audits_when,
+    followed,
+    gateway,
+    reason_of,
+)
 from tests.route.samples import GATE, STUDENT, answer_of, body_of, follow, read_of
 from tests.teacher.servers import replay_of, running
 
@@ -31,7 +41,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def teacher() -> Iterator[str]:
-    with running(replay_of({text: text.upper() for text in TEXTS})) as url:
+    told = {text: text.upper() for text in TEXTS}
+    with running(replay_of({**told, "same": "student says same", "cut": "student "})) as url:
         yield f"{url}/v1"
 
 
@@ -59,6 +70,8 @@ class Telling(ScriptedTeacher):
                 await asyncio.to_thread(self.may_go_on.wait, WAIT_S)
             if text == "breaks":
                 raise CompleterError("gone")
+            if text == "cut":
+                yield CompletionChunk("", "length", Usage(5, 1))
             yield CompletionChunk(f"says {text}")
             if text != "endless":
                 yield CompletionChunk("", "stop", Usage(5, 3))
@@ -206,3 +219,43 @@ def test_stream_and_whole_answers_are_decided_alike(both: Running, student: Tell
     for text, reason in (("sure", "served"), ("unsure", "below_threshold")):
         assert reason_of(both.post(body_of(text), **NAMED))[1] == reason
         assert reason_of(stream(both, text))[1] == reason
+
+
+def test_gateway_audits_a_true_stream(project: Project, teacher: str, student: Telling) -> None:
+    """Also one cut off at its limit: the gate lets it go, and the caller has got it."""
+    route = followed(project, "served", confidence=GATE, threshold=0.5, near=10.0)
+    harm_of = {"sure": 1.0, "same": 0.0, "cut": 0.0}
+    with gateway(project, teacher, engines=Engines(student)) as one:
+        one.until("ready")
+        ids = {stream(one, text).headers["x-own-request-id"]: text for text in harm_of}
+        found = audits_when(project, route, lambda found: len(found) == len(harm_of))
+    assert {ids[audit.request_id]: audit.harm for audit in found} == harm_of
+    assert {(audit.kind, audit.chance) for audit in found} == {("audit", 1.0)}
+
+
+@pytest.mark.parametrize("text", ["breaks", "endless"])
+def test_gateway_counts_a_broken_stream_as_harm(
+    project: Project, teacher: str, student: Telling, text: str
+) -> None:
+    route = followed(project, "served", confidence=GATE, threshold=0.5)
+    with gateway(project, teacher, engines=Engines(student)) as one:
+        one.until("ready")
+        stream(one, text)
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+        assert (found.kind, found.harm, found.chance) == ("failure", 1.0, 1.0)
+        assert active_id(project, "tickets") == route.id  # one is not an alarm
+
+
+def test_gateway_blames_no_student_for_a_caller_who_leaves(
+    project: Project, teacher: str, student: Telling
+) -> None:
+    route = followed(project, "served", confidence=GATE, threshold=0.5, near=10.0)
+    with gateway(project, teacher, engines=Engines(student)) as one:
+        one.until("ready")
+        body, headers = body_of("slow", stream=True), {"x-own-workload": "tickets"}
+        with httpx.stream("POST", one.chat_url, json=body, headers=headers) as answer:
+            next(answer.iter_bytes())
+        record = one.kept.wait()
+        student.may_go_on.set()
+        assert record.metadata["own"]["error"] == "client_gone"
+    assert AuditLog(project, route.id).since()[0] == []

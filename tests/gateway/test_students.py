@@ -21,7 +21,7 @@ from ownweights.core.project import Project
 from ownweights.gateway.students import Students, file_marks, student_request
 from tests.fakes import ScriptedTeacher
 from tests.gateway.harness import Engines, FakeEngine, sure
-from tests.route.samples import STUDENT, SYSTEM, answer_of, body_of, drop_rule, route_of
+from tests.route.samples import STUDENT, SYSTEM, body_of, drop_rule, route_of
 
 OTHER = "0123456789ab"
 ROUTE = route_of()
@@ -101,29 +101,6 @@ def test_students_engine_without_that_student_says_so() -> None:
             await students.complete(ROUTE, body_of())
 
     use(Engines(), steps)
-
-
-def test_students_draw_the_answers_that_an_agreement_needs() -> None:
-    numbers = {"weights": [0.0] * 7 + [1.0], "center": [0.0] * 8, "scale": [1.0] * 8}
-    confidence = {"kind": "agreement", "samples": 3, "check": "exact", **numbers}
-    route = route_of(confidence=confidence)
-
-    def say(request: Any) -> Completion:
-        return answer_of("other" if request.body.get("seed") == 2 else "yes")
-
-    engines = Engines(say)
-
-    async def steps(students: Students) -> Completion:
-        students.want(frozenset({STUDENT}))
-        await until(lambda: students.state == "ready")
-        return await students.complete(route, body_of())
-
-    found = use(engines, steps)
-    assert found.features is not None
-    assert found.features.agreement == pytest.approx(2 / 3)
-    inner = engines.started[0].inner
-    assert isinstance(inner, ScriptedTeacher)
-    assert [one.body.get("seed") for one in inner.asked] == [None, 1, 2, 3]
 
 
 def test_students_stream_is_the_answer_and_keeps_the_engine_meanwhile() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ownweights.core.chat import Usage
 from ownweights.core.project import Project
 from ownweights.route import NotCertified, Route, active_dir, active_id, read_active, rollback
 from ownweights.route.audits import AuditLog
@@ -44,7 +45,7 @@ def follow_now(project: Project, route: Route) -> str | None:
 def test_audit_log_gives_back_what_was_written(project: Project) -> None:
     log, other = AuditLog(project, "r1"), AuditLog(project, "r2")
     known = [
-        Audit("a", 1.5, "served", "audit", 0.25, 0.02, 49),
+        Audit("a", 1.5, "served", "audit", 0.25, 0.02, 49, asked=Usage(7, 5), judge=Usage(90, 9)),
         Audit("b", 2.5, "canary", "failure", 1.0, 1.0, 0, 0.05),
         Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0),
     ]

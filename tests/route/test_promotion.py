@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ownweights.core.errors import ArtefactError, ArtefactMissing
+from ownweights.core.errors import ArtefactError, ArtefactMissing, SettingsError
 from ownweights.core.project import Project
 from ownweights.route import NotCertified, active_routes, list_routes, promote
 from ownweights.route.promotion import MAX_PROMPT_HASHES, RouteTerms
+from ownweights.verdict import check_named
 from tests.route.samples import CONFIDENCE, drop_rule, make_artefact, make_verdict
 
 
@@ -53,6 +54,17 @@ def test_promote_needs_what_was_certified(project: Project, kind: str) -> None:
     with pytest.raises(ArtefactMissing, match=kind):
         promote(project, verdict.id)
     assert active_routes(project) == {}
+
+
+def test_promote_needs_the_file_that_its_check_reads(project: Project) -> None:
+    (project.root / "promoted.py").write_text("def harm(answer, references):\n    return 0\n")
+    verdict = make_verdict(
+        project, check=check_named("custom entry=promoted:harm", project.root).name
+    )
+    assert promote(project, verdict.id).check == verdict.subject.check
+    (project.root / "promoted.py").write_text("def harm(answer, references):\n    return 1\n")
+    with pytest.raises(SettingsError, match="is not the file that the check names"):
+        promote(project, verdict.id)
 
 
 def test_promote_changed_student_is_refused(project: Project) -> None:

@@ -17,6 +17,7 @@ from ownweights.route.rollout import (
     is_audited,
     is_drawn,
 )
+from ownweights.verdict.statistics.detector import weigh_audit
 
 SERVED = Standing("r1")
 CANARY = first_standing("r1", "canary")
@@ -92,3 +93,18 @@ def test_draws_of_routes_and_of_audits_are_their_own() -> None:
 def test_audit_chance_depends_on_stage_and_score(standing, is_near: bool, chance: float) -> None:
     assert audit_chance(standing, 0.02, is_near=is_near) == pytest.approx(chance)
     assert audit_chance(SERVED, 0.9, is_near=True) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("standing", "is_near", "chance"),
+    [(CANARY, False, 1.0), (SERVED, False, 0.04), (SERVED, True, 0.12)],
+)
+def test_audit_chance_is_doubled_while_an_incident_is_open(
+    standing, is_near: bool, chance: float
+) -> None:
+    found = audit_chance(standing, 0.02, is_near=is_near, has_incident=True)
+    assert found == pytest.approx(chance)
+    assert audit_chance(SERVED, 0.6, is_near=False, has_incident=True) == 1.0
+    # whatever the chance was, an answer weighs the same on average
+    if standing is SERVED:
+        assert chance * weigh_audit(1.0, chance, 0.02) == pytest.approx(0.02)

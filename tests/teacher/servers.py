@@ -196,11 +196,13 @@ def asked(text: str, **fields: Any) -> dict[str, Any]:
     return {"model": "any", "messages": [{"role": "user", "content": text}], **fields}
 
 
-def replay_of(answers: Mapping[str, str], *, seed: int = 0) -> ReplayTeacher:
+def replay_of(
+    answers: Mapping[str, str], *, seed: int = 0, usage: Mapping[str, int] | None = None
+) -> ReplayTeacher:
     """A replay teacher that knows one answer to each user text."""
     return ReplayTeacher(
         (
-            (asked(text), RecordedAnswer("rented-1", {"content": answer}, "stop", None))
+            (asked(text), RecordedAnswer("rented-1", {"content": answer}, "stop", usage))
             for text, answer in answers.items()
         ),
         seed=seed,

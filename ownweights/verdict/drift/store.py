@@ -11,6 +11,7 @@ second is refused (test_save_look_refuses_a_look_that_another_run_made).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -93,6 +94,20 @@ def incidents(project: Project) -> list[Incident]:
         if (monitor := _read_monitor(_folder(project, teacher) / f"{number:04d}")).state.incident
     ]
     return sorted((one for one in found if one), key=lambda incident: incident.opened_at)
+
+
+def open_incidents(project: Project) -> dict[str, Incident]:
+    """By teacher, the incident that is open now: no baseline was taken since.
+
+    A teacher whose files cannot be read is left out.
+    """
+    found: dict[str, Incident] = {}
+    for teacher in watched_teachers(project):
+        with contextlib.suppress(ArtefactError):
+            monitor = load_monitor(project, teacher)
+            if monitor is not None and monitor.state.incident is not None:
+                found[teacher] = monitor.state.incident
+    return found
 
 
 def _folder(project: Project, teacher: str) -> Path:

@@ -37,6 +37,7 @@ class Told:
     prompts: Mapping[str, str] = field(default_factory=dict[str, str])
     answers: Sequence[Mapping[str, Any]] = ()
     usd_per_request: float | None = None
+    live: str = ""  # what its routes have saved so far, in words
 
 
 def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = None) -> str:
@@ -64,6 +65,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
         pairs=_pairs(verdict, drawn, told),
         has_answers=bool(told.answers),
         savings=_savings(verdict, told),
+        live=told.live,
     )
 
 

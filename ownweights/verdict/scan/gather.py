@@ -119,7 +119,7 @@ class Gathered:
         if reason is not None and reason not in HELD_OUT_ONLY:
             self.kept_back[reason] += 1
             if record.role != "student" and record.status != "error":
-                self.tokens.add(*_tokens(record))  # the teacher was paid all the same
+                self.tokens.add(*token_counts(record))  # the teacher was paid all the same
             return
         self._keep(record, reason)
 
@@ -129,7 +129,7 @@ class Gathered:
         why = odd or reason
         if why:
             self.kept_back[why] += 1
-        sums = _tokens(record)
+        sums = token_counts(record)
         self.tokens.add(*sums)
         if why is None:
             self.coverable_tokens.add(*sums)
@@ -223,7 +223,7 @@ def _is_timed(record: Record) -> bool:
         return True
 
 
-def _tokens(record: Record) -> tuple[Usage | None, int, int]:
+def token_counts(record: Record) -> tuple[Usage | None, int, int]:
     """Recorded tokens, where there are any, and the characters of request and answer."""
     usage = parse_usage(record.response.get("usage")) if record.response else None
     if usage is not None and not usage.total_tokens:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ownweights.core.chat import ChatRequest, Completion
 from ownweights.core.errors import CompleterError, CompleterRefused
+from ownweights.core.project import Project
+from ownweights.verdict.drift import DriftMonitor, save_baseline, save_look, take_baseline
 from ownweights.verdict.drift.asking import Manner
 from ownweights.verdict.drift.baseline import Canary, Plan
 from tests.fakes import FlakyTeacher, ScriptedTeacher, last_user_text
@@ -73,3 +76,22 @@ def failing(inner: ScriptedTeacher, which: Sequence[bool]) -> FlakyTeacher:
 def down() -> FlakyTeacher:
     """An endpoint that answers nothing for a long time."""
     return failing(DrawnEndpoint(), [True] * 100_000)
+
+
+def with_incident(project: Project, teacher: str = "main") -> DriftMonitor:
+    """A teacher on disk that answered under another name at its first look."""
+
+    async def steps() -> DriftMonitor:
+        before = DrawnEndpoint(shares=half_border)
+        taken = await take_baseline(
+            before, canaries(12), teacher=teacher, plan=FEW, at=1.0, manner=SEQUENTIAL
+        )
+        monitor = save_baseline(project, taken)
+        asked = await monitor.ask(DrawnEndpoint(shares=half_border, model="another"), SEQUENTIAL)
+        found = monitor.judge(asked, at=9.0)
+        save_look(project, found, asked)
+        return found
+
+    found = asyncio.run(steps())
+    assert found.state.incident is not None
+    return found

@@ -21,13 +21,14 @@ from ownweights.verdict.drift import (
     watched_teachers,
 )
 from ownweights.verdict.drift.baseline import Baseline, Plan
-from ownweights.verdict.drift.store import drift_dir
+from ownweights.verdict.drift.store import drift_dir, open_incidents
 from tests.verdict.drift.endpoints import (
     FEW,
     SEQUENTIAL,
     DrawnEndpoint,
     canaries,
     half_border,
+    with_incident,
 )
 
 
@@ -89,7 +90,17 @@ def test_new_baseline_starts_afresh_and_keeps_the_old_incident(project: Project)
     assert found is not None
     assert found.state.looks == ()
     assert incidents(project) == [old.state.incident]
+    assert open_incidents(project) == {}  # a new baseline closes it
     assert sorted(path.name for path in (drift_dir(project) / "main").iterdir()) == ["0001", "0002"]
+
+
+def test_open_incidents_are_those_of_the_newest_baselines(project: Project) -> None:
+    assert open_incidents(project) == {}
+    look(project, save_baseline(project, taken(teacher="calm")))
+    found = with_incident(project)
+    assert open_incidents(project) == {"main": found.state.incident}
+    (current(project) / "state.json").write_text("{}")
+    assert open_incidents(project) == {}
 
 
 def test_watched_teachers_are_listed(project: Project) -> None:

@@ -79,6 +79,15 @@ def test_page_shows_savings_with_their_interval(project: Project) -> None:
     assert f"USD {saved} of 10.00 ({low} to {high})" in text
 
 
+def test_page_says_what_was_saved_so_far(project: Project) -> None:
+    found, rows, _ = made(project)
+    live = "Saved after audits: USD 3.00 (1.00 to 5.00)."
+    text = Tags(report_page(found, rows, Told(live=live))).text
+    assert "What it has saved so far" in text
+    assert live in text
+    assert "saved so far" not in Tags(report_page(found, rows)).text
+
+
 def test_page_shows_pairs_that_differ_the_surest_first(project: Project) -> None:
     found, rows, answers = made(project)
     prompts = {row.id: f"prompt of {row.id}" for row in rows}
