@@ -44,6 +44,7 @@ from ownweights.verdict.decision import Spend, certify
 from ownweights.verdict.floor import Outcome, measure_floor
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, unit_hash
 from ownweights.verdict.ledger import DatabaseLedger, Ledger, Opened
+from ownweights.verdict.risks.measure import measure_risks
 from ownweights.verdict.slices import slice_keys
 from ownweights.verdict.store import stored_verdict, write_verdict
 
@@ -224,8 +225,13 @@ class _Run:
         rows = [*rows[: len(develop)], *_with_pairs(rows[len(develop) :], *beside)]
         subject = self._subject(check, tuned, [*develop, *usable])
         spend = Spend(opened.k, opened.delta_spent, opened.num_used)
-        verdict = certify(self.claim, subject, rows, spend)
         asked, found = [*develop, *usable], [*outcomes, *certify_outcomes]
+        risks = await measure_risks(
+            self.dataset, zip(asked, found, strict=True), completer=self.completer,
+            model=self.student_id, timeout_s=self.options.timeout_s,
+            concurrency=self.options.concurrency,
+        )  # fmt: skip
+        verdict = dataclasses.replace(certify(self.claim, subject, rows, spend), risks=risks)
         answers_kept = _answers(asked, found) if self.options.keeps_answers else ()
         facts: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3)}
         if isinstance(check, Judging):

@@ -43,7 +43,7 @@ class FakeDataset:
         }
 
     def examples(self, split: str) -> list[FakeExample]:
-        return self.splits[split]
+        return self.splits.get(split, [])
 
 
 def example(number: int, split: str, target: str | None = None) -> FakeExample:
