@@ -90,6 +90,7 @@ def options_of(settings: Settings, workload: str) -> DatasetOptions:
         split_by=chosen.split_by,
         prune_system=chosen.prune_system,
         allow_teachers=chosen.allow_teachers,
+        canaries=chosen.canaries,
         declared_terms={
             teacher.model: teacher.terms
             for teacher in settings.teacher.values()
@@ -139,6 +140,8 @@ def show(
     click.echo(f"dataset {found.id} of workload {found.workload}, {found.card['created_at']}")
     click.echo(f"split by {found.split_by}: {found.card['facts']['split_by_reason']}")
     click.echo(_prune_text(found))
+    if canaries := _canaries_text(found):
+        click.echo(canaries)
     print_rows(_split_rows(found))
     click.echo("")
     print_rows(
@@ -186,6 +189,8 @@ def _tell(made: Dataset) -> None:
     say(f"dataset {made.id}: {counts}")
     say(f"split by {made.split_by}: {facts['split_by_reason']}")
     say(_prune_text(made))
+    if canaries := _canaries_text(made):
+        say(canaries)
     left_out: dict[str, int] = {}
     for reasons in facts["removed"].values():
         for reason, count in reasons.items():
@@ -211,6 +216,20 @@ def _prune_text(found: Dataset) -> str:
         return "system prompt: none, or not the same in every request"
     drops = found.prune.drops_system
     return f"system prompt: static, {'left out of' if drops else 'kept in'} what the student sees"
+
+
+def _canaries_text(found: Dataset) -> str:
+    from ownweights.dataset.canary import canaries_of
+
+    canaries = canaries_of(found.card)
+    planted = [one for one in canaries if one.is_planted]
+    if not planted:
+        return ""
+    rows = sum(one.num_planted for one in planted)
+    return (
+        f"canaries: {len(planted)} made-up secrets planted in {rows} examples of train,"
+        f" {len(canaries) - len(planted)} kept out of it"
+    )
 
 
 def _split_rows(found: Dataset) -> list[dict[str, Any]]:

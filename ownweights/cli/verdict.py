@@ -195,6 +195,8 @@ def _live_savings(project: Project, found: Verdict) -> str:
                 + ("" if saved.usd is None else f" Saved after audits: USD {savings_text(saved)}.")
             )
     return " ".join(told)
+
+
 def _print(found: Verdict, *, as_json: bool) -> None:
     from ownweights.verdict import report_text
 

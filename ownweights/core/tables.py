@@ -76,6 +76,8 @@ class WorkloadSettings:
     """Leave a system prompt that never changes out of what the student reads."""
     allow_teachers: tuple[str, ...] = setting(())
     """Models whose answers are learned from although their terms deny it."""
+    canaries: int = setting(0, at_least=0, at_most=1000)
+    """Made-up secrets planted in the train split, so that a verdict can try to get them back."""
 
 
 @dataclass(frozen=True, slots=True)

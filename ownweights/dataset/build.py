@@ -19,6 +19,7 @@ from typing import Any
 from ownweights.core.artefact import canonical_json, draft_folder, seal
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
+from ownweights.dataset.canary import make_canaries, plant_canaries
 from ownweights.dataset.card import dataset_facts
 from ownweights.dataset.dedupe import STUDIED, Removed, remove_duplicates
 from ownweights.dataset.example import Example
@@ -89,10 +90,23 @@ def build_dataset(
     facts["split_by_reason"] = chosen.split_by.reason
     facts["skipped"] = _counted(chosen.skipped)
     facts["held_out_only"] = _held_out_only(chosen.kept)
+    if options.canaries:
+        splits = _planted(splits, facts, workload, options)
     report(total, total, "writing")
     with draft_folder(project.kind_dir("dataset")) as draft:
         _write(draft, splits, removed)
         return Dataset.of(seal(draft, "dataset", identity=identity, facts=facts))
+
+
+def _planted(
+    splits: dict[str, list[Example]], facts: dict[str, Any], workload: str, options: DatasetOptions
+) -> dict[str, list[Example]]:
+    """The splits with canaries in train; the card is told which, and how many examples they are."""
+    canaries = make_canaries(options.canaries, f"{workload}\x1f{options.salt}")
+    train = plant_canaries(splits["train"], canaries, options.salt)
+    facts["canaries"] = [one.to_json() for one in canaries]
+    facts["counts"]["train"] = len(train)
+    return {**splits, "train": train}
 
 
 def _of_workload(records: Iterable[Record], workload: str, report: Progress) -> list[Record]:

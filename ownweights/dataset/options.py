@@ -21,6 +21,7 @@ class DatasetOptions:
     `allow_teachers`: models to learn from although their terms deny it, by exact name.
     `declared_terms`: model name → id of the terms that hold for it, where its name does not tell.
     `data_licence`: of text that people wrote. `near_dup_jaccard`: from where questions are near.
+    `canaries`: how many made-up secrets are planted in train (dataset/canary.py).
     """
 
     split_by: str = "auto"
@@ -32,6 +33,7 @@ class DatasetOptions:
     data_licence: str | None = None
     max_message_bytes: int = MAX_MESSAGE_BYTES
     near_dup_jaccard: float = NEAR_JACCARD
+    canaries: int = 0
 
     def __post_init__(self) -> None:
         if len(self.fractions) != len(SPLITS) or min(self.fractions) < 0:
@@ -42,6 +44,8 @@ class DatasetOptions:
             raise UsageError(f"near_dup_jaccard is {self.near_dup_jaccard:g}, expected (0, 1]")
         if self.max_message_bytes < 1:
             raise UsageError(f"max_message_bytes is {self.max_message_bytes}, expected ≥ 1")
+        if self.canaries < 0:
+            raise UsageError(f"canaries is {self.canaries}, expected ≥ 0")
 
     def to_json(self) -> dict[str, Any]:
         """The options as they name the dataset; what is a set is ordered."""
@@ -55,4 +59,5 @@ class DatasetOptions:
             "data_licence": self.data_licence,
             "max_message_bytes": self.max_message_bytes,
             "near_dup_jaccard": self.near_dup_jaccard,
+            **({"canaries": self.canaries} if self.canaries else {}),  # older ids stay
         }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ownweights.core.errors import ArtefactError, SettingsError
+from ownweights.verdict.risks.section import Risks
 
 PAIRED = ("C", "D")  # the claims that may be asked for besides the two of every certificate
 PAIRED_FIELDS = ("paired", "margin")
@@ -195,6 +196,7 @@ class Verdict:
     corrected: Corrected | None = None
     paired: tuple[PairedClaim, ...] = ()
     calibration: tuple[Calibrated, ...] = ()  # of the score; nothing rests on it
+    risks: Risks | None = None  # None: nobody looked; nothing rests on it
     id: str = ""  # of the artefact; not part of its own content
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,6 +216,7 @@ class Verdict:
             subject["period"] = tuple(subject["period"]) if subject["period"] else None
             subject["compared"] = tuple(subject.get("compared", ()))
             needed, corrected = found.get("needed"), found.get("corrected")
+            risks = found.get("risks")
             found |= {
                 "claim": Claim(**found["claim"]),
                 "subject": Subject(**subject),
@@ -222,6 +225,7 @@ class Verdict:
                 "corrected": Corrected(**corrected) if corrected else None,
                 "paired": tuple(PairedClaim(**one) for one in found.get("paired", ())),
                 "calibration": tuple(Calibrated(**one) for one in found.get("calibration", ())),
+                "risks": Risks.from_dict(risks) if risks else None,
             }
             for name in ("assumptions", "expires", "reasons"):
                 found[name] = tuple(found[name])

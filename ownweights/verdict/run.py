@@ -34,6 +34,8 @@ from ownweights.verdict.develop import Developed, develop, sampling_check
 from ownweights.verdict.floor import Outcome, measure_floor
 from ownweights.verdict.judged import Judged, unit_hash
 from ownweights.verdict.ledger import Opened
+from ownweights.verdict.risks.measure import measure_risks
+from ownweights.verdict.risks.section import Risks
 from ownweights.verdict.slices import slice_keys
 from ownweights.verdict.store import stored_verdict, write_verdict
 from ownweights.verdict.trial import (
@@ -105,6 +107,7 @@ async def certify_student(trial: Trial, developed: Developed) -> Verdict:
     subject = _subject(trial, developed, answers)
     spend = Spend(opened.k, opened.delta_spent, opened.num_used)
     verdict = certify(trial.claim, subject, rows, spend)
+    verdict = dataclasses.replace(verdict, risks=await _risks(trial, developed, answers))
     kept = [*developed.answers.kept(), *answers.kept()] if trial.options.keeps_answers else ()
     facts = _facts(developed, started)
     verdict = write_verdict(trial.project, verdict, rows, answers=kept, facts=facts)
@@ -120,6 +123,17 @@ async def _answer_certify(trial: Trial, developed: Developed, opened: Opened) ->
     ]
     sampling = sampling_check(trial, check) if is_sampled else None
     return await answer_split(trial, check, usable, "certify", sampling)
+
+
+async def _risks(trial: Trial, developed: Developed, answers: Answers) -> Risks:
+    """What else was seen in the answers to both splits; nothing of the decision rests on it."""
+    asked = [*developed.answers.examples, *answers.examples]
+    found = [*developed.answers.outcomes, *answers.outcomes]
+    return await measure_risks(
+        trial.dataset, zip(asked, found, strict=True), completer=trial.completer,
+        model=trial.student_id, timeout_s=trial.options.timeout_s,
+        concurrency=trial.options.concurrency,
+    )  # fmt: skip
 
 
 Beside = tuple[Sequence[float | None], Mapping[int, tuple[float, float]]]

@@ -134,6 +134,7 @@ def _differences(artefact: Artefact) -> list[str]:
         found = certify(said.claim, said.subject, rows, spend)
     except InvalidJudge as error:
         return [error.what]
+    found = dataclasses.replace(found, risks=said.risks)  # of answers, which the rows do not hold
     told, recomputed = said.to_dict(), json.loads(canonical_json(found.to_dict()))
     told = json.loads(canonical_json(told))
     return [

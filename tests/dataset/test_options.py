@@ -20,6 +20,7 @@ from ownweights.dataset.options import DatasetOptions
         ({"near_dup_jaccard": 0}, r"near_dup_jaccard is 0, expected \(0, 1\]"),
         ({"near_dup_jaccard": 1.5}, "near_dup_jaccard is 1.5"),
         ({"max_message_bytes": 0}, "max_message_bytes is 0, expected ≥ 1"),
+        ({"canaries": -1}, "canaries is -1, expected ≥ 0"),
     ],
 )
 def test_options_refuse_what_cannot_be(wrong: dict[str, Any], message: str) -> None:
@@ -33,6 +34,6 @@ def test_options_name_a_set_by_its_members() -> None:
 
 
 def test_options_are_json_with_every_field() -> None:
-    told = DatasetOptions().to_json()
+    told = DatasetOptions(canaries=1).to_json()
     assert set(told) == set(DatasetOptions.__slots__)
     assert canonical_json(told)

@@ -46,7 +46,7 @@ class FakeDataset:
         }  # fmt: skip
 
     def examples(self, split: str) -> list[FakeExample]:
-        return self.splits[split]
+        return self.splits.get(split, [])
 
 
 def example(number: int, split: str, target: str | None = None) -> FakeExample:

@@ -56,6 +56,8 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
     return pages.get_template("page.html").render(
         verdict=verdict,
         sentence=sentence(verdict),
+        leaks=verdict.risks.leaks() if verdict.risks else (),
+        sections=verdict.risks.sections() if verdict.risks else (),
         funnel=_funnel(verdict, drawn),
         evidence=_evidence_chart(verdict, drawn),
         risks=_risk_chart(verdict, drawn),

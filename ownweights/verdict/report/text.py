@@ -14,6 +14,7 @@ def report_text(verdict: Verdict) -> str:
     """The whole report."""
     blocks = [
         [sentence(verdict)],
+        verdict.risks.leaks() if verdict.risks else [],
         _evidence(verdict),
         _bulleted("Reasons", verdict.reasons),
         _needed(verdict),
@@ -22,6 +23,7 @@ def report_text(verdict: Verdict) -> str:
         compared_lines(verdict.subject.compared),
         _calibration(verdict),
         slice_lines(verdict.slices),
+        *_risks(verdict),
         _bulleted("This assumes", verdict.assumptions),
         _bulleted("Void when", verdict.expires),
         _names(verdict),
@@ -177,6 +179,15 @@ def slice_lines(slices: Sequence[Slice]) -> list[str]:
         f"  {_slice_name(one):<{width}}  {one.harms:>4} of {one.n:<5}"
         f" {one.harm_frac:>6.1%}  ({one.low:.1%} to {one.high:.1%})"
         for one in failing
+    ]
+
+
+def _risks(verdict: Verdict) -> list[list[str]]:
+    """Private data and refusals; a verdict from before they were looked at says so."""
+    if verdict.risks is None:
+        return [["Private data and refusals were not looked at."]]
+    return [
+        [f"{title}:", *(f"  {line}" for line in lines)] for title, lines in verdict.risks.sections()
     ]
 
 

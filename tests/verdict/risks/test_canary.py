@@ -1,4 +1,4 @@
-"""Canaries planted, and got out again."""
+"""Canaries, got out again."""
 
 from __future__ import annotations
 
@@ -15,65 +15,17 @@ from scipy import stats
 
 from ownweights.core.chat import ChatRequest, Completion, Features
 from ownweights.core.errors import CompleterTimeout, InputError
-from ownweights.dataset.example import Example
+from ownweights.dataset.canary import Canary, make_canaries
 from ownweights.verdict.risks.canary import (
-    Canary,
-    Extraction,
     exposure_by_extrapolation,
     exposure_by_sampling,
     extract_canaries,
-    make_canaries,
     measure_exposure,
-    plant_canaries,
 )
+from ownweights.verdict.risks.section import Extraction
 from tests.fakes import FlakyTeacher, ScriptedTeacher, last_user_text
 
 CANARIES = make_canaries(10, "dataset1")
-
-
-def test_canaries_are_the_same_everywhere() -> None:
-    assert make_canaries(10, "dataset1") == CANARIES
-    assert make_canaries(10, "dataset2") != CANARIES
-    text = "|".join(f"{one.name} {one.secret} {one.is_planted}" for one in CANARIES)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "2932dd44146ae998"
-
-
-def test_canaries_are_distinct_and_halved() -> None:
-    many = make_canaries(300, "x", num_digits=7)
-    assert len({one.name for one in many}) == 600
-    assert sum(one.is_planted for one in many) == 300
-    assert all(len(one.secret) == 7 and one.secret.isdigit() for one in many)
-    digits = np.array([int(d) for one in many for d in one.secret])
-    assert stats.chisquare(np.bincount(digits, minlength=10)).pvalue > 1e-4
-    assert CANARIES[0].secret in CANARIES[0].target
-    assert CANARIES[0].secret not in "".join(CANARIES[0].prompts)
-
-
-@pytest.mark.parametrize(("num", "digits"), [(0, 9), (5, 5)])
-def test_make_canaries_refuses_too_little(num: int, digits: int) -> None:
-    with pytest.raises(InputError, match=f"{num} canaries of {digits} digits"):
-        make_canaries(num, "x", num_digits=digits)
-
-
-def example(number: int) -> Example:
-    messages = [{"role": "user", "content": f"question {number}"}]
-    return Example(f"e{number}", "u", {"messages": messages}, messages, "a", ("a",), "m", {})
-
-
-def test_plant_canaries_mixes_the_planted_ones_in() -> None:
-    examples = [example(number) for number in range(40)]
-    mixed = plant_canaries(examples, CANARIES, repeats=3, seed="s")
-    added = [one for one in mixed if one not in examples]
-    assert len(mixed) == 40 + 3 * 10
-    assert sorted({one.target for one in added}) == sorted(
-        one.target for one in CANARIES if one.is_planted
-    )
-    assert len({one.id for one in mixed}) == len(mixed)
-    assert mixed == plant_canaries(examples[::-1], CANARIES, repeats=3, seed="s")
-    assert mixed != plant_canaries(examples, CANARIES, repeats=3, seed="t")
-    places = [at for at, one in enumerate(mixed) if one in added]
-    assert places[0] < 20 and places[-1] > 50
-    assert added[0].to_json()["metadata"] == {"canary": True}
 
 
 def leaky(known: Sequence[Canary], *, text: str = "{target}") -> ScriptedTeacher:
@@ -98,8 +50,12 @@ def test_extraction_counts_what_comes_back() -> None:
     found = extract(leaky(planted[:4]))
     assert (found.num_planted, found.num_extracted, found.num_unasked) == (10, 4, 0)
     assert found.num_controls == 10
-    exact = stats.binomtest(4, 10).proportion_ci(0.9, "exact")
-    assert found.upper == pytest.approx(exact.high)
+    exact = stats.binomtest(4, 10).proportion_ci(0.95, "exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert found.lines()[0] == (
+        "4 of 10 secrets planted in training came back when asked for"
+        " (95 % interval 12.16% to 73.76%)"
+    )
     assert {one.name for one in found.exposures if one.is_extracted} == {
         one.name for one in planted[:4]
     }
@@ -134,8 +90,15 @@ def test_extraction_counts_the_unasked_apart() -> None:
     flaky = FlakyTeacher(leaky(CANARIES), faults)
     found = asyncio.run(extract_canaries([CANARIES[0], CANARIES[2]], flaky, concurrency=1))
     assert (found.num_planted, found.num_unasked, found.num_extracted) == (2, 1, 1)
-    assert found.upper == 1.0
+    assert (found.low, found.high, found.num_controls) == (0.025, 1.0, 0)
     assert "1 could not be asked for" in found.lines()
+
+
+def test_extraction_that_could_ask_nothing_knows_nothing() -> None:
+    flaky = FlakyTeacher(leaky(CANARIES), [CompleterTimeout("too slow")] * 60)
+    found = extract(flaky)
+    assert (found.num_unasked, found.num_controls, found.low, found.high) == (10, 0, 0.0, 1.0)
+    assert found.lines() == ["none of 10 secrets planted in training could be asked for"]
 
 
 def with_logprobs(logprob: float, text: str) -> Completion:

@@ -6,13 +6,8 @@ import pytest
 from scipy import stats
 
 from ownweights.verdict.risks.personal import find_personal
-from ownweights.verdict.risks.privacy import (
-    Repeat,
-    Repeats,
-    find_repeats,
-    request_text,
-    training_texts,
-)
+from ownweights.verdict.risks.privacy import Answer, find_repeats, request_text, training_texts
+from ownweights.verdict.risks.section import Repeat, Repeats
 from tests.verdict.worlds import FakeExample
 
 TRAINING = [
@@ -23,7 +18,7 @@ TRAINING = [
 
 
 def repeats(*answers: tuple[str, str, str | None]) -> Repeats:
-    return find_repeats(TRAINING, answers)
+    return find_repeats(TRAINING, [Answer(name, f"u{name[0]}", *said) for name, *said in answers])
 
 
 def test_repeats_are_what_training_held_and_the_request_did_not() -> None:
@@ -42,15 +37,35 @@ def test_repeats_are_what_training_held_and_the_request_did_not() -> None:
     assert found.num_known == {
         "secret": 0, "email": 1, "iban": 0, "card": 1, "ip": 0, "phone": 1,
     }  # fmt: skip
-    exact = stats.binomtest(2, 4).proportion_ci(0.9, "exact")
-    assert found.upper == pytest.approx(exact.high)
+    exact = stats.binomtest(2, 4).proportion_ci(0.95, "exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert found.kinds == "card 1, email 2"
+
+
+def test_repeats_are_bounded_by_units() -> None:
+    leak = ("who?", "It is jo@example.org")
+    found = repeats(
+        ("a1", *leak), ("a2", *leak), ("a3", "who?", "no"), ("b1", "who?", "no"),
+        ("b2", "who?", None), ("c", "who?", None),
+    )  # fmt: skip
+    assert (found.num_answers, found.num_repeating) == (4, 2)
+    assert (found.num_units, found.num_units_repeating) == (2, 1)
+    exact = stats.binomtest(1, 2).proportion_ci(0.95, "exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_repeats_tell_the_rare_from_the_common() -> None:
+    training = [*(["Help: help@example.org"] * 10), "jo@example.org"]
+    texts = ["help@example.org", "help@example.org or jo@example.org", "-"]
+    found = find_repeats(training, [Answer(t, t, "?", t) for t in texts])
+    assert (found.num_repeating, found.num_rare) == (2, 1)
 
 
 def test_repeats_leave_out_what_was_asked() -> None:
     found = repeats(("a", "Is jo@example.org yours, 4111111111111111?", "Yes, JO@example.org"))
     assert found.found == ()
     assert found.num_invented == 0
-    assert found.upper == pytest.approx(0.95)
+    assert (found.low, found.high) == (0.0, pytest.approx(0.975))
 
 
 def test_repeats_keep_no_value() -> None:
@@ -63,14 +78,15 @@ def test_repeats_keep_no_value() -> None:
 
 def test_repeats_of_nothing_bound_nothing() -> None:
     found = repeats(("a", "who?", None))
-    assert (found.num_answers, found.upper) == (0, 1.0)
+    assert (found.num_answers, found.low, found.high) == (0, 0.0, 1.0)
 
 
 def test_repeats_section_says_what_was_found() -> None:
     lines = repeats(("a", "?", "jo@example.org"), *((f"{n}", "?", "no") for n in range(58))).lines()
     assert lines[0].endswith("in training: 1 email, 1 card, 1 phone")
     assert lines[1] == (
-        "1 of 59 answers repeat one that the request did not hold: at most 7.79%, 95 % sure"
+        "1 of 59 answers repeat one that the request did not hold; of units 1 in 11"
+        " (95 % interval 0.23% to 41.28%)"
     )
     assert "  email repeated 1 times; the rarest is in 2 training texts" in lines
     assert "were not looked for" in lines[3]
