@@ -43,7 +43,7 @@ wheel-test: $(VENV)/.dev-ready $(WHEEL_VENV)/bin/python
 	$(BIN)/python -m build --quiet --wheel --outdir build/wheel .
 	$(WHEEL_VENV)/bin/python $(PIP) "$$(ls build/wheel/*.whl)[train]" $(TEST_TOOLS)
 	$(WHEEL_VENV)/bin/python $(PIP) --no-deps --force-reinstall build/wheel/*.whl
-	cp -R tests pyproject.toml build/wheel
+	cp -R tests bench pyproject.toml build/wheel
 	cd build/wheel && ../../$(WHEEL_VENV)/bin/python -c \
 	  'import ownweights; assert "site-packages" in ownweights.__file__, ownweights.__file__'
 	cd build/wheel && ../../$(WHEEL_VENV)/bin/python -m pytest -q --ignore=tests/meta
