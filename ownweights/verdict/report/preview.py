@@ -23,7 +23,7 @@ def _table(seen: Preview) -> list[str]:
     answers = f"{seen.num_answered:,} of {seen.num_develop:,} requests answered"
     rows = (
         ("develop", f"{answers}, {seen.harm_frac:.1%} of the answers came to harm"),
-        ("attempt", seen.attempt_in_words()),
+        ("ledger", seen.attempt_in_words()),
         ("certify", f"{seen.n:,} units for this attempt, {seen.num_used:,} used by others"),
         ("to expect", seen.outlook()),
         ("needed", seen.needs()),
