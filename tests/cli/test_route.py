@@ -188,7 +188,10 @@ JURY = '[teacher.jury]\nbase_url = "http://x/v1"\nmodel = "m"\n'
         (JURY, None),
         ("", "own.toml does not have"),
         (JURY.replace('"m"', '"m2"'), "its model is another now"),
-        (JURY + '[verdict.tickets]\nrubric = "Be kind."\n', "its rubric is another now"),
+        (
+            JURY + '[verdict.tickets]\njudge = "jury"\nrubric = "Be kind."\n',
+            "its rubric is another now",
+        ),
     ],
 )
 def test_route_promote_needs_the_judge_that_certified(
