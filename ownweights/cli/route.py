@@ -11,9 +11,12 @@ from ownweights.cli.options import workload_name
 from ownweights.cli.output import json_option, print_json, print_rows, say
 
 if TYPE_CHECKING:
+    from ownweights.core.completer import Completer
     from ownweights.core.project import Project
+    from ownweights.core.settings import Settings
     from ownweights.route import Route
     from ownweights.route.rollout import Stage
+    from ownweights.verdict import Subject
 
 
 @click.group()
@@ -208,15 +211,32 @@ def promote_verdict(
 ) -> Route:
     """Promote a certificate under the workload's settings.
 
-    Raises: NotCertified for a refusal, or a certificate that is void
+    Raises: NotCertified for a refusal, or a certificate that is void; SettingsError where its judge
+    is not the one of own.toml, so that live answers could not be audited
     """
     from ownweights.core.settings import load_settings
     from ownweights.route import promote as promote_it
     from ownweights.route.promotion import RouteTerms
     from ownweights.verdict import load_verdict
 
-    workload = load_verdict(project, verdict_id).subject.workload
-    row = load_settings(project).route_of(workload)
+    subject, settings = load_verdict(project, verdict_id).subject, load_settings(project)
+    if subject.judge:
+        _check_judge(settings, subject)
+    row = settings.route_of(subject.workload)
     terms = RouteTerms(row.timeout_s, row.max_prompt_tokens, row.audit_frac, row.run_length)
     first = stage or cast("Stage", row.first_stage)
     return promote_it(project, verdict_id, terms=terms, stage=first, reason=reason)
+
+
+def _check_judge(settings: Settings, subject: Subject) -> None:
+    """Raise SettingsError unless own.toml has the judge that certified: audits will ask it."""
+    from ownweights.verdict.judge import Cascade, Judge
+    from ownweights.verdict.judge.live import judge_names, missing_judge, refuse_other_judge
+
+    nobody = cast("Completer", None)  # nothing is asked
+    rubric, judges = settings.verdict_of(subject.workload).rubric, list[Judge]()
+    for name in judge_names(subject.judge):
+        if name not in settings.teacher:
+            raise missing_judge(name)
+        judges.append(Judge(nobody, settings.teacher[name].model, name=name, rubric=rubric))
+    refuse_other_judge(subject.judge, Cascade(judges).identity)

@@ -24,7 +24,7 @@ def find_savings(project: Project, settings: Settings, route: Route) -> Savings:
         prices = _prices_of(settings, route)
     except SettingsError as error:
         say(f"warning: no price is known for {route.workload}: {error}")
-    found = savings_of(project, route, prices)
+    found = savings_of(project, route, prices, _judge_prices(project, settings, route))
     if prices is None and found.served:
         table = f"[teacher.{teacher_name(settings, route)}]"
         say(f"hint: set usd_per_mtok_in and usd_per_mtok_out in {table} to see what"
@@ -47,6 +47,34 @@ def _prices_of(settings: Settings, route: Route) -> Prices | None:
     if route.teacher:
         return teacher_prices(settings, route.teacher)
     return prices_of(settings, route.workload)
+
+
+def _judge_prices(project: Project, settings: Settings, route: Route) -> Prices | None:
+    """What judging takes at most; None where no model judges, or a price is not known."""
+    from ownweights.cli.scan import teacher_prices
+    from ownweights.core.errors import OwnError
+    from ownweights.route import JUDGE
+    from ownweights.verdict.judge.live import judge_names
+    from ownweights.verdict.scan import Prices
+    from ownweights.verdict.store import load_verdict
+
+    if route.check != JUDGE:
+        return None
+    try:
+        names = judge_names(load_verdict(project, route.verdict_id).subject.judge)
+        known = [teacher_prices(settings, name) for name in names]
+    except OwnError as error:
+        say(f"warning: no price is known of the judge for {route.workload}: {error}")
+        return None
+    found = [one for one in known if one is not None]
+    if not found or len(found) < len(known):
+        tables = ", ".join(f"[teacher.{name}]" for name in names)
+        say(f"hint: set usd_per_mtok_in and usd_per_mtok_out in {tables}, which judges audits of"
+            f" {route.workload}")  # fmt: skip
+        return None
+    return Prices(
+        max(one.usd_per_mtok_in for one in found), max(one.usd_per_mtok_out for one in found)
+    )
 
 
 def teacher_name(settings: Settings, route: Route) -> str:

@@ -24,6 +24,7 @@ from ownweights.core.chat import Completion
 from ownweights.core.project import Project
 from ownweights.gateway.audits import Auditor, Both, Compared, StudentFailed
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
+from ownweights.gateway.judges import LiveJudges
 from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
@@ -94,13 +95,15 @@ class Gateway:
         self._recorder = self._recorder or Recorder(self._project)
         self._door = TeacherDoor(self._settings)
         self._students = Students(self._project, self._start_engine)
-        self._auditor = Auditor(self._project)
+        self._judges = LiveJudges(self._project, self._settings)
+        self._auditor = Auditor(self._project, self._judges)
         await self._auditor.start()
         self._follow()
 
     async def stop(self) -> None:
         """Let go of students and teachers, and write down what is still to be written."""
         await self._auditor.close()
+        await self._judges.close()
         await self._students.close()
         await self._door.close()
         assert self._recorder is not None, "a gateway that was started has a recorder"

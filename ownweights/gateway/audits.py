@@ -24,11 +24,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ownweights.core.chat import Usage
+from ownweights.core.chat import Completion, Usage
 from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.exchange import Exchange
-from ownweights.route import Route
+from ownweights.gateway.judges import LiveJudges
+from ownweights.route import JUDGE, Route
 from ownweights.route.rollout import Standing, audit_chance, is_audited
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Compared:
 class Auditor:
     """Draws, makes and writes down audits; moves rollouts on and back."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, project: Project, judges: LiveJudges) -> None:
+        self._project, self._judges = project, judges
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
         self._tasks: set[asyncio.Task[None]] = set()
         self._folded: dict[str, tuple[Evidence, int]] = {}
@@ -142,7 +143,7 @@ class Auditor:
         from ownweights.route.evidence import Audit
 
         harm: float | None = 1.0
-        both = Both("", None)
+        both, judge = Both("", None), Usage()
         try:
             with contextlib.suppress(StudentFailed):
                 if found.ask_both is not None:
@@ -150,10 +151,10 @@ class Auditor:
                     if told is None:
                         return
                     both = told
-                    harm = await self._harm_of(found, both)
+                    harm, judge = await self._harm_of(found, both)
             audit = Audit(
                 found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
-                chance, quiet, found.standing.share, asked=both.asked,
+                chance, quiet, found.standing.share, asked=both.asked, judge=judge,
             )  # fmt: skip
             async with self._lock:
                 await asyncio.to_thread(self._follow, found.route, audit)
@@ -162,20 +163,28 @@ class Auditor:
         except Exception as error:  # an audit may fail; requests go on
             log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
 
-    async def _harm_of(self, found: Compared, both: Both) -> float | None:
-        """What the route's check says of the two answers; MISSED where it cannot be asked."""
+    async def _harm_of(self, found: Compared, both: Both) -> tuple[float | None, Usage]:
+        """What the route's check or judge says of the two answers, and what the judge took for it.
+
+        The harm is MISSED where it cannot be asked.
+        """
         from ownweights.route.evidence import MISSED
         from ownweights.verdict.checks import check_named
 
         if both.told is None:
-            return MISSED
+            return MISSED, Usage()
         try:
+            if found.route.check == JUDGE:
+                answer = Completion(both.answer, "stop")
+                body = found.exchange.body
+                judged = await self._judges.harm(found.route, body, answer, both.told)
+                return MISSED if judged.is_out else judged.harm, judged.spent
             check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
-            return await asyncio.to_thread(check.harm, both.answer, [both.told])
+            return await asyncio.to_thread(check.harm, both.answer, [both.told]), Usage()
         except OwnError as error:  # a broken check is no evidence, and what it says may be content
             kind = type(error).__name__
             log.error("%s cannot be audited: its check failed with %s", found.exchange.id, kind)
-            return MISSED
+            return MISSED, Usage()
 
     def _follow(self, route: Route, audit: object) -> None:
         """Write an audit down, and do what all audits so far say."""

@@ -46,6 +46,7 @@ class GatewaySettings:
     teachers: Mapping[str, Upstream] = field(default_factory=dict[str, Upstream])
     teacher_of: Mapping[str, str] = field(default_factory=dict[str, str])
     default_teacher: str = ""
+    rubrics: Mapping[str, str] = field(default_factory=dict[str, str])  # by workload, of its judge
 
     @classmethod
     def of(cls, settings: Settings, *, key_env: str = "") -> GatewaySettings:
@@ -65,6 +66,7 @@ class GatewaySettings:
             teachers=teachers,
             teacher_of=teacher_of,
             default_teacher=next(iter(teachers)) if len(teachers) == 1 else "",
+            rubrics={name: row.rubric for name, row in settings.verdict.items()},
         )
 
     def upstream(self, named: str, workload: str) -> Upstream | None:

@@ -7,6 +7,7 @@ from ownweights.route.decide import BELOW_THRESHOLD, SERVED, Decision, decide
 from ownweights.route.eligible import eligible, plain_messages, unanswerable
 from ownweights.route.promotion import NotCertified, promote
 from ownweights.route.route import (
+    JUDGE,
     Route,
     activate,
     active_dir,
@@ -21,6 +22,7 @@ from ownweights.route.route import (
 
 __all__ = [
     "BELOW_THRESHOLD",
+    "JUDGE",
     "SERVED",
     "Decision",
     "NotCertified",

@@ -15,7 +15,7 @@ from ownweights.core.errors import EXIT_REFUSED, ArtefactError, OwnError
 from ownweights.core.project import Project
 from ownweights.dataset.load import load_dataset
 from ownweights.route.rollout import Stage
-from ownweights.route.route import DEFAULT_TIMEOUT_S, Route, activate, write_route
+from ownweights.route.route import DEFAULT_TIMEOUT_S, JUDGE, Route, activate, write_route
 from ownweights.verdict.voiding import void_reason
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Rout
         decoding=subject.decoding,
         timeout_s=terms.timeout_s,
         max_prompt_tokens=terms.max_prompt_tokens,
-        check="" if subject.judge else subject.check,
+        check=JUDGE if subject.judge else subject.check,
         beta=verdict.claim.beta,
         delta=verdict.claim.delta,
         near=_near(rows, verdict.threshold),

@@ -37,6 +37,7 @@ from ownweights.verdict.voiding import void_reason
 
 ID_CHARS = 12
 DEFAULT_TIMEOUT_S = 10.0
+JUDGE = "judge"  # the check of a route whose certificate was judged by a model: ask that judge
 _NOT_ITS_OWN = ("path", "standing")
 _JSON_FIELDS = ("confidence", "prune", "decoding")
 
@@ -62,7 +63,7 @@ class Route:
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_prompt_tokens: int | None = None  # None: what the student's window leaves room for
     teacher: str = ""
-    check: str = ""  # what harm is, for audits; empty where none can be made
+    check: str = ""  # what harm is, for audits, or JUDGE; empty where none can be made
     beta: float = 0.10  # the certified limit among those served
     delta: float = 0.05
     near: float | None = None  # scores below it are near the threshold, and audited more often

@@ -14,7 +14,9 @@ from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import Audit
 from ownweights.route.route import active_standing
 from ownweights.traffic import TrafficStore
+from ownweights.verdict.judge import Cascade, Judge
 from ownweights.verdict.voiding import void_certificate
+from tests.fakes import ScriptedTeacher
 from tests.route.samples import follow, make_artefact, make_verdict
 from tests.route.test_savings import record
 from tests.verdict.drift.endpoints import with_incident
@@ -175,6 +177,39 @@ def test_route_status_shows_stage_and_evidence(
     row = json.loads(capsys.readouterr().out)
     assert (row["stage"], row["share"], row["audits"], row["harms"]) == ("canary", 0.05, 3, 2.0)
     assert 0 < row["alarm"] < 1
+
+
+JURY = '[teacher.jury]\nbase_url = "http://x/v1"\nmodel = "m"\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (JURY, None),
+        ("", "own.toml does not have"),
+        (JURY.replace('"m"', '"m2"'), "its model is another now"),
+        (
+            JURY + '[verdict.tickets]\njudge = "jury"\nrubric = "Be kind."\n',
+            "its rubric is another now",
+        ),
+    ],
+)
+def test_route_promote_needs_the_judge_that_certified(
+    project: Project, capsys: pytest.CaptureFixture[str], toml: str, said: str | None
+) -> None:
+    judge = Cascade([Judge(ScriptedTeacher("x"), "m", name="jury")]).identity
+    verdict_id = make_verdict(project, check="judge", judge=judge).id
+    project.settings_path.write_text(toml)
+    code = own(project, "promote", verdict_id, "--json")
+    told = capsys.readouterr()
+    if said is None:
+        assert code == 0
+        assert json.loads(told.out)["foretold"]  # it is audited
+        assert active_routes(project)["tickets"].check == "judge"
+    else:
+        assert code == 2
+        assert said in told.err
+        assert active_routes(project) == {}
 
 
 def test_route_status_names_an_open_incident(

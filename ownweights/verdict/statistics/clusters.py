@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 
 class RatioInterval(NamedTuple):
@@ -41,5 +41,5 @@ def ratio_interval(sums: ArrayLike, counts: ArrayLike, *, level: float = 0.95) -
         return RatioInterval(value, None, None)
     spread = float(np.square(y - value * n).sum()) * groups / (groups - 1)
     error = math.sqrt(spread) / float(n.sum())
-    reach = float(stats.t.ppf((1 + level) / 2, groups - 1)) * error
+    reach = float(special.stdtrit(groups - 1, (1 + level) / 2)) * error
     return RatioInterval(value, value - reach, value + reach)
