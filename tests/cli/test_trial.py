@@ -258,7 +258,7 @@ def jury(student: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> lis
     monkeypatch.setattr("ownweights.teacher.client.TeacherClient", StoodInClient)
     monkeypatch.setattr(StoodInClient, "made", [])
     monkeypatch.setattr(StoodInEngine, "wording", "{}!")
-    monkeypatch.setenv("JURY_KEY", "secret")
+    monkeypatch.setenv("JURY_KEY", "key-of-the-jury")
     project.settings_path.write_text(JUDGED_BY)
     return StoodInClient.made
 
@@ -274,10 +274,10 @@ def test_verdict_certify_takes_a_judge(
     assert found["subject"]["judge"]["model"] == "judge-9"
     (client,) = jury
     assert (client.base_url, client.is_closed) == ("http://127.0.0.1:2/v1", True)
-    assert (client.known["api_key"], client.known["timeout_s"]) == ("secret", 7.0)
+    assert (client.known["api_key"], client.known["timeout_s"]) == ("key-of-the-jury", 7.0)
     assert "Numbers alone count." in client.asked[0].messages[0]["content"]
     assert re.search(r"judge: \d,\d{3} calls \(0 known from before, 0 failed\)", said.err)
-    assert "secret" not in said.out + said.err
+    assert "key-of-the-jury" not in said.out + said.err
     assert own(project, "verify", found["id"]) == 0
 
 

@@ -67,7 +67,7 @@ def test_make_verdict_by_a_judge_compares_no_test_answers(
     monkeypatch.setattr("ownweights.teacher.client.TeacherClient", StoodInClient)
     monkeypatch.setattr(StoodInClient, "made", [])
     monkeypatch.setattr(StoodInEngine, "wording", "{}!")
-    monkeypatch.setenv("JURY_KEY", "secret")
+    monkeypatch.setenv("JURY_KEY", "key-of-the-jury")
     project.settings_path.write_text(JUDGED_BY.replace('judge = "main"', 'judge = "jury"'))
     figures = Figures()
     verdict = make_verdict(project, *learned, figures)
