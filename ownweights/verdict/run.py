@@ -201,7 +201,7 @@ def _subject(trial: Trial, developed: Developed, answers: Answers) -> Subject:
         split_by=str(identity.get("split_by", "prompt")),
         period=_period(facts),
         units_per_record=trial.units_per_record,
-        unanswered=int(facts.get("without_answer", {}).get("certify", 0)),
+        unanswered=int(facts.get("skipped", {}).get("certify", {}).get("error", 0)),
         judge=_plain(check.facts) if isinstance(check, Judging) else {},
         compared=tuple(one.to_dict() for one in developed.tuned.compared),
     )

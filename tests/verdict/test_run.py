@@ -339,8 +339,8 @@ def test_run_is_blind_to_concurrency(tmp_path: Path) -> None:
 MARCH = 1_709_600_000.0  # of 2024
 
 
-def built_from(project: Project, *, undated: int = 0) -> Dataset:
-    """A real dataset, of answers given one a minute; some may bear no date."""
+def built_from(project: Project, *, undated: int = 0, failed: int = 0) -> Dataset:
+    """A real dataset, of answers given one a minute; some may bear no date, or have none at all."""
     moments = [MARCH + 60 * number for number in range(120)]
     dated = [
         record(
@@ -351,7 +351,8 @@ def built_from(project: Project, *, undated: int = 0) -> Dataset:
         for n, moment in enumerate(moments)
     ]
     rest = [record(phrase(500 + n), "hi", id=f"u{n}", model="big-1") for n in range(undated)]
-    return built(project, [*dated, *rest], allow_teachers=("big-1",))
+    lost = [record(phrase(900 + n), id=f"f{n}", status="error") for n in range(failed)]
+    return built(project, [*dated, *rest, *lost], allow_teachers=("big-1",))
 
 
 def judged(project: Project, data: Dataset) -> Verdict:
@@ -387,3 +388,11 @@ def test_run_knows_no_period_where_some_answers_bear_no_date(project: Project) -
     assert found.subject.period is None
     assert any("one recorded set of requests" in text for text in found.assumptions)
     assert Incident("main", MARCH - 9, 0.0, 1, ("big-1",), (), ()).voids(found.subject)
+
+
+def test_run_says_how_many_requests_got_no_answer_of_the_teacher(project: Project) -> None:
+    data = built_from(project, failed=60)
+    num_lost = data.card["facts"]["skipped"]["certify"]["error"]
+    found = judged(project, data)
+    assert found.subject.unanswered == num_lost > 0
+    assert f"{num_lost} of the recorded certify requests have no answer" in found.assumptions[0]

@@ -41,7 +41,7 @@ class FakeDataset:
             "identity": {"workload": "tickets", "split_by": "prompt"},
             "facts": {
                 "units": units, "records": records, "period": [0.0, 86_400.0], "undated": 0,
-                "without_answer": {"certify": 0},
+                "skipped": {"certify": {}},
             },
         }  # fmt: skip
 
