@@ -59,11 +59,15 @@ def replay(files: tuple[Path, ...], host: str, port: int, seed: int, as_json: bo
 
 @teacher.command()
 @click.argument("name", required=False)
-@click.option("--ask", is_flag=True, help="Also ask for one short answer, which may cost money.")
+@click.option("--ask", is_flag=True, help="Also ask for a short answer, which may cost money.")
 @json_option
 @click.pass_context
 def check(ctx: click.Context, name: str | None, ask: bool, as_json: bool) -> int:
-    """See whether the teacher NAME of own.toml answers; without NAME, every teacher."""
+    """See whether the teacher NAME of own.toml answers; without NAME, every teacher.
+
+    With --ask, also which model answers, under which fingerprint, how fast, and whether it gives
+    logprobs, takes a seed and answers in JSON where that is asked for.
+    """
     import asyncio
 
     from ownweights.core.settings import load_settings
@@ -81,9 +85,11 @@ def check(ctx: click.Context, name: str | None, ask: bool, as_json: bool) -> int
 
 
 async def _check_one(name: str, row: TeacherSettings, ask: bool) -> dict[str, Any]:
-    from ownweights.core.chat import ChatRequest
-    from ownweights.core.errors import OwnError
+    from dataclasses import asdict
+
+    from ownweights.core.errors import CompleterRefused, OwnError
     from ownweights.teacher.client import TeacherClient
+    from ownweights.teacher.probe import probe_endpoint
 
     found: dict[str, Any] = {"teacher": name, "base_url": row.base_url, "ok": False}
     try:
@@ -91,13 +97,17 @@ async def _check_one(name: str, row: TeacherSettings, ask: bool) -> dict[str, An
             row.base_url, key_env=row.key_env, model=row.model or None, max_retries=0,
             timeout_s=row.timeout_s,
         ) as client:  # fmt: skip
-            models = await client.models()
-            found["models"] = len(models)
+            models: list[str] = []
+            try:
+                models = await client.models()
+                found["models"] = len(models)
+            except CompleterRefused:  # many an endpoint lists none, and answers all the same
+                if not ask:
+                    raise
+                found["models"] = None
             if ask:
-                hello = [{"role": "user", "content": "Say hello."}]
                 model = row.model or (models[0] if models else "")
-                answer = await client.complete(ChatRequest.of(hello, model, max_tokens=8))
-                found["answered_by"] = answer.model
+                found |= asdict(await probe_endpoint(client, model))
         return {**found, "ok": True, "what": "answers"}
     except OwnError as error:
         return {**found, "what": error.what}

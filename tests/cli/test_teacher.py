@@ -11,8 +11,17 @@ import httpx
 import pytest
 
 from ownweights.cli.app import run
+from ownweights.teacher.probe import QUESTION
 from ownweights.teacher.serving import bind
-from tests.teacher.servers import asked, completion, free_port, replay_of, running
+from tests.teacher.servers import (
+    asked,
+    completion,
+    free_port,
+    json_answer,
+    replay_of,
+    running,
+    talking,
+)
 
 
 def traffic(folder: Path) -> Path:
@@ -79,14 +88,34 @@ def test_teacher_replay_without_answers_is_an_error(
 
 
 def test_teacher_check_one_that_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with running(replay_of({"Say hello.": "Hello."})) as url:
+    with running(replay_of({QUESTION[0]["content"]: '{"hello": "world"}'})) as url:
         words = settings(tmp_path, f'[teacher.main]\nbase_url = "{url}/v1"\n')
         assert run([*words, "--json", "--ask"]) == 0
     row = json.loads(capsys.readouterr().out)
+    assert row.pop("latency_s") > 0
+    assert row.pop("fingerprint").startswith("replay-")
     assert row == {
         "teacher": "main", "base_url": f"{url}/v1", "ok": True, "models": 1,
-        "answered_by": "rented-1", "what": "answers",
+        "answered_by": "rented-1", "logprobs": False, "seed": True, "json": None,
+        "what": "answers",
     }  # fmt: skip
+
+
+def test_teacher_check_one_that_lists_no_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(index: int) -> list[bytes]:
+        if talk.requests[index].startswith(b"GET"):
+            return json_answer(b'{"error": {"message": "no such path"}}', "404 Not Found")
+        return json_answer(json.dumps(completion("no object")).encode())
+
+    with talking(script) as talk:
+        words = settings(tmp_path, f'[teacher.main]\nbase_url = "{talk.base_url}"\nmodel = "m"\n')
+        assert run([*words, "--json"]) == 1
+        assert "404" in json.loads(capsys.readouterr().out)["what"]
+        assert run([*words, "--json", "--ask"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["ok"], row["models"], row["json"], row["fingerprint"]) == (True, None, False, None)
 
 
 def test_teacher_check_one_that_is_down_is_an_error(
