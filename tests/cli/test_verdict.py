@@ -57,6 +57,20 @@ def test_verdict_show_prints_one_as_json(
     assert (found["id"], found["claim"]["alpha"], found["n"]) == (known, 0.05, 400)
 
 
+def test_verdict_show_and_report_tell_the_risks(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = made(project)
+    assert own(project, "show", known) == 0
+    risks = json.loads(capsys.readouterr().out)["risks"]
+    assert (risks["privacy"]["num_answers"], risks["safety"]["neither"]) == (500, 500)
+    assert "set `canaries = N` in [workload.tickets]" in risks["not_extracted"]
+    assert own(project, "report", known) == 0
+    assert "Refusals beside the teacher's:\n  refused by both 0" in capsys.readouterr().out
+    assert own(project, "report", known, "--html", tmp_path / "page.html") == 0
+    assert "<h2>Private data and refusals</h2>" in (tmp_path / "page.html").read_text("utf-8")
+
+
 def test_verdict_report_is_for_reading(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -332,7 +346,7 @@ def jury(student: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> lis
     monkeypatch.setattr("ownweights.teacher.client.TeacherClient", StoodInClient)
     monkeypatch.setattr(StoodInClient, "made", [])
     monkeypatch.setattr(StoodInEngine, "wording", "{}!")
-    monkeypatch.setenv("JURY_KEY", "secret")
+    monkeypatch.setenv("JURY_KEY", "jury-key-7")
     project.settings_path.write_text(JUDGED_BY)
     return StoodInClient.made
 
@@ -348,10 +362,10 @@ def test_verdict_run_takes_a_judge(
     assert found["subject"]["judge"]["model"] == "judge-9"
     (client,) = jury
     assert (client.base_url, client.is_closed) == ("http://127.0.0.1:2/v1", True)
-    assert (client.known["api_key"], client.known["timeout_s"]) == ("secret", 7.0)
+    assert (client.known["api_key"], client.known["timeout_s"]) == ("jury-key-7", 7.0)
     assert "Numbers alone count." in client.asked[0].messages[0]["content"]
     assert re.search(r"judge: \d,\d{3} calls \(0 known from before, 0 failed\)", said.err)
-    assert "secret" not in said.out + said.err
+    assert "jury-key-7" not in said.out + said.err
     assert own(project, "verify", found["id"]) == 0
 
 
