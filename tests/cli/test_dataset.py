@@ -110,6 +110,30 @@ def test_dataset_build_reads_the_settings(own: Shell) -> None:
     assert card["identity"]["prune"]["drops_system"] is False
 
 
+def test_dataset_build_plants_the_canaries_of_the_settings(own: Shell) -> None:
+    settings_text(own, "[workload.w]\ncanaries = 3\n")
+    _, errors = own("build", "--workload", "w")
+    line = "canaries: 3 made-up secrets planted in 3 examples of train, 3 kept out of it\n"
+    assert line in errors
+    (made,) = list_datasets(own.project)
+    out, _ = own("show", made.id)
+    assert line in out
+    (card,) = own.json("show", made.id)
+    assert [one["num_planted"] for one in card["facts"]["canaries"]] == [1, 0] * 3
+
+
+def test_dataset_build_without_canaries_says_nothing_of_them(own: Shell) -> None:
+    made = own.build()
+    assert "canaries" not in own("show", made)[0]
+
+
+def test_dataset_build_refuses_more_canaries_than_train_can_bear(own: Shell) -> None:
+    settings_text(own, "[workload.rented]\ncanaries = 3\n")
+    _, errors = own("build", "--workload", "rented", "--allow-teacher", "gpt-4o", code=1)
+    assert "error: 3 canaries are too many for" in errors
+    assert "hint: at most 0: set `canaries` lower" in errors
+
+
 def test_options_of_takes_the_terms_a_contract_gives(own: Shell) -> None:
     settings_text(
         own,
