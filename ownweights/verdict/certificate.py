@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ownweights.core.errors import ArtefactError, SettingsError
+from ownweights.dataset.unit import SESSION_OR_PROMPT
 from ownweights.verdict.risks.section import Risks
 
 PAIRED = ("C", "D")  # the claims that may be asked for besides the two of every certificate
@@ -89,7 +90,11 @@ class Subject:
     def counted(self) -> str:
         """What the claim counts: a request drawn from each unit, however many the unit holds."""
         by = self.split_by.removeprefix("meta:")
-        unit = {"prompt": "distinct prompt", "session": "session"}.get(by, f"distinct {by}")
+        unit = {
+            "prompt": "distinct prompt",
+            "session": "session",
+            SESSION_OR_PROMPT: "session or, where there is none, distinct prompt",
+        }.get(by, f"distinct {by}")
         return f"requests drawn one from each {unit}"
 
 

@@ -84,6 +84,7 @@ def test_sentence_of_a_refusal() -> None:
     [
         ("prompt", "distinct prompt"),
         ("session", "session"),
+        ("session-or-prompt", "session or, where there is none, distinct prompt"),
         ("meta:task_id", "distinct task_id"),
     ],
 )
