@@ -71,7 +71,8 @@ class WorkloadSettings:
     teacher: str = setting("")
     """The `[teacher.<name>]` who answers; empty is the only one there is."""
     split_by: str = setting("auto")
-    """What keeps records together in a split: `auto`, `session`, `prompt`, or a metadata key."""
+    """What keeps records together in a split: `auto`, `session`, `prompt`, `session-or-prompt`,
+    or a metadata key."""
     prune_system: bool = setting(True)
     """Leave a system prompt that never changes out of what the student reads."""
     allow_teachers: tuple[str, ...] = setting(())

@@ -16,8 +16,8 @@ from ownweights.dataset.split import SPLIT_FRACTIONS, SPLIT_SALT, SPLITS
 class DatasetOptions:
     """How a workload's records become a dataset.
 
-    `split_by`: auto, session, prompt, or a metadata key. `fractions`: of train, develop, certify,
-    test. `prune_system`: leave a static system prompt out of what the student sees.
+    `split_by`: auto, session, prompt, session-or-prompt, or a metadata key. `fractions`: of train,
+    develop, certify, test. `prune_system`: leave a static system prompt out of what is studied.
     `allow_teachers`: models to learn from although their terms deny it, by exact name.
     `declared_terms`: model name → id of the terms that hold for it, where its name does not tell.
     `data_licence`: of text that people wrote. `near_dup_jaccard`: from where questions are near.

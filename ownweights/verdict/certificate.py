@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ownweights.core.errors import ArtefactError, SettingsError
+from ownweights.dataset.unit import SESSION_OR_PROMPT
 from ownweights.verdict.risks.section import Risks
 
 PAIRED = ("C", "D")  # the claims that may be asked for besides the two of every certificate
@@ -25,8 +26,8 @@ Conclusion = Literal["not_worse", "worse", "undecided", "says_nothing"]
 class Claim:
     """What is to be proved, written down before the certify data are read."""
 
-    alpha: float = 0.05  # of all requests: at most this share gets a worse answer
-    beta: float = 0.10  # of the requests the student serves: at most this share
+    alpha: float = 0.05  # of all requests, one from each unit: at most this share gets worse
+    beta: float = 0.10  # of those of them the student serves: at most this share
     delta: float = 0.05  # chance that the claim is wrong, over all attempts on the workload
     min_coverage_frac: float = 0.10  # serving less than this is not worth a route
     paired: tuple[str, ...] = ()  # C: quality, D: the teacher's own noise; in that order
@@ -57,10 +58,10 @@ class Claim:
         known = dataclasses.asdict(self)
         return known if self.paired else {k: known[k] for k in known if k not in PAIRED_FIELDS}
 
-    def sentence(self) -> str:
-        """The claim in words."""
+    def sentence(self, of: str) -> str:
+        """The claim in words; `of` is what it counts."""
         return (
-            f"at most {100 * self.alpha:.3g} % of all requests, and at most {100 * self.beta:.3g} %"
+            f"at most {100 * self.alpha:.3g} % of all {of}, and at most {100 * self.beta:.3g} %"
             " of those the student answers itself, get a worse answer than the teacher would have"
             " given"
         )
@@ -84,6 +85,17 @@ class Subject:
     unanswered: int = 0  # certify requests without a teacher's answer: not part of the claim
     judge: Mapping[str, Any] = field(default_factory=dict[str, Any])  # where a judge was the check
     compared: tuple[Mapping[str, Any], ...] = ()  # the scores that develop chose among, best first
+
+    @property
+    def counted(self) -> str:
+        """What the claim counts: a request drawn from each unit, however many the unit holds."""
+        by = self.split_by.removeprefix("meta:")
+        unit = {
+            "prompt": "distinct prompt",
+            "session": "session",
+            SESSION_OR_PROMPT: "session or, where there is none, distinct prompt",
+        }.get(by, f"distinct {by}")
+        return f"requests drawn one from each {unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +178,28 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True)
+class ByRequest:
+    """Certify counted request by request, each as often as it came: measured, never certified."""
+
+    n: int
+    n_served: int
+    harms: float
+    losses: int
+
+    @property
+    def coverage_frac(self) -> float:
+        return self.n_served / self.n if self.n else 0.0
+
+    @property
+    def harm_all_frac(self) -> float:
+        return (self.harms + self.losses) / self.n if self.n else 0.0
+
+    @property
+    def harm_served_frac(self) -> float:
+        return self.harms / self.n_served if self.n_served else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What judging a student against its teacher showed."""
 
@@ -197,6 +231,7 @@ class Verdict:
     paired: tuple[PairedClaim, ...] = ()
     calibration: tuple[Calibrated, ...] = ()  # of the score; nothing rests on it
     risks: Risks | None = None  # None: nobody looked; nothing rests on it
+    by_request: ByRequest | None = None  # at the same threshold; None: from before it was counted
     id: str = ""  # of the artefact; not part of its own content
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,7 +251,7 @@ class Verdict:
             subject["period"] = tuple(subject["period"]) if subject["period"] else None
             subject["compared"] = tuple(subject.get("compared", ()))
             needed, corrected = found.get("needed"), found.get("corrected")
-            risks = found.get("risks")
+            risks, by_request = found.get("risks"), found.get("by_request")
             found |= {
                 "claim": Claim(**found["claim"]),
                 "subject": Subject(**subject),
@@ -226,6 +261,7 @@ class Verdict:
                 "paired": tuple(PairedClaim(**one) for one in found.get("paired", ())),
                 "calibration": tuple(Calibrated(**one) for one in found.get("calibration", ())),
                 "risks": Risks.from_dict(risks) if risks else None,
+                "by_request": ByRequest(**by_request) if by_request else None,
             }
             for name in ("assumptions", "expires", "reasons"):
                 found[name] = tuple(found[name])
@@ -236,10 +272,28 @@ class Verdict:
 
 def sentence(verdict: Verdict) -> str:
     """What the verdict says, in one sentence for a reader in a hurry."""
-    claim = verdict.claim
+    claim, counted = verdict.claim, verdict.subject.counted
     if not verdict.issued:
-        return f"Not replaceable yet: not proved that {claim.sentence()}."
+        return f"Not replaceable yet: not proved that {claim.sentence(counted)}."
     return (
-        f"The student may answer {verdict.coverage_frac:.0%} of this traffic: {claim.sentence()},"
-        f" with {100 * (1 - claim.delta):.3g} % confidence."
+        f"The student may answer {verdict.coverage_frac:.0%} of {counted}:"
+        f" {claim.sentence('these')}, with {100 * (1 - claim.delta):.3g} % confidence."
     )
+
+
+def request_warnings(verdict: Verdict) -> list[str]:
+    """Where a certificate's limits do not hold for requests counted as often as they came."""
+    by, claim = verdict.by_request, verdict.claim
+    if by is None or not verdict.issued:
+        return []
+    shares = (
+        (by.harm_all_frac, claim.alpha, "all requests"),
+        (by.harm_served_frac, claim.beta, "those served"),
+    )
+    return [
+        f"Warning: counted as often as each request came, {100 * share:.3g} % of {among} came to"
+        f" harm, more than {100 * limit:.3g} %: the claim counts one request from each unit, and"
+        " units that hold many requests do worse."
+        for share, limit, among in shares
+        if share > limit
+    ]

@@ -23,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ownweights.core.errors import InputError
-from ownweights.verdict.certificate import Claim, Corrected, Examples, Subject, Verdict
+from ownweights.verdict.certificate import (
+    ByRequest,
+    Claim,
+    Corrected,
+    Examples,
+    Subject,
+    Verdict,
+)
 from ownweights.verdict.claims import Ladder, decide_claims, paired_assumptions
 from ownweights.verdict.confidence.calibrate import calibration_table
 from ownweights.verdict.judge.agreement import corrected_harm
@@ -171,7 +178,16 @@ def _verdict(
         needed=None if issued else _needed(claim, subject, spend, step, rows=rows),
         corrected=_corrected(subject, drawn),
         calibration=calibration_table(rows),
+        by_request=_by_request(rows, step.threshold),
     )
+
+
+def _by_request(rows: Sequence[Judged], threshold: float) -> ByRequest:
+    """All certify requests of the attempt at a threshold, each counted once."""
+    asked = [row for row in rows if row.split == "certify"]
+    served = [row for row in asked if row.status == ANSWERED and row.score >= threshold]
+    harms = math.fsum(row.counted_harm for row in served)
+    return ByRequest(len(asked), len(served), harms, _count(asked, FAILED))
 
 
 def _corrected(subject: Subject, drawn: Sequence[Judged]) -> Corrected | None:
@@ -274,12 +290,17 @@ def _assumptions(subject: Subject, spend: Spend) -> tuple[str, ...]:
         f"the claim is about requests that the teacher answered: {subject.unanswered} of the"
         " recorded certify requests have no answer to compare with and are left out"
     )
+    seen = (
+        f"{spend.num_used} certify units that earlier attempts had seen are left out, with every"
+        " request of theirs that came since: the claim is about the others"
+    )
     return (
         *((left_out,) if subject.unanswered else ()),
+        *((seen,) if spend.num_used else ()),
         f"future requests of workload {subject.workload!r} are like those certified: the data come"
         f" from {period}, which shadow traffic newer than the student would lift",
         f"units (by {subject.split_by}) are independent of each other; requests within one need"
-        " not be: rates are those of a request drawn from a random unit",
+        f" not be: rates are those of {subject.counted}, however many requests a unit holds",
         f"harm is what the check {subject.check!r} says against the teacher's recorded answers; the"
         " claim is relative to the teacher, not to the truth",
         f"the confidence 1 - delta is over the draw of certify units, not over single requests;"

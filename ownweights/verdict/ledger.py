@@ -2,12 +2,13 @@
 
 In: a workload and the plan of a verdict (what is judged, against which claim), with the certify
 units it wants. Out: an `Opened` attempt: its number k, and the units that no earlier attempt has
-seen. Two rules keep all attempts together within δ: attempt k spends only δ_k, and a unit that one
-attempt has seen is not used again, for the next student may have been made to fit it. The same plan
-asked again is the same attempt: it gets its own number and units back, and costs nothing. One that
-finds no unseen unit is not booked, for it looks at nothing. `peek` says what `open` would give.
+seen. Three rules keep all attempts together within δ: attempt k spends only δ_k; no attempt names a
+larger δ than one before it; and a unit that one attempt has seen is not used again, for the next
+student may have been made to fit it. The same plan asked again is the same attempt: it gets its own
+number and units back, and costs nothing. One that finds no unseen unit is not booked, for it looks
+at nothing. `peek` says what `open` would give.
 Invariants: test_ledger_hands_out_each_unit_once, test_ledger_same_plan_is_same_attempt,
-test_ledger_peek_changes_nothing, for both.
+test_ledger_refuses_a_larger_delta, test_ledger_peek_changes_nothing, for both.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Any, Protocol
 
 from ownweights.core.artefact import hash_json
 from ownweights.core.database import open_database
+from ownweights.core.errors import SettingsError
 from ownweights.core.ledger import Attempt, book_attempt, close_attempt, list_attempts
 from ownweights.core.project import Project
 from ownweights.verdict.statistics.budget import attempt_delta
+
+ROUNDING = 1e-6  # a delta is read back from what its attempt may spend, and told in six digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,16 @@ class Ledger(Protocol):
     def peek(
         self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
     ) -> Opened:
-        """What `open` would give now, without booking anything."""
+        """What `open` would give now, without booking anything; it refuses what `open` would."""
         ...
 
     def open(
         self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
     ) -> Opened:
-        """Take the attempt of `plan` before any of its certify answers are judged."""
+        """Take the attempt of `plan` before any of its certify answers are judged.
+
+        Raises: SettingsError for a `delta` above one that an earlier attempt named
+        """
         ...
 
     def close(self, workload: str, k: int, verdict_id: str) -> None:
@@ -71,6 +78,7 @@ class MemoryLedger:
         past = self._past(workload)
         found = _same_plan(past, plan, units)
         if found is None:
+            _refuse_larger(past, delta)
             k, fresh = len(past) + 1, _fresh(past, units)
             if not fresh:
                 return _unbooked(past, fresh, units, delta)
@@ -111,6 +119,7 @@ class DatabaseLedger:
             past = list_attempts(database, workload)
             found = _same_plan(past, plan, units)
             if found is None:
+                _refuse_larger(past, delta)
                 fresh = _fresh(past, units)
                 if not fresh:
                     return _unbooked(past, fresh, units, delta)
@@ -122,6 +131,8 @@ class DatabaseLedger:
                     data_hash=hash_json(fresh),
                 )
                 past = list_attempts(database, workload)
+                # another process may have booked a smaller one since
+                _refuse_larger([one for one in past if one.k < found.k], delta)
         return _opened(found, past, units)
 
     def close(self, workload: str, k: int, verdict_id: str) -> None:
@@ -151,6 +162,17 @@ def _same_plan(
     return None
 
 
+def _refuse_larger(past: Iterable[Attempt], delta: float) -> None:
+    """Raise SettingsError where `delta` is above the smallest that an attempt was booked with."""
+    smallest = min((one.delta / attempt_delta(1.0, one.k) for one in past), default=delta)
+    if delta > smallest * (1.0 + ROUNDING):
+        raise SettingsError(
+            f"delta is {delta:g}, but an earlier attempt on this workload named {smallest:.6g}: all"
+            " attempts share one error budget, whose size every certificate tells",
+            hint=f"certify with delta = {smallest:.6g} or less",
+        )
+
+
 def _unbooked(
     past: Sequence[Attempt], fresh: Sequence[str], units: Sequence[str], delta: float
 ) -> Opened:
@@ -164,6 +186,7 @@ def _peeked(
 ) -> Opened:
     found = _same_plan(past, plan, units)
     if found is None:
+        _refuse_larger(past, delta)
         return _unbooked(past, _fresh(past, units), units, delta)
     return _opened(found, past, units)
 

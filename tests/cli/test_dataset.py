@@ -59,7 +59,7 @@ def test_dataset_build_prints_the_id_alone(own: Shell) -> None:
 
 def test_dataset_build_tells_what_it_did(own: Shell) -> None:
     _, errors = own("build", "--workload", "w")
-    assert "split by prompt: not every record has a session\n" in errors
+    assert "split by prompt: no record has a session\n" in errors
     assert "system prompt: static, left out of what the student sees\n" in errors
     assert "left out as duplicates: 1 repeat\n" in errors
     assert "warning: people wrote these answers: the licence of the data decides" in errors

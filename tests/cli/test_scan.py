@@ -78,7 +78,7 @@ def test_scan_is_for_reading(project: Project, capsys: pytest.CaptureFixture[str
     for part in (
         "w: 60 records over 5.9 days, 10 a day, answered by big",
         "30 distinct (50.0% exact repeats), 30 questions, 0 of them near another",
-        "30 independent, by prompt (not every record has a session); certify would hold",
+        "30 independent, by prompt (no record has a session); certify would hold",
         "agrees with itself in 30 of 30 units asked twice: 100.0% (88.4% to 100.0%), by check",
         "60,000 read, 6,000 written (as recorded)",
         "USD 0.17 for these records, USD 0.85 a month",

@@ -131,3 +131,17 @@ def test_verdict_show_names_what_is_broken(
     assert [row["id"] for row in rows] == [known, "stray"]
     assert "has no card.json" in rows[1]["broken"]
     assert own(project, "show", "stray") == 1
+
+
+def test_verdict_show_and_report_tell_the_risks(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = made(project)
+    assert own(project, "show", known) == 0
+    risks = json.loads(capsys.readouterr().out)["risks"]
+    assert (risks["privacy"]["num_answers"], risks["safety"]["neither"]) == (500, 500)
+    assert "set `canaries = N` in [workload.tickets]" in risks["not_extracted"]
+    assert own(project, "report", known) == 0
+    assert "Refusals beside the teacher's:\n  refused by both 0" in capsys.readouterr().out
+    assert own(project, "report", known, "--html", tmp_path / "page.html") == 0
+    assert "<h2>Private data and refusals</h2>" in (tmp_path / "page.html").read_text("utf-8")

@@ -10,7 +10,7 @@ import pytest
 
 from ownweights.core.errors import ArtefactError, SettingsError
 from ownweights.verdict import Claim, Examples, Slice, Subject, Verdict
-from ownweights.verdict.certificate import Calibrated, sentence
+from ownweights.verdict.certificate import ByRequest, Calibrated, request_warnings, sentence
 
 COMPARED = {"kind": "gate", "area": 0.02, "calls": 1, "wait_tokens": 1.0, "is_chosen": True}
 CALIBRATED = Calibrated(-1.5, -0.25, 40, 0.125, 4.0, low=0.03, high=0.24)
@@ -41,7 +41,10 @@ TUNED = verdict(
 )
 
 
-@pytest.mark.parametrize("known", [verdict(), refusal(), refusal(needed=None), TUNED])
+COUNTED = verdict(by_request=ByRequest(2000, 800, 81.0, 3))
+
+
+@pytest.mark.parametrize("known", [verdict(), refusal(), refusal(needed=None), TUNED, COUNTED])
 def test_verdict_survives_json(known: Verdict) -> None:
     text = json.dumps(known.to_dict(), allow_nan=False)
     assert Verdict.from_dict(json.loads(text), verdict_id="abc") == known
@@ -49,29 +52,71 @@ def test_verdict_survives_json(known: Verdict) -> None:
 
 def test_verdict_from_before_calibration_is_still_read() -> None:
     data = json.loads(json.dumps(verdict().to_dict()))
-    del data["calibration"], data["subject"]["compared"]
+    del data["calibration"], data["subject"]["compared"], data["by_request"]
     assert Verdict.from_dict(data, verdict_id="abc") == verdict()
 
 
 def test_verdict_json_says_the_claim_in_words() -> None:
     found = verdict().to_dict()
-    assert found["claim_in_words"].startswith("The student may answer 83% of this traffic")
+    assert found["claim_in_words"] == sentence(verdict())
     assert "id" not in found
 
 
 def test_sentence_of_a_certificate() -> None:
     assert sentence(verdict()) == (
-        "The student may answer 83% of this traffic: at most 5 % of all requests, and at most 10 %"
-        " of those the student answers itself, get a worse answer than the teacher would have"
-        " given, with 95 % confidence."
+        "The student may answer 83% of requests drawn one from each distinct prompt: at most 5 % of"
+        " all these, and at most 10 % of those the student answers itself, get a worse answer than"
+        " the teacher would have given, with 95 % confidence."
     )
 
 
 def test_sentence_of_a_refusal() -> None:
     claim = Claim(alpha=0.025, beta=0.033)
-    text = sentence(refusal(claim=claim))
-    assert text.startswith("Not replaceable yet: not proved that at most 2.5 % of all requests")
-    assert "3.3 % of those" in text
+    assert sentence(refusal(claim=claim)) == (
+        "Not replaceable yet: not proved that at most 2.5 % of all requests drawn one from each"
+        " distinct prompt, and at most 3.3 % of those the student answers itself, get a worse"
+        " answer than the teacher would have given."
+    )
+
+
+@pytest.mark.parametrize(
+    ("split_by", "unit"),
+    [
+        ("prompt", "distinct prompt"),
+        ("session", "session"),
+        ("session-or-prompt", "session or, where there is none, distinct prompt"),
+        ("meta:task_id", "distinct task_id"),
+    ],
+)
+def test_sentence_names_what_units_are(split_by: str, unit: str) -> None:
+    subject = Subject("tickets", split_by=split_by)
+    for known in (verdict(subject=subject), refusal(subject=subject)):
+        assert f"requests drawn one from each {unit}" in sentence(known)
+
+
+@pytest.mark.parametrize(
+    ("harms", "losses", "above"),
+    [
+        (80.0, 0, []),  # 4 % of all, 10 % of those served: neither is above
+        (81.0, 0, ["10.1 % of those served came to harm, more than 10 %"]),
+        (20.0, 81, ["5.05 % of all requests came to harm, more than 5 %"]),
+        (200.0, 0, ["10 % of all requests", "25 % of those served"]),
+    ],
+)
+def test_request_warnings_name_each_limit_that_is_passed(
+    harms: float, losses: int, above: list[str]
+) -> None:
+    by_request = ByRequest(2000, 800, harms, losses)
+    found = request_warnings(verdict(by_request=by_request))
+    assert len(found) == len(above)
+    assert all(part in line for part, line in zip(above, found, strict=True))
+    assert request_warnings(refusal(by_request=by_request)) == []
+
+
+def test_by_request_of_nothing_is_no_share() -> None:
+    nothing = ByRequest(0, 0, 0.0, 0)
+    assert (nothing.coverage_frac, nothing.harm_all_frac, nothing.harm_served_frac) == (0, 0, 0)
+    assert request_warnings(verdict(by_request=None)) == []
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "delta", "min_coverage_frac"])

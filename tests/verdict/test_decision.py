@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ownweights.core.errors import InputError
 from ownweights.verdict import Claim, Judged, Spend, Subject, certify
+from ownweights.verdict.certificate import ByRequest, request_warnings
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE
 from ownweights.verdict.statistics import attempt_delta, served_without_harm
 
@@ -112,6 +113,56 @@ def test_certify_takes_one_request_a_unit() -> None:
     ]
     found = certify(Claim(), SUBJECT, [*judged("develop", [0.0] * 50), *few], SPEND)
     assert (found.issued, found.n) == (False, 20)
+
+
+def test_certify_counts_units_and_says_what_requests_show() -> None:
+    """600 prompts asked once, 2 wrong; 8 asked fifty times, 5 of them wrong: by request 25.2 %."""
+    once = [
+        Judged(f"o{i}", f"once {i}", "certify", ANSWERED, 0.0, float(i < 2)) for i in range(600)
+    ]
+    often = [
+        Judged(f"m{i}-{k}", f"often {i}", "certify", ANSWERED, 0.0, float(i < 5))
+        for i in range(8)
+        for k in range(50)
+    ]
+    found = certify(Claim(), SUBJECT, [*judged("develop", [0.0] * 300), *once, *often], SPEND)
+    assert (found.issued, found.n, found.harms) == (True, 608, 7.0)
+    assert found.by_request == ByRequest(1000, 1000, 252.0, 0)
+    assert found.by_request.harm_all_frac == found.by_request.harm_served_frac == 0.252
+    every, served = request_warnings(found)
+    assert "25.2 % of all requests came to harm, more than 5 %" in every
+    assert "25.2 % of those served came to harm, more than 10 %" in served
+    alone = certify(Claim(), SUBJECT, [*judged("develop", [0.0] * 300), *once], SPEND)
+    assert request_warnings(alone) == []
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_certify_by_request_matches_its_own_count(seed: int) -> None:
+    """At the deployed threshold, over all certify rows, whatever became of them."""
+    rng = np.random.default_rng(seed)
+    known = judged("develop", [0.0] * 100)
+    for i in range(600):
+        status = str(rng.choice([ANSWERED, FAILED, INELIGIBLE], p=[0.97, 0.01, 0.02]))
+        done = status == ANSWERED
+        harm = None if rng.random() < 0.01 or not done else float(rng.random() < 0.01)
+        score = -float(rng.random()) if done else -math.inf
+        known.append(Judged(f"c{i}", f"u{i % 450}", "certify", status, score, harm))
+    found = certify(Claim(), SUBJECT, known, SPEND)
+    asked = [row for row in known if row.split == "certify"]
+    if found.threshold is not None:
+        served = [r for r in asked if r.score >= found.threshold and r.status == ANSWERED]
+        harms = sum(1.0 if r.harm is None else r.harm for r in served)
+        failed = sum(r.status == FAILED for r in asked)
+        assert found.by_request == ByRequest(600, len(served), harms, failed)
+
+
+def test_certify_says_what_later_attempts_leave_out() -> None:
+    later = Spend(2, attempt_delta(0.05, 2), num_used=17)
+    first, second = (certify(Claim(), SUBJECT, rows([0.0] * 500), s) for s in (SPEND, later))
+    words = "17 certify units that earlier attempts had seen are left out"
+    assert words in " ".join(second.assumptions)
+    assert "are left out" not in " ".join(first.assumptions)
 
 
 def test_certify_ignores_develop_harm_and_certify_scores_of_develop() -> None:
@@ -264,7 +315,9 @@ def test_verdict_names_what_it_rests_on() -> None:
     words = " ".join(found.assumptions)
     for part in (
         "one recorded period", "12 of the recorded certify requests have no answer",
-        "units (by session) are independent", "relative to the teacher, not to the truth",
+        "units (by session) are independent",
+        "rates are those of requests drawn one from each session, however many",
+        "relative to the teacher, not to the truth",
         "attempt 1, which spends 0.0304", "an error or time-out counts as harm",
     ):  # fmt: skip
         assert part in words

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ownweights.core.errors import SettingsError
 from ownweights.core.project import Project
 from ownweights.verdict.ledger import DatabaseLedger, Ledger, MemoryLedger
 from ownweights.verdict.statistics import attempt_delta
@@ -62,6 +65,50 @@ def test_ledger_books_nothing_without_unseen_units(ledger: Ledger) -> None:
         assert (found.k, found.units, found.num_used) == (2, frozenset(), 1)
     fresh = ledger.open("tickets", plan("s4"), ["b"], 0.05)
     assert fresh.k == 2
+
+
+def test_ledger_refuses_a_larger_delta(ledger: Ledger) -> None:
+    """It would spend .0304 + .0304 of a budget of .05; nothing is booked."""
+    ledger.open("tickets", plan("s1"), ["a"], 0.05)
+    for look in (ledger.peek, ledger.open):
+        with pytest.raises(
+            SettingsError, match=r"earlier attempt on this workload named 0\.05:"
+        ) as caught:
+            look("tickets", plan("s2"), ["b"], 0.20)
+        assert caught.value.hint == "certify with delta = 0.05 or less"
+    assert ledger.open("letters", plan("s2"), ["b"], 0.20).k == 1  # a budget of its own
+    assert ledger.open("tickets", plan("s1"), ["a"], 0.05).k == 1  # the same plan is the same still
+    second = ledger.open("tickets", plan("s2"), ["b"], 0.05)
+    assert (second.k, second.delta_spent) == (2, attempt_delta(0.05, 2))
+
+
+def test_ledger_takes_a_smaller_delta_and_holds_to_it(ledger: Ledger) -> None:
+    for k, delta in enumerate((0.1, 0.1, 0.03, 0.03), 1):
+        found = ledger.open("tickets", plan(f"s{k}"), [f"u{k}"], delta)
+        assert (found.k, found.delta_spent) == (k, attempt_delta(delta, k))
+    with pytest.raises(SettingsError, match=r"named 0\.03: all attempts share"):
+        ledger.open("tickets", plan("s5"), ["u5"], 0.1)
+    again = ledger.open("tickets", plan("s1"), ["u1"], 0.1)
+    assert (again.k, again.units) == (1, {"u1"})  # booked before the smaller one was named
+
+
+@given(st.lists(st.floats(1e-6, 0.5), min_size=1, max_size=12))
+def test_ledger_always_spends_within_the_first_delta(deltas: list[float]) -> None:
+    ledger, spent = MemoryLedger(), list[float]()
+    for number, delta in enumerate(deltas):
+        try:
+            spent.append(ledger.open("w", plan(f"s{number}"), [f"u{number}"], delta).delta_spent)
+        except SettingsError:
+            assert delta > min(deltas[:number])
+    assert sum(spent) < deltas[0]
+
+
+@given(st.floats(1e-12, 1 - 1e-12), st.integers(1, 200))
+def test_ledger_always_takes_the_same_delta_again(delta: float, num: int) -> None:
+    """What was named is read back from what was spent: rounding must not refuse it."""
+    ledger = MemoryLedger()
+    for number in range(min(num, 20)):
+        ledger.open("w", plan(f"s{number}"), [f"u{number}"], delta)
 
 
 def test_ledger_peek_is_what_open_gives(ledger: Ledger) -> None:

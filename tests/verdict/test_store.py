@@ -69,6 +69,7 @@ def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> No
         ("n", 4000),
         ("delta_spent", 0.05),
         ("assumptions", []),
+        ("by_request", {"harms": 0.0, "losses": 0, "n": 600, "n_served": 600}),
     ],
 )
 def test_verify_finds_changed_number(project: Project, field: str, value: Any) -> None:

@@ -133,10 +133,10 @@ def _print(plan: Plan, figures: Figures, as_json: bool) -> None:
         return
     found = figures.to_json()
     certificate = found["certificate"]
-    if figures.issued:
-        click.echo(
-            f"certified: the student may answer {certificate['coverage_frac']:.0%} of this traffic"
-        )
+    if figures.verdict is not None and figures.verdict.issued:
+        counted = figures.verdict.subject.counted
+        share = figures.verdict.coverage_frac
+        click.echo(f"certified: the student may answer {share:.0%} of {counted}")
     else:
         click.echo("refused: this traffic stays with the teacher")
         for reason in certificate["reasons"]:

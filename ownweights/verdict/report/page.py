@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ownweights.verdict.certificate import PairedClaim, Verdict, sentence
+from ownweights.verdict.certificate import PairedClaim, Verdict, request_warnings, sentence
 from ownweights.verdict.claims import difference_of, paired_rows, slice_of
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
 from ownweights.verdict.report.chart import Axes, Series, draw_chart
@@ -56,6 +56,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
     return pages.get_template("page.html").render(
         verdict=verdict,
         sentence=sentence(verdict),
+        warnings=request_warnings(verdict),
         leaks=verdict.risks.leaks() if verdict.risks else (),
         sections=verdict.risks.sections() if verdict.risks else (),
         funnel=_funnel(verdict, drawn),
@@ -128,7 +129,7 @@ def _risk_chart(verdict: Verdict, drawn: Sequence[Judged]) -> str | None:
     if verdict.issued and verdict.n_served:
         at = (verdict.coverage_frac, verdict.harms / verdict.n_served)
         series.append(Series("deployed", "mark", [at]))
-    axes = Axes("coverage: share of all requests served", "share that came to harm", 1.0, top)
+    axes = Axes("coverage: share of all units served", "share that came to harm", 1.0, top)
     return draw_chart(axes, series, title="Coverage against risk")
 
 
@@ -195,11 +196,14 @@ def _pairs(verdict: Verdict, drawn: Sequence[Judged], told: Told) -> list[dict[s
 
 
 def _savings(verdict: Verdict, told: Told) -> dict[str, Any] | None:
-    """What the teacher is no longer asked, a thousand requests; none for a refusal."""
+    """What the teacher is no longer asked, of a thousand requests; None for a refusal."""
     if not verdict.issued:
         return None
-    shares = (verdict.coverage_frac, verdict.coverage_low, verdict.coverage_high)
-    found = {name: 1000 * share for name, share in zip(("num", "low", "high"), shares, strict=True)}
+    shares = {"num": verdict.coverage_frac, "low": verdict.coverage_low,
+              "high": verdict.coverage_high}  # fmt: skip
+    if verdict.by_request:
+        shares["as_came"] = verdict.by_request.coverage_frac
+    found = {name: 1000 * share for name, share in shares.items()}
     price = told.usd_per_request
     usd = None if price is None else {name: price * num for name, num in found.items()}
     return {**found, "usd": usd, "usd_before": None if price is None else 1000 * price}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ownweights.verdict.certificate import PairedClaim, Slice, Verdict, sentence
+from ownweights.verdict.certificate import PairedClaim, Slice, Verdict, request_warnings, sentence
 
 MAX_SLICES = 8
 
@@ -14,6 +14,7 @@ def report_text(verdict: Verdict) -> str:
     """The whole report."""
     blocks = [
         [sentence(verdict)],
+        request_warnings(verdict),
         verdict.risks.leaks() if verdict.risks else [],
         _evidence(verdict),
         _bulleted("Reasons", verdict.reasons),
@@ -48,6 +49,7 @@ def _evidence(verdict: Verdict) -> list[str]:
         f"  harm, all     {harm_all}  (limit {verdict.claim.alpha:.1%}, p = {verdict.p_all:.3g})",
         f"  harm, served  {harm_served}"
         f"  (limit {verdict.claim.beta:.1%}, p = {verdict.p_served:.3g})",
+        *_by_request(verdict),
         f"  error budget  delta {verdict.claim.delta:g}, attempt {verdict.attempt}"
         f" spends {verdict.delta_spent:.4g}",
         f"  not judged    {verdict.unjudged} (count as harm), failed {verdict.losses} (count as"
@@ -55,6 +57,17 @@ def _evidence(verdict: Verdict) -> list[str]:
         f"  method        {verdict.method}",
     ]
     return lines
+
+
+def _by_request(verdict: Verdict) -> list[str]:
+    found = verdict.by_request
+    if found is None:
+        return []
+    return [
+        "  by request    as often as each came (measured, not certified):"
+        f" {found.coverage_frac:.1%} of {found.n:,} served, harm {found.harm_all_frac:.1%}"
+        f" of all and {found.harm_served_frac:.1%} of those served"
+    ]
 
 
 def _needed(verdict: Verdict) -> list[str]:

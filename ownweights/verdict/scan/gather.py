@@ -23,7 +23,13 @@ from ownweights.dataset.options import DatasetOptions
 from ownweights.dataset.prompt import comparison_key, request_key
 from ownweights.dataset.select import HELD_OUT_ONLY, skip_reason
 from ownweights.dataset.split import SPLITS, split_of
-from ownweights.dataset.unit import AUTO_METADATA_KEY, SplitBy, split_by_of, unit_of
+from ownweights.dataset.unit import (
+    AUTO_METADATA_KEY,
+    SESSION_OR_PROMPT,
+    SplitBy,
+    split_by_of,
+    unit_of,
+)
 from ownweights.teacher.wire import parse_usage
 from ownweights.traffic.record import Record
 from ownweights.traffic.workload import content_text, messages_of
@@ -78,14 +84,16 @@ class Gathered:
         self.times: list[float] = []  # first and last
         self.num_timed = 0
         self.kept_back: Counter[str] = Counter()
-        self._has_key = self._has_session = True
+        self._has_key = self._has_session = True  # every one
+        self._any_session = False
         # one entry a record that some split would keep
         self.request, self.question, self.draw = array("Q"), array("Q"), array("Q")
         self.exact_key, self.json_key = array("Q"), array("Q")
         self.is_studied, self.is_coverable, self.is_json = array("b"), array("b"), array("b")
         asked = plan.dataset.split_by
-        names = ("prompt", "session", AUTO_METADATA_KEY) if asked == "auto" else (asked,)
-        self._asked = [split_by_of(n, all_have_key=False, all_have_session=False) for n in names]
+        # where all have a session, or none, units by session-or-prompt are those by the one of them
+        names = (SESSION_OR_PROMPT, AUTO_METADATA_KEY) if asked == "auto" else (asked,)
+        self._asked = [_as_asked(name) for name in names]
         self._units = {by.name: (array("Q"), array("b")) for by in self._asked}
         self.questions: set[str] | None = set()
         self._question_chars = 0
@@ -98,18 +106,21 @@ class Gathered:
             self.plan.dataset.split_by,
             all_have_key=bool(self.num_records) and self._has_key,
             all_have_session=bool(self.num_records) and self._has_session,
+            any_has_session=self._any_session,
         )
 
     @property
     def units(self) -> tuple[array[int], array[int]]:
         """Unit and split (as its place in SPLITS) of each record kept."""
-        return self._units[self.split_by.name]
+        name = self.split_by.name
+        return self._units[name if name in self._units else SESSION_OR_PROMPT]
 
     def add(self, record: Record) -> None:
         """Take what is needed of one record."""
         self.num_records += 1
         self._has_key &= AUTO_METADATA_KEY in record.metadata
         self._has_session &= bool(record.session)
+        self._any_session |= bool(record.session)
         self._time(record)
         reason = skip_reason(record, self.plan.dataset.max_message_bytes)
         self.by_student += record.role == "student"
@@ -159,9 +170,8 @@ class Gathered:
 
     def _is_viable(self, name: str) -> bool:
         """Whether `auto` may still choose to split so; what it cannot choose is not gathered."""
-        if self.plan.dataset.split_by != "auto" or name == "prompt":
-            return True
-        return self._has_session if name == "session" else self._has_key
+        is_chosen = self.plan.dataset.split_by != "auto"
+        return is_chosen or name == SESSION_OR_PROMPT or self._has_key
 
     def _ask(self, question: str) -> None:
         self.question.append(_hash64(question))
@@ -177,6 +187,10 @@ class Gathered:
         self.num_timed += 1
         low, high = self.times or (record.at, record.at)
         self.times = [min(low, record.at), max(high, record.at)]
+
+
+def _as_asked(name: str) -> SplitBy:
+    return split_by_of(name, all_have_key=False, all_have_session=False, any_has_session=False)
 
 
 def exact_key(text: str) -> int:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ownweights.core.project import Project
 from ownweights.verdict import RunOptions, Verdict, run_verdict
+from ownweights.verdict.certificate import ByRequest, sentence
 from ownweights.verdict.report.chart import HEIGHT, WIDTH, Axes, Series, draw_chart
 from ownweights.verdict.report.page import Told, report_page
 from ownweights.verdict.store import load_rows
@@ -55,7 +56,7 @@ def test_page_of_a_certificate_says_what_it_says(project: Project) -> None:
     assert found.issued
     text = Tags(report_page(found, rows, Told(answers=answers))).text
     for said in (
-        "certified", found.claim.sentence(), f"{100 * found.coverage_frac:.1f} %",
+        "certified", sentence(found), f"{100 * found.coverage_frac:.1f} %",
         f"{found.harms:g} of {found.n_served}", *found.assumptions, *found.expires,
         f"{found.n_served:,} sure enough to be served", f"{found.n:,} independent",
         f"own verdict verify {found.id}",
@@ -77,6 +78,22 @@ def test_page_shows_savings_with_their_interval(project: Project) -> None:
     shares = (found.coverage_frac, found.coverage_low, found.coverage_high)
     saved, low, high = (f"{10 * share:.2f}" for share in shares)
     assert f"USD {saved} of 10.00 ({low} to {high})" in text
+
+
+def test_page_counts_by_request_too(project: Project) -> None:
+    found, rows, _ = made(project)
+    assert found.by_request is not None
+    text = Tags(report_page(found, rows, Told(usd_per_request=0.01))).text
+    share = found.by_request.coverage_frac
+    assert f"{100 * share:.1f} % of 600 requests answered by the student" in text
+    assert f"as often as they came, {1000 * share:.0f}, USD {10 * share:.2f} of 10.00" in text
+    assert "Warning" not in text
+    often = dataclasses.replace(found, by_request=ByRequest(2000, 800, 200.0, 10))
+    text = Tags(report_page(often, rows)).text
+    assert "10.5 % of all requests came to harm, more than 5 %" in text
+    assert "as often as they came, 400 (measured" in text
+    before = dataclasses.replace(found, by_request=None)
+    assert "as often as" not in Tags(report_page(before, rows)).text
 
 
 def test_page_says_what_was_saved_so_far(project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ownweights.verdict import Slice, Subject, report_text
+from ownweights.verdict.certificate import ByRequest
 from tests.verdict.test_certificate import CALIBRATED, COMPARED, refusal, verdict
 
 SUBJECT = Subject(
@@ -15,7 +16,7 @@ SUBJECT = Subject(
 def test_report_of_a_certificate() -> None:
     text = report_text(verdict(subject=SUBJECT))
     blocks = text.split("\n\n")
-    assert blocks[0].startswith("The student may answer 83% of this traffic")
+    assert blocks[0].startswith("The student may answer 83% of requests drawn one from each")
     for part in (
         "Evidence at the deployed threshold, from 1000 independent certify units:",
         "coverage      83.0%  (95 % interval 80.5% to 85.3%)",
@@ -31,6 +32,22 @@ def test_report_of_a_certificate() -> None:
     ):
         assert part in text
     assert "Reasons" not in text
+
+
+def test_report_counts_by_request_and_warns() -> None:
+    text = report_text(verdict(subject=SUBJECT, by_request=ByRequest(2000, 800, 200.0, 10)))
+    assert (
+        "by request    as often as each came (measured, not certified): 40.0% of 2,000 served, harm"
+        " 10.5% of all and 25.0% of those served"
+    ) in text
+    first, second = text.split("\n\n")[1].splitlines()
+    assert first.startswith(
+        "Warning: counted as often as each request came, 10.5 % of all requests"
+    )
+    assert "25 % of those served came to harm, more than 10 %" in second
+    mild = report_text(verdict(subject=SUBJECT, by_request=ByRequest(2000, 800, 20.0, 10)))
+    assert "Warning" not in mild and "by request" in mild
+    assert "by request" not in report_text(verdict(subject=SUBJECT))
 
 
 def test_report_of_a_refusal() -> None:

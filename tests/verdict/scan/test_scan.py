@@ -165,11 +165,31 @@ def test_scan_units_match_the_dataset_built(test_data: Path, tmp_path: Path, nam
 def test_scan_splits_as_auto_does(fields: dict[str, Any], split_by: str) -> None:
     records = many(9, **fields)
     assert scanned(records).units.split_by == split_by
-    # one record without it, last: all that was gathered for it is of no use
+    # one record without it, last: a task_id gathered before is of no use, a session is
     assert scanned([*records, record("another")]).units == scanned(
         [record("another"), *records]
     ).units  # fmt: skip
-    assert scanned([*records, record("another")]).units.num == 10
+    mixed = scanned([*records, record("another")]).units
+    assert (mixed.num, mixed.split_by) == {
+        "prompt": (10, "prompt"), "session": (2, "session-or-prompt"),
+        "meta:task_id": (10, "prompt"),
+    }[split_by]  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [2, 3, 1000])
+def test_scan_units_of_mixed_traffic_match_the_dataset_built(tmp_path: Path, every: int) -> None:
+    """Sessions where there are some, prompts elsewhere; all and none of them are cases, too."""
+    records = [
+        record(phrase(k), f"answer {k}", session="" if k % every == 0 else f"s{k // 4}")
+        for k in range(1, 400)
+    ]
+    built = build_dataset(records, Project(tmp_path), workload="w")
+    found = scanned(records)
+    assert found.units.split_by == built.split_by
+    assert built.split_by == ("session" if every == 1000 else "session-or-prompt")
+    assert found.units.certify == built.card["facts"]["units"]["certify"]
+    sessions = {one.session for one in records} - {""}
+    assert found.units.num == len(sessions) + sum(not one.session for one in records)
 
 
 def test_scan_splits_as_asked_or_says_what_is_missing() -> None:
