@@ -7,15 +7,16 @@ one that finds no room is left out and counted as missed (test_audits_that_find_
 Invariants: an alarm rolls back before the next request is routed
 (test_gateway_rolls_a_harmful_student_back); what a check could not tell is harm, and what the
 teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing), like what a check
-that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing). While its teacher has
-an open incident of drift, answers are audited more often, and weighed by the chance that they had
+that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing); every audit that was
+begun leaves a row, whatever goes wrong in it (test_audit_that_breaks_is_missed), also when the
+gateway ends meanwhile (test_audit_under_way_at_the_end_is_missed). While its teacher has an open
+incident of drift, answers are audited more often, and weighed by the chance that they had
 (test_gateway_audits_more_while_an_incident_is_open).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
 DRIFT_LOOK_S = 5.0  # how often the incidents on disk are read again
+CLOSE_S = 2.0  # for audits under way when the gateway ends
 
 
 class Both(NamedTuple):
@@ -44,6 +46,13 @@ class Both(NamedTuple):
 
     answer: str
     told: str | None
+    asked: Usage = Usage()
+
+
+class _Outcome(NamedTuple):
+    """The harm of an audit (None: the check could not tell; NaN: missed), and what asking took."""
+
+    harm: float | None
     asked: Usage = Usage()
 
 
@@ -72,6 +81,7 @@ class Auditor:
         self._project = project
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Future[_Outcome | None]] = set()  # by those tasks
         self._folded: dict[str, tuple[Evidence, int]] = {}
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
         self._drifted: frozenset[str] = frozenset()  # teachers with an open incident
@@ -119,13 +129,13 @@ class Auditor:
         self._drifted = await asyncio.to_thread(_drifted, self._project)
 
     async def close(self) -> None:
-        """Wait shortly for audits under way, then give them up."""
+        """Wait shortly for audits under way, then write them down as missed."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2.0)
-        left = [*self._tasks, *([self._look] if self._look else [])]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        looks = [self._look] if self._look else []
+        for asking in [*self._asking, *looks]:
+            asking.cancel()
+        await asyncio.gather(*self._tasks, *looks, return_exceptions=True)
 
     def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
         quiet = 0 if kind == "shadow" else self._quiet.pop(found.route.id, 0)
@@ -139,28 +149,44 @@ class Auditor:
         self, found: Compared, kind: Kind, *, chance: float, quiet: int, is_full: bool
     ) -> None:
         """Compare, write down, and let the rollout follow."""
-        from ownweights.route.evidence import Audit
+        from ownweights.route.evidence import MISSED, Audit
 
-        harm: float | None = 1.0
-        both = Both("", None)
+        asking = asyncio.ensure_future(self._outcome(found, is_full=is_full))
+        self._asking.add(asking)
         try:
-            with contextlib.suppress(StudentFailed):
-                if found.ask_both is not None:
-                    told = both if is_full else await found.ask_both()
-                    if told is None:
-                        return
-                    both = told
-                    harm = await self._harm_of(found, both)
-            audit = Audit(
-                found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
-                chance, quiet, found.standing.share, asked=both.asked,
-            )  # fmt: skip
+            outcome = await asking
+        except asyncio.CancelledError:  # the gateway ends
+            outcome = _Outcome(MISSED)
+        finally:
+            self._asking.discard(asking)
+        if outcome is None:
+            return
+        audit = Audit(
+            found.exchange.id, found.exchange.at, found.standing.stage, kind, outcome.harm,
+            chance, quiet, found.standing.share, asked=outcome.asked,
+        )  # fmt: skip
+        try:
             async with self._lock:
                 await asyncio.to_thread(self._follow, found.route, audit)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # an audit may fail; requests go on
             log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
+
+    async def _outcome(self, found: Compared, *, is_full: bool) -> _Outcome | None:
+        """What comparing comes to; None: the student's answer would not have been sent."""
+        from ownweights.route.evidence import MISSED
+
+        if found.ask_both is None:
+            return _Outcome(1.0)
+        if is_full:
+            return _Outcome(MISSED)
+        try:
+            both = await found.ask_both()
+            return None if both is None else _Outcome(await self._harm_of(found, both), both.asked)
+        except StudentFailed:
+            return _Outcome(1.0)
+        except Exception as error:  # who is to blame is not known: it says nothing of the student
+            log.error("%s audit is missed: %s", found.exchange.id, type(error).__name__)
+            return _Outcome(MISSED)
 
     async def _harm_of(self, found: Compared, both: Both) -> float | None:
         """What the route's check says of the two answers; MISSED where it cannot be asked."""
