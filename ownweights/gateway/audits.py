@@ -11,7 +11,8 @@ that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing); eve
 begun leaves a row, whatever goes wrong in it (test_audit_that_breaks_is_missed), also when the
 gateway ends meanwhile (test_audit_under_way_at_the_end_is_missed). While its teacher has an open
 incident of drift, answers are audited more often, and weighed by the chance that they had
-(test_gateway_audits_more_while_an_incident_is_open).
+(test_gateway_audits_more_while_an_incident_is_open). What was served and not audited counts as
+much when the gateway is started anew (test_gateway_that_starts_anew_counts_all_that_was_served).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
 DRIFT_LOOK_S = 5.0  # how often the incidents on disk are read again
+QUIET_S = 30.0  # so long may answers that are not audited be counted in memory alone
 CLOSE_S = 2.0  # for audits under way when the gateway ends
 
 
@@ -80,6 +82,7 @@ class Auditor:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
+        self._tally: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Future[_Outcome | None]] = set()  # by those tasks
         self._folded: dict[str, tuple[Evidence, int]] = {}
@@ -105,6 +108,8 @@ class Auditor:
             self._begin(found, "audit", chance)
         else:
             self._quiet[route.id] += 1
+            if self._tally is None or self._tally.done():
+                self._tally = asyncio.ensure_future(self._tally_later())
 
     def failed(self, found: Compared) -> None:
         """The student was asked and did not answer: one whole harm."""
@@ -132,10 +137,27 @@ class Auditor:
         """Wait shortly for audits under way, then write them down as missed."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
-        looks = [self._look] if self._look else []
-        for asking in [*self._asking, *looks]:
-            asking.cancel()
-        await asyncio.gather(*self._tasks, *looks, return_exceptions=True)
+        others = [task for task in (self._look, self._tally) if task is not None]
+        for task in [*self._asking, *others]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *others, return_exceptions=True)
+        await self._write_tally()
+
+    async def _tally_later(self) -> None:
+        await asyncio.sleep(QUIET_S)
+        await self._write_tally()
+
+    async def _write_tally(self) -> None:
+        """Keep what was served since the last audits, for whoever audits next."""
+        from ownweights.route.audits import AuditLog
+
+        for route_id in list(self._quiet):
+            num = self._quiet.pop(route_id)
+            try:
+                await asyncio.to_thread(AuditLog(self._project, route_id).tally, num)
+            except OwnError as error:
+                self._quiet[route_id] += num
+                log.error("route %s: %s", route_id, error)
 
     def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
         quiet = 0 if kind == "shadow" else self._quiet.pop(found.route.id, 0)

@@ -337,6 +337,26 @@ def test_audit_under_way_at_the_end_is_missed(
     assert evidence_of(project, route).num_missed == 1
 
 
+@pytest.mark.parametrize("quiet_s", [30.0, 0.0])
+def test_gateway_that_starts_anew_counts_all_that_was_served(
+    project: Project, teacher: str, monkeypatch: pytest.MonkeyPatch, quiet_s: float
+) -> None:
+    """Up to the last audit, each answer is an audit or counted as none, whoever was running."""
+    monkeypatch.setattr(audits_module, "QUIET_S", quiet_s)
+    route = followed(project, "served", audit_frac=0.1)
+    ids = list[str]()
+    while True:
+        with gateway(project, teacher, engines=Engines(good)) as one:
+            one.until("ready")
+            ask_all(one, QUESTIONS[:12])
+            one.kept.wait(12)
+        ids += [record.id for record in one.kept.records]
+        found = AuditLog(project, route.id).since()[0]
+        if found and ids.index(found[-1].request_id) > 24:
+            break
+    assert len(found) + sum(audit.quiet for audit in found) == ids.index(found[-1].request_id) + 1
+
+
 def test_audits_that_find_no_room_are_missed(
     project: Project, teacher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
