@@ -208,7 +208,7 @@ def promote_verdict(
 ) -> Route:
     """Promote a certificate under the workload's settings.
 
-    Raises: NotCertified for a refusal, or a certificate that is void
+    Raises: NotCertified for a refusal, or a certificate that is void or was given more time
     """
     from ownweights.core.settings import load_settings
     from ownweights.route import promote as promote_it
@@ -219,4 +219,7 @@ def promote_verdict(
     row = load_settings(project).route_of(workload)
     terms = RouteTerms(row.timeout_s, row.max_prompt_tokens, row.audit_frac, row.run_length)
     first = stage or cast("Stage", row.first_stage)
-    return promote_it(project, verdict_id, terms=terms, stage=first, reason=reason)
+    known = promote_it(project, verdict_id, terms=terms, stage=first, reason=reason)
+    if known.timeout_s < row.timeout_s:
+        say(f"{workload}: it waits {known.timeout_s:g} s for an answer, as the certificate did")
+    return known
