@@ -211,8 +211,9 @@ def promote_verdict(
 ) -> Route:
     """Promote a certificate under the workload's settings.
 
-    Raises: NotCertified for a refusal, or a certificate that is void; SettingsError where its judge
-    is not the one of own.toml, so that live answers could not be audited
+    Raises: NotCertified for a refusal, or a certificate that is void or was given more time;
+    SettingsError where its judge is not the one of own.toml, so that live answers could not be
+    audited
     """
     from ownweights.core.settings import load_settings
     from ownweights.route import promote as promote_it
@@ -225,7 +226,11 @@ def promote_verdict(
     row = settings.route_of(subject.workload)
     terms = RouteTerms(row.timeout_s, row.max_prompt_tokens, row.audit_frac, row.run_length)
     first = stage or cast("Stage", row.first_stage)
-    return promote_it(project, verdict_id, terms=terms, stage=first, reason=reason)
+    known = promote_it(project, verdict_id, terms=terms, stage=first, reason=reason)
+    if known.timeout_s < row.timeout_s:
+        workload, known_s = subject.workload, known.timeout_s
+        say(f"{workload}: it waits {known_s:g} s for an answer, as the certificate did")
+    return known
 
 
 def _check_judge(settings: Settings, subject: Subject) -> None:

@@ -70,7 +70,7 @@ _OPTIONS = (
         help="Requests in flight at once.",
     ),
     click.option(
-        "--timeout-s", type=float, default=60.0, show_default=True, help="For each answer."
+        "--timeout-s", type=float, help="For each answer, instead of route.<workload>.timeout_s."
     ),
     click.option(
         "--keep-answers", is_flag=True, help="Keep answers and references beside the scores."
@@ -109,17 +109,21 @@ class Case:
         from ownweights.route import unanswerable
         from ownweights.verdict import RunOptions
 
+        timeout_s = given.pop("timeout_s")
         options = RunOptions(
             workload=workload, concurrency=given.pop("concurrency"),
-            timeout_s=given.pop("timeout_s"), keeps_answers=given.pop("keep_answers"),
-            ineligible=unanswerable,
+            keeps_answers=given.pop("keep_answers"), ineligible=unanswerable,
+            **({} if timeout_s is None else {"timeout_s": timeout_s}),
         )  # fmt: skip
         flags = {f"verdict.{workload}.{key}": value for key, value in given.items()}
         settings = load_settings(project, flags=flags)
         wanted = settings.verdict_of(workload)
         check_of(project, wanted)  # before anything is asked
         dataset, student = find_student(project, workload, student_id)
-        options = replace(options, agreement=wanted.agreement, streaming=wanted.streaming)
+        options = replace(
+            options, agreement=wanted.agreement, streaming=wanted.streaming,
+            timeout_s=timeout_s or settings.route_of(workload).timeout_s,
+        )  # fmt: skip
         return cls(project, dataset, student.id, settings, options)
 
 

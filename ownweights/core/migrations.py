@@ -8,7 +8,8 @@ end. Every package's tables stand here, so that one file shows the whole schema.
     part     system prompts and tool schemas, stored once by hash
     attempt  the error budget: attempt k on a workload and the delta it may spend
     event    what happened, append-only
-    audit    what live requests showed of a route, in order; its evidence is recomputed from these
+    audit    what live requests showed of a route, in order; its evidence is recomputed from these,
+             with tallies of what was served and not audited between them
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class RouteSettings:
     """`[route.<workload>]`: how the student serves."""
 
     timeout_s: float = setting(10.0, at_least=0, at_most=3600, is_open=True)
-    """How long the student may take before the teacher is asked."""
+    """How long the student may take before the teacher is asked; certified with that, too."""
     max_prompt_tokens: int | None = setting(None, at_least=1, at_most=2**31 - 1)
     """Longest prompt for the student; what its window leaves room for when not given."""
     first_stage: str = setting("canary", choices=("shadow", "canary", "served"))

@@ -7,15 +7,17 @@ one that finds no room is left out and counted as missed (test_audits_that_find_
 Invariants: an alarm rolls back before the next request is routed
 (test_gateway_rolls_a_harmful_student_back); what a check could not tell is harm, and what the
 teacher did not answer is nothing (test_audit_of_a_silent_teacher_says_nothing), like what a check
-that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing). While its teacher has
-an open incident of drift, answers are audited more often, and weighed by the chance that they had
-(test_gateway_audits_more_while_an_incident_is_open).
+that is broken says (test_audit_by_a_check_whose_file_changed_says_nothing); every audit that was
+begun leaves a row, whatever goes wrong in it (test_audit_that_breaks_is_missed), also when the
+gateway ends meanwhile (test_audit_under_way_at_the_end_is_missed). While its teacher has an open
+incident of drift, answers are audited more often, and weighed by the chance that they had
+(test_gateway_audits_more_while_an_incident_is_open). What was served and not audited counts as
+much when the gateway is started anew (test_gateway_that_starts_anew_counts_all_that_was_served).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
 DRIFT_LOOK_S = 5.0  # how often the incidents on disk are read again
+QUIET_S = 30.0  # so long may answers that are not audited be counted in memory alone
+CLOSE_S = 2.0  # for audits under way when the gateway ends
 
 
 class Both(NamedTuple):
@@ -46,6 +50,14 @@ class Both(NamedTuple):
     answer: str
     told: str | None
     asked: Usage = Usage()
+
+
+class _Outcome(NamedTuple):
+    """The harm of an audit (None: the check could not tell; NaN: missed), and what asking took."""
+
+    harm: float | None
+    asked: Usage = Usage()
+    judge: Usage = Usage()
 
 
 AskBoth = Callable[[], Awaitable[Both | None]]  # None: the student's would not have been sent
@@ -72,7 +84,9 @@ class Auditor:
     def __init__(self, project: Project, judges: LiveJudges) -> None:
         self._project, self._judges = project, judges
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
+        self._tally: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Future[_Outcome | None]] = set()  # by those tasks
         self._folded: dict[str, tuple[Evidence, int]] = {}
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
         self._drifted: frozenset[str] = frozenset()  # teachers with an open incident
@@ -96,6 +110,8 @@ class Auditor:
             self._begin(found, "audit", chance)
         else:
             self._quiet[route.id] += 1
+            if self._tally is None or self._tally.done():
+                self._tally = asyncio.ensure_future(self._tally_later())
 
     def failed(self, found: Compared) -> None:
         """The student was asked and did not answer: one whole harm."""
@@ -120,13 +136,30 @@ class Auditor:
         self._drifted = await asyncio.to_thread(_drifted, self._project)
 
     async def close(self) -> None:
-        """Wait shortly for audits under way, then give them up."""
+        """Wait shortly for audits under way, then write them down as missed."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2.0)
-        left = [*self._tasks, *([self._look] if self._look else [])]
-        for task in left:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        others = [task for task in (self._look, self._tally) if task is not None]
+        for task in [*self._asking, *others]:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *others, return_exceptions=True)
+        await self._write_tally()
+
+    async def _tally_later(self) -> None:
+        await asyncio.sleep(QUIET_S)
+        await self._write_tally()
+
+    async def _write_tally(self) -> None:
+        """Keep what was served since the last audits, for whoever audits next."""
+        from ownweights.route.audits import AuditLog
+
+        for route_id in list(self._quiet):
+            num = self._quiet.pop(route_id)
+            try:
+                await asyncio.to_thread(AuditLog(self._project, route_id).tally, num)
+            except OwnError as error:
+                self._quiet[route_id] += num
+                log.error("route %s: %s", route_id, error)
 
     def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
         quiet = 0 if kind == "shadow" else self._quiet.pop(found.route.id, 0)
@@ -140,28 +173,47 @@ class Auditor:
         self, found: Compared, kind: Kind, *, chance: float, quiet: int, is_full: bool
     ) -> None:
         """Compare, write down, and let the rollout follow."""
-        from ownweights.route.evidence import Audit
+        from ownweights.route.evidence import MISSED, Audit
 
-        harm: float | None = 1.0
-        both, judge = Both("", None), Usage()
+        asking = asyncio.ensure_future(self._outcome(found, is_full=is_full))
+        self._asking.add(asking)
         try:
-            with contextlib.suppress(StudentFailed):
-                if found.ask_both is not None:
-                    told = both if is_full else await found.ask_both()
-                    if told is None:
-                        return
-                    both = told
-                    harm, judge = await self._harm_of(found, both)
-            audit = Audit(
-                found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
-                chance, quiet, found.standing.share, asked=both.asked, judge=judge,
-            )  # fmt: skip
+            outcome = await asking
+        except asyncio.CancelledError:  # the gateway ends
+            outcome = _Outcome(MISSED)
+        finally:
+            self._asking.discard(asking)
+        if outcome is None:
+            return
+        audit = Audit(
+            found.exchange.id, found.exchange.at, found.standing.stage, kind, outcome.harm,
+            chance, quiet, found.standing.share, asked=outcome.asked, judge=outcome.judge,
+        )  # fmt: skip
+        try:
             async with self._lock:
                 await asyncio.to_thread(self._follow, found.route, audit)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # an audit may fail; requests go on
             log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
+
+    async def _outcome(self, found: Compared, *, is_full: bool) -> _Outcome | None:
+        """What comparing comes to; None: the student's answer would not have been sent."""
+        from ownweights.route.evidence import MISSED
+
+        if found.ask_both is None:
+            return _Outcome(1.0)
+        if is_full:
+            return _Outcome(MISSED)
+        try:
+            both = await found.ask_both()
+            if both is None:
+                return None
+            harm, judge = await self._harm_of(found, both)
+            return _Outcome(harm, both.asked, judge)
+        except StudentFailed:
+            return _Outcome(1.0)
+        except Exception as error:  # who is to blame is not known: it says nothing of the student
+            log.error("%s audit is missed: %s", found.exchange.id, type(error).__name__)
+            return _Outcome(MISSED)
 
     async def _harm_of(self, found: Compared, both: Both) -> tuple[float | None, Usage]:
         """What the route's check or judge says of the two answers, and what the judge took for it.

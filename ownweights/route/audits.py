@@ -1,14 +1,19 @@
 """The audits of a route on disk, in the order in which they were written.
 
-In: audits from any process that serves. Out: the same, in one order for all, from which the
-evidence is folded. Invariant: what is read is what was written, in that order
+In: audits from any process that serves, and tallies of answers that were served and not audited.
+Out: the audits, in one order for all, from which the evidence is folded; a tally is added to the
+`quiet` of the next audit, so that a process that ends between two audits changes nothing
+(test_audit_log_tallies_are_as_if_one_process_had_counted). In the table a tally is a row that names
+no request. Invariant: what is read is what was written, in that order
 (test_audit_log_gives_back_what_was_written); two processes lose nothing of each other's
 (test_audit_log_is_shared).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 from typing import Any
 
 from ownweights.core.chat import Usage
@@ -38,16 +43,27 @@ class AuditLog:
                 (self._route_id, *_row(audit)),
             )
 
+    def tally(self, quiet: int) -> None:
+        """Write down how many answers were served, and not audited, since the last row."""
+        nothing = Audit("", time.time(), "served", "audit", MISSED, quiet=quiet)
+        self.append(nothing)
+
     def since(self, seq: int = 0) -> tuple[list[Audit], int]:
-        """The audits after number `seq`, and the number of the last."""
+        """The audits after number `seq`, and the number of the last; tallies behind it wait."""
         with open_database(self._path) as database:
             return _read(database, self._route_id, seq)
 
 
 def _read(database: Database, route_id: str, seq: int) -> tuple[list[Audit], int]:
     sql = f"SELECT seq, {_COLUMNS} FROM audit WHERE route = ? AND seq > ? ORDER BY seq"
-    rows = database.query(sql, (route_id, seq))
-    return [_audit(*row[1:]) for row in rows], int(rows[-1][0]) if rows else seq
+    audits, quiet = list[Audit](), 0
+    for number, *row in database.query(sql, (route_id, seq)):
+        audit = _audit(*row)
+        quiet += audit.quiet
+        if audit.request_id:
+            audits.append(dataclasses.replace(audit, quiet=quiet))
+            seq, quiet = int(number), 0
+    return audits, seq
 
 
 def _row(audit: Audit) -> tuple[object, ...]:

@@ -1,7 +1,9 @@
 """From a certificate to the route it licenses; from a refusal to nothing.
 
 In: a verdict's id. Out: a Route, written and active. Invariant: only a verdict that was issued, of
-a student and a dataset that are still there, becomes a route (test_promote_refusal_is_refused).
+a student and a dataset that are still there, becomes a route (test_promote_refusal_is_refused); and
+the route waits for an answer as long as the verdict did, for a later one was counted as a loss
+(test_promote_waits_as_long_as_was_certified).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ownweights.route.route import DEFAULT_TIMEOUT_S, JUDGE, Route, activate, wr
 from ownweights.verdict.voiding import void_reason
 
 if TYPE_CHECKING:
+    from ownweights.verdict.certificate import Verdict
     from ownweights.verdict.judged import Judged
 
 MAX_PROMPT_HASHES = 64  # more are no fixed parts but prompts that change with every request
@@ -31,7 +34,7 @@ MIN_FOR_NEAR = 20  # served certify answers; with fewer, all are audited alike
 class RouteTerms:
     """How a certificate is put to use: none of it changes what was certified."""
 
-    timeout_s: float = DEFAULT_TIMEOUT_S
+    timeout_s: float = DEFAULT_TIMEOUT_S  # no less than was certified; more is cut to that
     max_prompt_tokens: int | None = None
     audit_frac: float = 0.02
     run_length: float = 10_000.0
@@ -80,7 +83,8 @@ def check_not_void(project: Project, verdict_id: str) -> None:
 def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Route:
     """The route that a certificate licenses, not yet on disk.
 
-    Raises: SettingsError where a file that its check reads is gone or changed
+    Raises: NotCertified for a refusal, a certificate that is void, or one that gave answers more
+    time than `terms` do; SettingsError where a file that its check reads is gone or changed
     """
     from ownweights.verdict.checks import check_named
     from ownweights.verdict.store import load_rows, load_verdict  # scipy: serving never needs it
@@ -111,7 +115,7 @@ def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Rout
         prompt_hashes=tuple(hashes) if len(hashes) <= MAX_PROMPT_HASHES else (),
         prune=None if dataset.prune is None else dataset.prune.to_json(),
         decoding=subject.decoding,
-        timeout_s=terms.timeout_s,
+        timeout_s=_timeout_s(verdict, terms),
         max_prompt_tokens=terms.max_prompt_tokens,
         check=JUDGE if subject.judge else subject.check,
         beta=verdict.claim.beta,
@@ -119,6 +123,20 @@ def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Rout
         near=_near(rows, verdict.threshold),
         audit_frac=terms.audit_frac,
         run_length=terms.run_length,
+    )
+
+
+def _timeout_s(verdict: Verdict, terms: RouteTerms) -> float:
+    """What each answer had in the verdict. Raises: NotCertified where the terms give less."""
+    certified_s, name = verdict.subject.timeout_s, verdict.subject.workload
+    if terms.timeout_s >= certified_s:
+        return certified_s
+    reason = f"its answers had {certified_s:g} s each, this route would wait {terms.timeout_s:g} s"
+    raise NotCertified(
+        f"certificate {verdict.id} does not hold for this route: {reason}",
+        reasons=(reason,),
+        hint=f"set timeout_s = {certified_s:g} in [route.{name}], or certify again: it takes the"
+        " route's time-out unless --timeout-s says otherwise",
     )
 
 

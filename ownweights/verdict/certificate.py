@@ -84,6 +84,7 @@ class Subject:
     units_per_record: float = 0.08  # certify units that one more record brings
     unanswered: int = 0  # certify requests without a teacher's answer: not part of the claim
     judge: Mapping[str, Any] = field(default_factory=dict[str, Any])  # where a judge was the check
+    timeout_s: float = 60.0  # for each answer; 60, as it was, where a file does not say
     compared: tuple[Mapping[str, Any], ...] = ()  # the scores that develop chose among, best first
 
     @property

@@ -202,6 +202,7 @@ def _subject(trial: Trial, developed: Developed, answers: Answers) -> Subject:
         period=_period(facts),
         units_per_record=trial.units_per_record,
         unanswered=int(facts.get("skipped", {}).get("certify", {}).get("error", 0)),
+        timeout_s=float(trial.options.timeout_s),
         judge=_plain(check.facts) if isinstance(check, Judging) else {},
         compared=tuple(one.to_dict() for one in developed.tuned.compared),
     )

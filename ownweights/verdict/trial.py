@@ -4,7 +4,7 @@ In: what a caller of `run_verdict` gives. Out: a `Trial`, which both phases of a
 the plan that the ledger knows an attempt by. What a verdict needs of datasets and judges is here as
 protocols, so that it imports neither. Invariants: the same trial makes the same plan
 (test_run_same_plan_returns_stored_verdict); options that say nothing of what is claimed are no part
-of it (test_run_is_blind_to_concurrency).
+of it (test_run_is_blind_to_concurrency); the time-out is (test_run_time_out_is_part_of_the_plan).
 """
 
 from __future__ import annotations
@@ -97,11 +97,13 @@ class Preferring(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a verdict is run; none of it changes what is claimed, except `decoding`."""
+    """How a verdict is run; none of it changes what is claimed, except `decoding` and `timeout_s`:
+    an answer that comes later is a loss here, and the teacher's on a route.
+    """
 
     workload: str = ""  # empty: what the dataset's card says
     concurrency: int = 32
-    timeout_s: float = 60.0
+    timeout_s: float = 10.0  # for each answer, as a route waits
     decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])  # laid over GREEDY
     # what the gateway would keep from the student, and why: None is eligible
     ineligible: Callable[[Mapping[str, Any]], str | None] | None = None
@@ -158,6 +160,7 @@ class Trial:
             "dataset": self.dataset.id,
             "check": check.name,
             "decoding": self.decoding,
+            "timeout_s": self.options.timeout_s,
             **({"judge": dict(check.identity)} if isinstance(check, Judging) else {}),
             **({"agreement": self.options.agreement} if self.options.agreement else {}),
             **({"streaming": True} if self.options.streaming else {}),

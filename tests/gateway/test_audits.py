@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from ownweights.core.chat import ChatRequest, Completion, Usage
 from ownweights.core.project import Project
 from ownweights.gateway import audits as audits_module
+from ownweights.gateway.audits import Auditor, Both, Compared
+from ownweights.gateway.exchange import open_exchange
 from ownweights.route import Route, active_id, load_route
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import STEP_AUDITS, Audit
@@ -294,6 +297,64 @@ def test_audit_of_a_silent_teacher_says_nothing(project: Project) -> None:
         audits_when(project, route, lambda found: len(found) == 2)
     found = evidence_of(project, route)
     assert (found.num_missed, found.num_judged) == (2, 0)
+
+
+def test_audit_that_breaks_is_missed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """Also what nobody foresaw leaves a row, in shadow as elsewhere; without content in the log."""
+    route = followed(project, "shadow")
+    exchange = open_exchange({"headers": []}, b"", body_of("q1"))
+
+    async def breaks() -> Both | None:
+        raise RecursionError("q1")
+
+    async def one_audit() -> None:
+        auditor = Auditor(project)
+        auditor.shadowed(Compared(exchange, route, first_standing(route.id, "shadow"), breaks))
+        await auditor.close()
+
+    asyncio.run(one_audit())
+    (found,) = AuditLog(project, route.id).since()[0]
+    assert (found.request_id, found.kind, found.is_judged) == (exchange.id, "shadow", False)
+    assert "audit is missed: RecursionError" in caplog.text
+    assert "q1" not in caplog.text
+
+
+def test_audit_under_way_at_the_end_is_missed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits_module, "CLOSE_S", 0.0)
+    route = followed(project, "shadow")
+    engines = Engines(ScriptedTeacher("x", is_stuck=True))
+    with (
+        running(replay_of({"q1": "Q1"})) as url,
+        gateway(project, f"{url}/v1", engines=engines) as one,
+    ):
+        one.until("ready")
+        answer = one.post(body_of("q1"), **NAMED)
+        assert reason_of(answer) == ("teacher", "shadow")
+    (found,) = AuditLog(project, route.id).since()[0]
+    assert found.request_id == answer.headers["x-own-request-id"]
+    assert evidence_of(project, route).num_missed == 1
+
+
+@pytest.mark.parametrize("quiet_s", [30.0, 0.0])
+def test_gateway_that_starts_anew_counts_all_that_was_served(
+    project: Project, teacher: str, monkeypatch: pytest.MonkeyPatch, quiet_s: float
+) -> None:
+    """Up to the last audit, each answer is an audit or counted as none, whoever was running."""
+    monkeypatch.setattr(audits_module, "QUIET_S", quiet_s)
+    route = followed(project, "served", audit_frac=0.1)
+    ids = list[str]()
+    while True:
+        with gateway(project, teacher, engines=Engines(good)) as one:
+            one.until("ready")
+            ask_all(one, QUESTIONS[:12])
+            one.kept.wait(12)
+        ids += [record.id for record in one.kept.records]
+        found = AuditLog(project, route.id).since()[0]
+        if found and ids.index(found[-1].request_id) > 24:
+            break
+    assert len(found) + sum(audit.quiet for audit in found) == ids.index(found[-1].request_id) + 1
 
 
 def test_audits_that_find_no_room_are_missed(

@@ -84,7 +84,7 @@ def make_verdict(project: Project, *, issued: bool = True, **subject: Any) -> Ve
     )  # fmt: skip
     plain: dict[str, Any] = {
         "workload": "tickets", "student": student.id, "dataset": dataset.id,
-        "confidence": CONFIDENCE, "decoding": {"max_tokens": 64},
+        "confidence": CONFIDENCE, "decoding": {"max_tokens": 64}, "timeout_s": 2.5,
     }  # fmt: skip
     verdict = Verdict(
         issued=issued, claim=Claim(), subject=Subject(**{**plain, **subject}), attempt=1,

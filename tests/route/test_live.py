@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ownweights.core.chat import Usage
 from ownweights.core.project import Project
 from ownweights.route import NotCertified, Route, active_dir, active_id, read_active, rollback
 from ownweights.route.audits import AuditLog
-from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit
+from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Watch, fold
 from ownweights.route.live import evidence_of, follow_evidence, foretell, withdraw_void
 from ownweights.route.rollout import Standing, first_standing
 from ownweights.route.route import active_standing, stand
@@ -58,6 +59,33 @@ def test_audit_log_gives_back_what_was_written(project: Project) -> None:
     log.append(Audit("d", 4.5, "served", "audit", MISSED))
     (missed,), _ = log.since(seq)
     assert not missed.is_judged
+
+
+def test_audit_log_tallies_are_as_if_one_process_had_counted(project: Project) -> None:
+    """Each request in turn: one log is told of it by a process that ends every few requests."""
+    rng = np.random.default_rng(0)
+    whole, parted = AuditLog(project, "r1"), AuditLog(project, "r2")
+    quiet = kept = seq = 0
+    read = list[Audit]()
+    for i in range(600):
+        if rng.random() < 0.02:
+            harm = float(rng.choice([0.0, 1.0, MISSED], p=[0.6, 0.2, 0.2]))
+            whole.append(Audit(f"q{i}", 0.0, "served", "audit", harm, 0.02, quiet))
+            parted.append(Audit(f"q{i}", 0.0, "served", "audit", harm, 0.02, kept))
+            quiet = kept = 0
+        else:
+            quiet, kept = quiet + 1, kept + 1
+        if i % 25 == 24:
+            parted.tally(kept)
+            kept = 0
+            fresh, seq = parted.since(seq)
+            read += fresh
+    known = whole.since()[0]
+    assert len(known) > 5
+    for found in (read, parted.since()[0]):
+        assert [(a.request_id, a.quiet) for a in found] == [(a.request_id, a.quiet) for a in known]
+    watch = Watch(0.1, 0.05, 0.02, 10_000)
+    assert fold(read, watch) == fold(known, watch)
 
 
 def test_audit_log_is_shared(project: Project) -> None:

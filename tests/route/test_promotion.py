@@ -9,9 +9,10 @@ import pytest
 
 from ownweights.core.errors import ArtefactError, ArtefactMissing, SettingsError
 from ownweights.core.project import Project
+from ownweights.core.tables import RouteSettings
 from ownweights.route import NotCertified, active_routes, list_routes, promote
 from ownweights.route.promotion import MAX_PROMPT_HASHES, RouteTerms
-from ownweights.verdict import check_named
+from ownweights.verdict import RunOptions, check_named
 from tests.route.samples import CONFIDENCE, drop_rule, make_artefact, make_verdict
 
 
@@ -22,7 +23,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_promote_takes_everything_from_the_certificate(project: Project) -> None:
     verdict = make_verdict(project)
-    route = promote(project, verdict.id, terms=RouteTerms(3.0, 500))
+    route = promote(project, verdict.id, terms=RouteTerms(2.5, 500))
     assert active_routes(project) == {"tickets": route}
     assert (route.workload, route.student_id) == ("tickets", verdict.subject.student)
     assert (route.verdict_id, route.threshold) == (verdict.id, -0.25)
@@ -30,7 +31,7 @@ def test_promote_takes_everything_from_the_certificate(project: Project) -> None
     assert route.prompt_hashes == ("aaaa", "bbbb")
     assert route.prune == drop_rule()
     assert route.decoding == {"max_tokens": 64}
-    assert (route.timeout_s, route.max_prompt_tokens) == (3.0, 500)
+    assert (route.timeout_s, route.max_prompt_tokens) == (2.5, 500)
 
 
 def test_promote_refusal_is_refused(project: Project) -> None:
@@ -40,6 +41,21 @@ def test_promote_refusal_is_refused(project: Project) -> None:
     assert caught.value.exit_code == 4
     assert caught.value.reasons == ("too few units",)
     assert list_routes(project) == []
+
+
+def test_promote_waits_as_long_as_was_certified(project: Project) -> None:
+    """Less, and answers that were certified would be cut off; more, and others would be sent."""
+    verdict = make_verdict(project, timeout_s=2.5)
+    with pytest.raises(NotCertified, match=r"had 2.5 s each, this route would wait 2 s") as caught:
+        promote(project, verdict.id, terms=RouteTerms(2.0))
+    assert "set timeout_s = 2.5 in [route.tickets]" in str(caught.value.hint)
+    assert list_routes(project) == []
+    for timeout_s in (2.5, 60.0):
+        assert promote(project, verdict.id, terms=RouteTerms(timeout_s)).timeout_s == 2.5
+
+
+def test_promote_default_time_out_is_that_of_verdicts_and_settings() -> None:
+    assert RouteTerms().timeout_s == RunOptions().timeout_s == RouteSettings().timeout_s
 
 
 def test_promote_unknown_verdict_is_missing(project: Project) -> None:

@@ -118,6 +118,16 @@ def test_run_same_plan_returns_stored_verdict(project: Project) -> None:
     assert all(last_user_text(r).startswith("develop") for r in again_asked.asked)
 
 
+def test_run_time_out_is_part_of_the_plan(project: Project) -> None:
+    """Other time is another claim: late answers are losses, and on a route the teacher's."""
+    data = worlds.dataset(50, 80)
+    first = run_verdict(data, worlds.student(data), project, "student1")
+    options = RunOptions(timeout_s=3.0)
+    found = run_verdict(data, worlds.student(data), project, "student1", options=options)
+    assert (first.subject.timeout_s, found.subject.timeout_s) == (10.0, 3.0)
+    assert (first.attempt, found.attempt) == (1, 2)
+
+
 def test_run_other_student_gets_no_used_unit(project: Project) -> None:
     data = worlds.dataset(100, 200)
     run_verdict(data, worlds.student(data), project, "student1")

@@ -140,8 +140,9 @@ async def _judge(
     settings, workload = load_settings(project), dataset.workload
     wanted = settings.verdict_of(workload)
     options = RunOptions(
-        ineligible=unanswerable, agreement=wanted.agreement, streaming=wanted.streaming
-    )
+        ineligible=unanswerable, agreement=wanted.agreement, streaming=wanted.streaming,
+        timeout_s=settings.route_of(workload).timeout_s,
+    )  # fmt: skip
     async with judging(project, workload, settings, CONCURRENCY) as judge:
         with Progress("verdict") as bar:
             verdict = await run_verdict_async(

@@ -211,8 +211,9 @@ def _slice_name(one: Slice) -> str:
 def _names(verdict: Verdict) -> list[str]:
     subject = verdict.subject
     return [
+        f"Each answer had {subject.timeout_s:g} s, and has on a route; a later one is a loss.",
         f"verdict {verdict.id or '-'}  student {subject.student}  dataset {subject.dataset}"
-        f"  check {subject.check}  teachers {', '.join(subject.teachers) or '-'}"
+        f"  check {subject.check}  teachers {', '.join(subject.teachers) or '-'}",
     ]
 
 
