@@ -15,7 +15,8 @@ on once: by its first judged audit for the stake and the step
 detector, which would else lose sight of sessions that never end
 (test_rollback_by_mistake_is_rare_whatever_the_sessions). The others are kept and counted. An audit
 whose harm the check could not tell counts as harm, as in the certificate; one that the
-teacher did not answer says nothing and is only counted. Sources: the detector of
+teacher did not answer says nothing and is only counted, with the requests before it that were not
+audited (test_audits_missed_hide_no_harm). Sources: the detector of
 verdict/statistics/detector.py, the stake of verdict/statistics/e_process.py.
 """
 
@@ -106,12 +107,10 @@ class Evidence:
         here = self if step == self.step else fresh
         is_same = self.step is not None and self.step[0] == audit.stage
         detector = self.detector if is_same else _detector(audit.stage, watch)
+        if not audit.is_judged:  # nor do the requests before it: none of them was found harmless
+            return dataclasses.replace(here, detector=detector, num_missed=self.num_missed + 1)
         if audit.kind != "shadow":
             detector = detector.after_quiet(audit.quiet)
-        if not audit.is_judged:
-            return dataclasses.replace(
-                here, detector=detector, num_missed=self.num_missed + 1
-            )  # fmt: skip
         is_first = audit.seen_at is None
         if audit.kind != "shadow" and not audit.is_seen_today:
             least = watch.audit_frac if audit.stage == "served" else 1.0

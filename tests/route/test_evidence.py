@@ -169,3 +169,24 @@ def test_session_without_end_is_bet_on_once_a_day() -> None:
     days = fold(hours, WATCH)
     assert (days.detector.num_seen, days.at_step, days.stake.num_seen) == (3, 1, 1)
     assert days.num_judged == 72
+
+
+def requests_until_back(rng, harm: float, missed: float, *, most: int) -> int | None:
+    """Requests served until the alarm, one in fifty audited, some of the audits missed."""
+    evidence, num_requests = Evidence.start(WATCH), 0
+    for i, gap in enumerate(rng.geometric(WATCH.audit_frac, most).tolist()):
+        num_requests += gap
+        found = MISSED if rng.random() < missed else float(rng.random() < harm)
+        one = Audit(f"q{i}", 0.0, "served", "audit", found, WATCH.audit_frac, gap - 1)
+        evidence = evidence.after(one, WATCH)
+        if evidence.detector.is_alarmed:
+            return num_requests
+    return None
+
+
+def test_audits_missed_hide_no_harm() -> None:
+    """Sixty in a hundred missed: twice the limit is found all the same, harm within it is none."""
+    rng = np.random.default_rng(5)
+    harmful = [requests_until_back(rng, 0.20, 0.6, most=1_000) for _ in range(10)]
+    assert None not in harmful
+    assert not any(requests_until_back(rng, 0.08, 0.6, most=1_000) for _ in range(10))
