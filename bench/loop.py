@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -181,16 +182,20 @@ class _Story:
         with tempfile.TemporaryDirectory() as folder:
             project = Project(Path(folder))
             route = self._followed(project, run)
-            session = _drawn(route)
+            sessions = _drawn(route)
             log, watch = AuditLog(project, route.id), watch_of(route)
             with gateway(project, teacher_url, engines=Engines(answer)) as one:
                 one.until("ready")
                 while len(log.since()[0]) < GOOD_AUDITS:
-                    one.post(dict(rng.choice(self.examples).request), **_named(route, session))
+                    one.post(
+                        dict(rng.choice(self.examples).request), **_named(route, next(sessions))
+                    )
                 _settle(log)
                 num_good, is_corrupt = len(log.since()[0]), True
                 while active_id(project, route.workload) is not None:
-                    one.post(dict(rng.choice(self.examples).request), **_named(route, session))
+                    one.post(
+                        dict(rng.choice(self.examples).request), **_named(route, next(sessions))
+                    )
                     if len(log.since()[0]) > num_good + MOST_AUDITS:
                         return MOST_AUDITS + 1
             evidence, standing = Evidence.start(watch), first_standing(route.id, "canary")
@@ -319,10 +324,10 @@ def _named(route: Route, session: str) -> dict[str, str]:
     return {"x_own_workload": route.workload, "x_own_session": session}
 
 
-def _drawn(route: Route) -> str:
-    """A session that the first step of the canary draws."""
+def _drawn(route: Route) -> Iterator[str]:
+    """Sessions that the first step of the canary draws."""
     standing = Standing(route.id, "canary", first_standing(route.id, "canary").share)
-    return next(f"s{i}" for i in range(100_000) if is_drawn(standing, f"s{i}", ""))
+    return (f"s{i}" for i in itertools.count() if is_drawn(standing, f"s{i}", ""))
 
 
 def _settle(log: AuditLog) -> None:

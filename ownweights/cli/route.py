@@ -200,7 +200,8 @@ def _evidence_row(project: Project, one: Route) -> dict[str, Any]:
 
     found = evidence_of(project, one)
     return {
-        "audits": found.num_judged, "harms": found.num_harms, "missed": found.num_missed,
+        "audits": found.num_judged, "units": found.num_units,
+        "harms": found.num_harms, "missed": found.num_missed,
         "alarm": round(found.detector.mean_evidence / found.detector.run_length, 4),
         "p_live": round(found.stake.p_value, 4),
     }  # fmt: skip

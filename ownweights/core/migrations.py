@@ -117,9 +117,15 @@ ALTER TABLE audit ADD COLUMN judge_in INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE audit ADD COLUMN judge_out INTEGER NOT NULL DEFAULT 0;
 """
 
+_AUDIT_UNITS = """
+ALTER TABLE audit ADD COLUMN unit TEXT NOT NULL DEFAULT '';
+CREATE INDEX audit_by_unit ON audit (route, unit, seq);
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first tables", _FIRST_TABLES),
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
     Migration(3, "audits of routes", _AUDITS),
     Migration(4, "tokens that audits cost", _AUDIT_COSTS),
+    Migration(5, "units that audits belong to", _AUDIT_UNITS),
 )

@@ -188,6 +188,7 @@ class Auditor:
         audit = Audit(
             found.exchange.id, found.exchange.at, found.standing.stage, kind, outcome.harm,
             chance, quiet, found.standing.share, asked=outcome.asked, judge=outcome.judge,
+            unit=_unit_of(found.exchange),
         )  # fmt: skip
         try:
             async with self._lock:
@@ -255,6 +256,14 @@ class Auditor:
         said = follow_evidence(self._project, route, evidence)
         if said:
             log.warning("%s: %s", route.workload, said)
+
+
+def _unit_of(exchange: Exchange) -> str:
+    """The hash of what goes wrong together: the session; without one, all that ask the same."""
+    from ownweights.dataset.unit import unit_of
+    from ownweights.verdict.judged import unit_hash
+
+    return unit_hash(unit_of(exchange.record(), "session" if exchange.session else "prompt"))
 
 
 def _drifted(project: Project) -> frozenset[str]:

@@ -6,7 +6,8 @@ Out: the audits, in one order for all, from which the evidence is folded; a tall
 (test_audit_log_tallies_are_as_if_one_process_had_counted). In the table a tally is a row that names
 no request. Invariant: what is read is what was written, in that order
 (test_audit_log_gives_back_what_was_written); two processes lose nothing of each other's
-(test_audit_log_is_shared).
+(test_audit_log_is_shared); which audits are of a unit seen before, it knows from the rows alone
+(test_audit_log_knows_units_seen_before).
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from ownweights.route.evidence import MISSED, Audit
 
 _COLUMNS = (
     "request_id, at, stage, share, kind, outcome, harm, chance, quiet,"
-    " asked_in, asked_out, judge_in, judge_out"
+    " asked_in, asked_out, judge_in, judge_out, unit"
 )
+# when the unit was judged before, by the rows that came first
+_SEEN_AT = """(SELECT max(b.at) FROM audit b WHERE b.route = a.route AND b.unit = a.unit
+ AND b.unit != '' AND b.seq < a.seq AND b.outcome != 'missed' AND b.kind != 'failure')"""
 
 
 class AuditLog:
@@ -39,7 +43,7 @@ class AuditLog:
         with open_database(self._path) as database:
             database.execute(
                 f"INSERT INTO audit (route, {_COLUMNS})"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (self._route_id, *_row(audit)),
             )
 
@@ -55,7 +59,9 @@ class AuditLog:
 
 
 def _read(database: Database, route_id: str, seq: int) -> tuple[list[Audit], int]:
-    sql = f"SELECT seq, {_COLUMNS} FROM audit WHERE route = ? AND seq > ? ORDER BY seq"
+    sql = (
+        f"SELECT seq, {_COLUMNS}, {_SEEN_AT} FROM audit a WHERE route = ? AND seq > ? ORDER BY seq"
+    )
     audits, quiet = list[Audit](), 0
     for number, *row in database.query(sql, (route_id, seq)):
         audit = _audit(*row)
@@ -75,16 +81,18 @@ def _row(audit: Audit) -> tuple[object, ...]:
     return (
         audit.request_id, audit.at, audit.stage, audit.share, audit.kind, outcome, harm,
         audit.chance, audit.quiet, audit.asked.prompt_tokens, audit.asked.completion_tokens,
-        audit.judge.prompt_tokens, audit.judge.completion_tokens,
+        audit.judge.prompt_tokens, audit.judge.completion_tokens, audit.unit,
     )  # fmt: skip
 
 
 def _audit(*row: Any) -> Audit:
-    request_id, at, stage, share, kind, outcome, harm, chance, quiet, *tokens = row
+    request_id, at, stage, share, kind, outcome, harm, chance, quiet, *rest = row
+    *tokens, unit, seen_at = rest
     found = {"judged": harm, "unjudged": None, "missed": MISSED}[str(outcome)]
     assert found is None or isinstance(found, float), f"harm is a number, got {found!r}"
     assert found is None or math.isnan(found) or 0.0 <= found <= 1.0, "harm lies in [0, 1]"
     return Audit(
         request_id, at, stage, kind, found, chance=chance, quiet=quiet, share=share,
         asked=Usage(*tokens[:2]), judge=Usage(*tokens[2:]),
+        unit=unit, seen_at=seen_at,
     )  # fmt: skip

@@ -9,8 +9,14 @@ fold: the same audits give the same decision whenever they are read again
   failure   an error or a time-out where it should have answered: one whole harm, always seen
   shadow    like an audit, of an answer that nobody got: for the stake, not for the detector
 
-An audit whose harm the check could not tell counts as harm, as in the certificate; one that the
-teacher did not answer says nothing and is only counted. Sources: the detector of
+Requests of one session go wrong together, so a unit (the session, or all that ask the same) is bet
+on once: by its first judged audit for the stake and the step
+(test_rollout_promotes_wrongly_within_delta_whatever_the_sessions), by its first of a day for the
+detector, which would else lose sight of sessions that never end
+(test_rollback_by_mistake_is_rare_whatever_the_sessions). The others are kept and counted. An audit
+whose harm the check could not tell counts as harm, as in the certificate; one that the
+teacher did not answer says nothing and is only counted, with the requests before it that were not
+audited (test_audits_missed_hide_no_harm). Sources: the detector of
 verdict/statistics/detector.py, the stake of verdict/statistics/e_process.py.
 """
 
@@ -29,6 +35,7 @@ from ownweights.verdict.statistics.e_process import EProcess
 
 Kind = Literal["audit", "failure", "shadow"]
 STEP_AUDITS = 50  # judged at one step before the next: a jump to 25 % is caught within about 70
+DAY_S = 86_400.0
 NO_TOKENS = Usage()
 MISSED = math.nan  # the harm of an audit that the teacher did not answer
 
@@ -47,10 +54,17 @@ class Audit:
     share: float = 1.0
     asked: Usage = NO_TOKENS  # what the teacher read and wrote for this audit, as it said itself
     judge: Usage = NO_TOKENS  # likewise its judge
+    unit: str = ""  # what goes wrong together; empty where it is not known
+    seen_at: float | None = None  # when the unit was judged before; said by the log when it is read
 
     @property
     def is_judged(self) -> bool:
         return self.harm is None or not math.isnan(self.harm)
+
+    @property
+    def is_seen_today(self) -> bool:
+        """Whether the unit was judged before on the same day (UTC)."""
+        return self.seen_at is not None and self.seen_at // DAY_S == self.at // DAY_S
 
     @property
     def counted_harm(self) -> float:
@@ -77,7 +91,8 @@ class Evidence:
     num_harms: float = 0.0
     num_missed: int = 0
     num_failures: int = 0
-    at_step: int = 0  # judged at the present step
+    num_units: int = 0  # judged for the first time
+    at_step: int = 0  # units judged for the first time at the present step
     step_harms: float = 0.0
     step: tuple[Stage, float] | None = None
 
@@ -92,17 +107,17 @@ class Evidence:
         here = self if step == self.step else fresh
         is_same = self.step is not None and self.step[0] == audit.stage
         detector = self.detector if is_same else _detector(audit.stage, watch)
+        if not audit.is_judged:  # nor do the requests before it: none of them was found harmless
+            return dataclasses.replace(here, detector=detector, num_missed=self.num_missed + 1)
         if audit.kind != "shadow":
             detector = detector.after_quiet(audit.quiet)
-        if not audit.is_judged:
-            return dataclasses.replace(
-                here, detector=detector, num_missed=self.num_missed + 1
-            )  # fmt: skip
-        if audit.kind != "shadow":
+        is_first = audit.seen_at is None
+        if audit.kind != "shadow" and not audit.is_seen_today:
             least = watch.audit_frac if audit.stage == "served" else 1.0
             detector = detector.after(weigh_audit(harm, max(audit.chance, least), least))
         # answers audited by chance were not chosen alike: only those before `served` are a sample
-        stake = self.stake if audit.stage == "served" else self.stake.after(-harm)
+        is_staked = is_first and audit.stage != "served"
+        stake = self.stake.after(-harm) if is_staked else self.stake
         return dataclasses.replace(
             here,
             detector=detector,
@@ -110,8 +125,9 @@ class Evidence:
             num_judged=self.num_judged + 1,
             num_harms=self.num_harms + harm,
             num_failures=self.num_failures + (audit.kind == "failure"),
-            at_step=here.at_step + 1,
-            step_harms=here.step_harms + harm,
+            num_units=self.num_units + is_first,
+            at_step=here.at_step + is_first,
+            step_harms=here.step_harms + is_first * harm,
         )
 
 
@@ -133,14 +149,15 @@ def fold(audits: Iterable[Audit], watch: Watch) -> Evidence:
 def next_standing(standing: Standing, evidence: Evidence, watch: Watch) -> Standing | str | None:
     """Where the rollout goes: a new standing, the reason for a rollback, or None to stay.
 
-    It goes on when `STEP_AUDITS` were judged at this step, with no more harm among them than the
-    limit allows, and to serving everything only when live answers have proved the limit.
+    It goes on when `STEP_AUDITS` units were judged at this step, with no more harm among them than
+    the limit allows, and to serving everything only when live answers have proved the limit.
     """
     detector = evidence.detector
     if detector.is_alarmed:
         return (
             f"harm has risen above {100 * watch.beta:.3g} % of the answers:"
             f" evidence {detector.mean_evidence:,.0f} after {evidence.num_judged} audits"
+            f" of {evidence.num_units} units"
         )
     following = standing.next()
     is_here = evidence.step == (standing.stage, standing.share)

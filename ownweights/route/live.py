@@ -57,7 +57,7 @@ def follow_evidence(project: Project, route: Route, evidence: Evidence) -> str |
         rollback(project, route.workload, reason=found)
         void_certificate(project, route.verdict_id, reason=found, by=f"route {route.id}")
         return f"rolled back to the teacher, certificate {route.verdict_id} is void: {found}"
-    reason = f"{evidence.at_step} audits, {evidence.step_harms:g} of them harm"
+    reason = f"{evidence.at_step} units audited, {evidence.step_harms:g} of them harm"
     stand(project, route.workload, found, reason=reason)
     return f"on to {found.stage} ({100 * found.share:g} % of the sessions): {reason}"
 

@@ -110,7 +110,7 @@ def test_verdict_certify_says_first_what_it_needs(
     before, _, after = said.err.partition("Before anything is spent, as far as develop can tell:")
     assert "certify tickets" not in before and "certify tickets: 300/300" in after
     assert re.search(r"needed +about \d+ units at the observed rates, with power 90%", said.err)
-    assert said.out.startswith("The student may answer 100% of this traffic")
+    assert said.out.startswith("The student may answer 100% of requests drawn one from each")
     assert own(project, "certify", "--workload", "tickets") == 0  # the same plan again
     again = capsys.readouterr()
     assert "attempt 1 has judged exactly this: verdict" in again.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,12 +18,14 @@ from ownweights.core.project import Project
 from ownweights.gateway import audits as audits_module
 from ownweights.gateway.audits import Auditor, Both, Compared
 from ownweights.gateway.exchange import open_exchange
+from ownweights.gateway.judges import LiveJudges
+from ownweights.gateway.settings import GatewaySettings
 from ownweights.route import Route, active_id, load_route
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import STEP_AUDITS, Audit
 from ownweights.route.live import evidence_of
 from ownweights.route.replay import Logged, replay
-from ownweights.route.rollout import CANARY_SHARES, first_standing, is_audited
+from ownweights.route.rollout import CANARY_SHARES, first_standing, is_audited, is_drawn
 from ownweights.route.route import active_standing
 from ownweights.verdict import check_named
 from ownweights.verdict.voiding import void_reason
@@ -42,7 +45,10 @@ from tests.teacher.servers import free_port, replay_of, running
 from tests.verdict.drift.endpoints import with_incident
 
 NAMED = {"x_own_workload": "tickets"}
-QUESTIONS = [f"q{i}" for i in range(160)]
+QUESTIONS = [f"q{i}" for i in range(160)]  # to the student's eye one prompt, but for its number
+WORDS = [
+    "".join(pair) for pair in itertools.product("abcdefghijklm", repeat=2)
+]  # each its own unit
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture(scope="module")
 def teacher() -> Iterator[str]:
     """A teacher that answers in capitals."""
-    with running(replay_of({text: text.upper() for text in QUESTIONS})) as url:
+    with running(replay_of({text: text.upper() for text in [*QUESTIONS, *WORDS]})) as url:
         yield f"{url}/v1"
 
 
@@ -115,11 +121,25 @@ def test_gateway_learns_of_an_incident_while_it_runs(
     assert {audit.chance for audit in found} <= {0.3, 0.6}
 
 
+def test_gateway_bets_on_a_unit_once(project: Project, teacher: str) -> None:
+    """A session, or all that ask the same: the others are written down and counted."""
+    route = followed(project, "shadow")
+    with gateway(project, teacher, engines=Engines(good)) as one:
+        one.until("ready")
+        ask_all(one, WORDS[:3], x_own_session="a")
+        ask_all(one, [WORDS[0], WORDS[1], WORDS[0]])
+        found = audits_when(project, route, lambda found: len(found) == 6)
+    assert len({audit.unit for audit in found}) == 3
+    assert WORDS[0] not in {audit.unit for audit in found}
+    evidence = evidence_of(project, route)
+    assert (evidence.num_judged, evidence.num_units, evidence.stake.num_seen) == (6, 3, 3)
+
+
 def test_gateway_rolls_a_harmful_student_back(project: Project, teacher: str) -> None:
     route = followed(project, "served")
     with gateway(project, teacher, engines=Engines(sure("nonsense"))) as one:
         one.until("ready")
-        for text in QUESTIONS:
+        for text in WORDS:
             one.post(body_of(text), **NAMED)
             if active_id(project, "tickets") is None:
                 break
@@ -133,7 +153,7 @@ def test_gateway_rolls_a_harmful_student_back(project: Project, teacher: str) ->
 
 def test_gateway_goes_on_with_a_good_student(project: Project, teacher: str) -> None:
     route = followed(project, "canary")
-    texts, session = iter(QUESTIONS * 4), _drawn_session(route)
+    texts, sessions = iter(QUESTIONS * 4), _drawn_sessions(route)
     with gateway(project, teacher, engines=Engines(good)) as one:
         one.until("ready")
         for stage in (("canary", CANARY_SHARES[1]), ("served", 1.0)):
@@ -142,11 +162,11 @@ def test_gateway_goes_on_with_a_good_student(project: Project, teacher: str) -> 
                 standing.stage, standing.share,
             ) != stage:  # fmt: skip
                 assert time.monotonic() < give_up_s
-                one.post(body_of(next(texts)), x_own_session=session, **NAMED)
+                one.post(body_of(next(texts)), x_own_session=next(sessions), **NAMED)
         assert standing is not None
         found = evidence_of(project, route)
         assert found.num_harms == 0
-        assert found.num_judged >= 2 * STEP_AUDITS
+        assert found.num_units >= 2 * STEP_AUDITS
         assert found.stake.p_value <= route.delta
 
 
@@ -154,10 +174,10 @@ def test_gateway_shadow_lets_the_teacher_answer(project: Project, teacher: str) 
     route = followed(project, "shadow")
     with gateway(project, teacher, engines=Engines(good)) as one:
         one.until("ready")
-        assert set(ask_all(one, QUESTIONS[:20])) == {("teacher", "shadow")}
+        assert set(ask_all(one, WORDS[:20])) == {("teacher", "shadow")}
         found = audits_when(project, route, lambda found: len(found) == 20)
         assert {(a.kind, a.stage, a.harm) for a in found} == {("shadow", "shadow", 0.0)}
-        ask_all(one, QUESTIONS[20 : STEP_AUDITS + 10])
+        ask_all(one, WORDS[20 : STEP_AUDITS + 10])
         audits_when(project, route, lambda found: len(found) >= STEP_AUDITS)
         standing = active_standing(project, "tickets")
         assert standing is not None
@@ -308,7 +328,7 @@ def test_audit_that_breaks_is_missed(project: Project, caplog: pytest.LogCapture
         raise RecursionError("q1")
 
     async def one_audit() -> None:
-        auditor = Auditor(project)
+        auditor = Auditor(project, LiveJudges(project, GatewaySettings()))
         auditor.shadowed(Compared(exchange, route, first_standing(route.id, "shadow"), breaks))
         await auditor.close()
 
@@ -416,7 +436,10 @@ def test_gateway_decisions_are_replayed(project: Project, teacher: str) -> None:
 
 def _drawn_session(route: Route) -> str:
     """A session that the first step of a canary draws."""
-    from ownweights.route.rollout import is_drawn
+    return next(_drawn_sessions(route))
 
+
+def _drawn_sessions(route: Route) -> Iterator[str]:
+    """All of them, one after the other."""
     standing = first_standing(route.id, "canary")
-    return next(f"s{i}" for i in range(10_000) if is_drawn(standing, f"s{i}", "x"))
+    return (f"s{i}" for i in itertools.count() if is_drawn(standing, f"s{i}", "x"))

@@ -118,3 +118,75 @@ def test_rollback_is_rare_while_harm_is_within_the_limit() -> None:
     rng = np.random.default_rng(2)
     backs = [run_until_back(rng, 0.05, before=0.05, most=500) < 500 for _ in range(40)]
     assert sum(backs) == 0
+
+
+def of_sessions(rng, standing: Standing, harm: float, length: int, *, num: int) -> list[Audit]:
+    """Audits of sessions in which either all goes wrong or nothing."""
+    return [
+        Audit(
+            f"q{i}/{turn}", float(i), standing.stage, "audit", outcome, 1.0, 0, standing.share,
+            unit=f"s{i}", seen_at=float(i) if turn else None,
+        )
+        for i, outcome in enumerate((rng.random(num) < harm).astype(float).tolist())
+        for turn in range(length)
+    ]  # fmt: skip
+
+
+def is_passed(standing: Standing, found: list[Audit]) -> bool:
+    """Whether a rollout would ever have gone on to `served` from these audits."""
+    evidence = Evidence.start(WATCH)
+    for one in found:
+        evidence = evidence.after(one, WATCH)
+        if decide_next(standing, evidence, WATCH) is not None:
+            return evidence.detector.is_alarmed is False
+    return False
+
+
+def test_rollout_promotes_wrongly_within_delta_whatever_the_sessions() -> None:
+    """Harm of .12 lies in whole sessions of ten; taken one by one the audits prove what is not."""
+    assert WIDER is not None
+    rng = np.random.default_rng(3)
+    runs = [of_sessions(rng, WIDER, 0.12, 10, num=100) for _ in range(40)]
+    loose = [[dataclasses.replace(a, unit="", seen_at=None) for a in run] for run in runs]
+    assert np.mean([is_passed(WIDER, run) for run in runs]) <= WATCH.delta + 0.03
+    assert np.mean([is_passed(WIDER, run) for run in loose[:15]]) >= 0.2
+
+
+def test_rollback_by_mistake_is_rare_whatever_the_sessions() -> None:
+    """Harm at half the limit, in sessions of twenty: not one alarm in 20 runs of 1,000 audits."""
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        found = of_sessions(rng, CANARY, 0.05, 20, num=50)
+        assert not fold(found, WATCH).detector.is_alarmed
+    loose = [dataclasses.replace(a, seen_at=None) for a in found]
+    assert fold(loose, WATCH).num_units == 20 * fold(found, WATCH).num_units
+
+
+def test_session_without_end_is_bet_on_once_a_day() -> None:
+    """For the detector; as a proof, and at a step, it counts once."""
+    hours = [Audit(f"q{h}", 3600.0 * h, "canary", "audit", 1.0, unit="s",
+                   seen_at=3600.0 * (h - 1) if h else None) for h in range(72)]  # fmt: skip
+    days = fold(hours, WATCH)
+    assert (days.detector.num_seen, days.at_step, days.stake.num_seen) == (3, 1, 1)
+    assert days.num_judged == 72
+
+
+def requests_until_back(rng, harm: float, missed: float, *, most: int) -> int | None:
+    """Requests served until the alarm, one in fifty audited, some of the audits missed."""
+    evidence, num_requests = Evidence.start(WATCH), 0
+    for i, gap in enumerate(rng.geometric(WATCH.audit_frac, most).tolist()):
+        num_requests += gap
+        found = MISSED if rng.random() < missed else float(rng.random() < harm)
+        one = Audit(f"q{i}", 0.0, "served", "audit", found, WATCH.audit_frac, gap - 1)
+        evidence = evidence.after(one, WATCH)
+        if evidence.detector.is_alarmed:
+            return num_requests
+    return None
+
+
+def test_audits_missed_hide_no_harm() -> None:
+    """Sixty in a hundred missed: twice the limit is found all the same, harm within it is none."""
+    rng = np.random.default_rng(5)
+    harmful = [requests_until_back(rng, 0.20, 0.6, most=1_000) for _ in range(10)]
+    assert None not in harmful
+    assert not any(requests_until_back(rng, 0.08, 0.6, most=1_000) for _ in range(10))

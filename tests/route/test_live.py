@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_audit_log_gives_back_what_was_written(project: Project) -> None:
     known = [
         Audit("a", 1.5, "served", "audit", 0.25, 0.02, 49, asked=Usage(7, 5), judge=Usage(90, 9)),
         Audit("b", 2.5, "canary", "failure", 1.0, 1.0, 0, 0.05),
-        Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0),
+        Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0, unit="ab12"),
     ]
     for audit in known:
         log.append(audit)
@@ -86,6 +87,26 @@ def test_audit_log_tallies_are_as_if_one_process_had_counted(project: Project) -
         assert [(a.request_id, a.quiet) for a in found] == [(a.request_id, a.quiet) for a in known]
     watch = Watch(0.1, 0.05, 0.02, 10_000)
     assert fold(read, watch) == fold(known, watch)
+
+
+def test_audit_log_knows_units_seen_before(project: Project) -> None:
+    """By the judged audits of the same route alone; a unit that is not known is never the same."""
+    log, rng = AuditLog(project, "r1"), random.Random(0)
+    written: list[Audit] = []
+    for i in range(80):
+        kind = rng.choice(["audit", "failure", "shadow"])
+        harm = rng.choice([0.0, None, MISSED])
+        one = Audit(f"q{i}", float(i), "canary", kind, harm, unit=rng.choice(["", "a", "b", "c"]))
+        AuditLog(project, rng.choice(["r1", "r2"])).append(one)
+        written = [*written, one]
+    found, _ = log.since()
+    for i, one in enumerate(found):
+        before = [b.at for b in found[:i] if b.unit == one.unit != ""
+                  and b.is_judged and b.kind != "failure"]  # fmt: skip
+        assert one.seen_at == (max(before) if before else None)
+    half, seq = log.since(40)
+    assert [b.seen_at for b in half] == [b.seen_at for b in found[-len(half) :]]
+    assert log.since(seq) == ([], seq)
 
 
 def test_audit_log_is_shared(project: Project) -> None:
