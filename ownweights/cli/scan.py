@@ -135,10 +135,22 @@ def scan_text(one: WorkloadScan) -> str:
         *_cost(one),
         f"  coverage      {one.coverage.coverable_frac:.1%} are asked in a form that a student can"
         f" answer{_kept_back(one)}",
-        f"                a certificate could cover {one.coverage.at_most_frac:.1%} at most",
+        f"                a certificate covers no more than these{_extrapolated(one)}",
         *_needs(one),
     ]
     return "\n".join(lines)
+
+
+def _extrapolated(one: WorkloadScan) -> str:
+    share, cost = one.coverage.extrapolated_frac, one.cost
+    if share is None:
+        return ""
+    usd = None if cost is None else cost.extrapolated_saving_usd
+    saved = "" if usd is None else f" and save USD {usd:,.2f}"
+    return (
+        f"; extrapolated, as if requests asked once varied like those asked twice: it could"
+        f" cover {share:.1%}{saved} at most"
+    )
 
 
 def _volume(one: WorkloadScan) -> str:
@@ -172,8 +184,8 @@ def _agreement(one: WorkloadScan) -> list[str]:
     return [
         f"  teacher       agrees with itself in {found.agree} of {found.units} units asked twice:"
         f" {found.frac:.1%} ({found.low:.1%} to {found.high:.1%}), by check {found.check}",
-        "                a student like it does no better against a fresh answer; none beats"
-        f" {found.ceiling:.1%}",
+        "                a student like it does no better against a fresh answer; on these, none"
+        f" beats {found.ceiling:.1%}",
     ]
 
 

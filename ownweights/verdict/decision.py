@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,10 @@ def certify(
     return dataclasses.replace(
         found,
         delta_spent=booked.delta,
-        assumptions=(*_assumptions(subject, booked), *paired_assumptions(claim)),
+        assumptions=(
+            *_assumptions(subject, booked, found.coverage_low),
+            *paired_assumptions(claim),
+        ),
         paired=decide_claims(claim, rows, ladder, spend.delta),
     )
 
@@ -171,7 +175,7 @@ def _verdict(
         coverage_low=low,
         coverage_high=high,
         method=METHOD.format("Hoeffding-Bentkus" if subject.is_graded else "exact binomial"),
-        assumptions=_assumptions(subject, spend),
+        assumptions=_assumptions(subject, spend, low),
         expires=_expiry(subject),
         reasons=() if issued else _reasons(claim, spend, step, rows=rows, drawn=drawn),
         slices=slice_table(drawn, claim.beta),
@@ -281,7 +285,7 @@ def _needed(
     return Examples(needed.units, records, needed.reason)
 
 
-def _assumptions(subject: Subject, spend: Spend) -> tuple[str, ...]:
+def _assumptions(subject: Subject, spend: Spend, coverage_low: float) -> tuple[str, ...]:
     period = "one recorded set of requests"
     if subject.period:
         first, last = map(_day, subject.period)
@@ -307,7 +311,7 @@ def _assumptions(subject: Subject, spend: Spend) -> tuple[str, ...]:
         f" this is attempt {spend.attempt}, which spends {spend.delta:.4g}",
         "an answer that could not be judged counts as harm; an error or time-out counts as harm"
         " among all requests",
-        *_judge_assumptions(subject),
+        *_judge_assumptions(subject, coverage_low),
     )
 
 
@@ -315,7 +319,7 @@ def _day(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
-def _judge_assumptions(subject: Subject) -> tuple[str, ...]:
+def _judge_assumptions(subject: Subject, coverage_low: float) -> tuple[str, ...]:
     """What rests on a judge's word, and how far it is known to be wrong."""
     judge = subject.judge
     if not judge:
@@ -325,15 +329,30 @@ def _judge_assumptions(subject: Subject) -> tuple[str, ...]:
     known = (
         "no person has measured this judge on this workload: how often it is wrong is not known"
         if agreement is None
-        else f"the judge misses harm in at most {agreement['missed_high']:.1%} of all answers"
-        f" (95 % sure, from {agreement['labelled']} labels by people); by so much more may people"
-        " find worse than the claim says"
+        else _missed(agreement, coverage_low)
     )
     own = (f"the judge {model} is a teacher of this workload and may prefer its own words",)
     return (
         f"harm is the word of the judge {model}, both orders agreeing; what it leaves open is harm",
         known,
         *(own if model in subject.teachers else ()),
+    )
+
+
+def _missed(agreement: Mapping[str, Any], coverage_low: float) -> str:
+    """By how much people may find worse than the claim, among all and among those served."""
+    high, labels = agreement["missed_high"], agreement["labelled"] + agreement.get("unsaid", 0)
+    among_served = (
+        f"; among those served, which are at least {coverage_low:.1%} of all, by up to"
+        f" {min(1.0, high / coverage_low):.1%}"
+        if coverage_low
+        else ""
+    )
+    return (
+        f"the judge misses harm in at most {high:.1%} of all answers (from {labels} labels by"
+        " people; where they could not say, it is taken to have missed; 95 % sure, an error of its"
+        " own beside that of the claim): by so much more than the claim says may people find worse"
+        f" among all{among_served}"
     )
 
 

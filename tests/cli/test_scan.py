@@ -84,6 +84,8 @@ def test_scan_is_for_reading(project: Project, capsys: pytest.CaptureFixture[str
         "USD 0.17 for these records, USD 0.85 a month",
         "a certificate could save USD 0.17 of it at most",
         "100.0% are asked in a form that a student can answer",
+        "a certificate covers no more than these; extrapolated, as if requests asked once varied"
+        " like those asked twice: it could cover 100.0% and save USD 0.17 at most",
         "never enough",
         "small: 5 records over",
         "no request was answered twice: how often it agrees with itself is unknown",

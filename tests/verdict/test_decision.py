@@ -322,3 +322,36 @@ def test_verdict_names_what_it_rests_on() -> None:
     ):  # fmt: skip
         assert part in words
     assert any("rented-1" in one for one in found.expires)
+
+
+def judged_by(**known: int) -> Subject:
+    agreement = {
+        "labelled": 90, "missed_high": 0.04, "kappa": None,
+        "confusion": {"true_yes": 5, "false_no": 1, "true_no": 84, "false_yes": 0}, **known,
+    }  # fmt: skip
+    names = ("self", "copy", "padded", "constant", "injection")
+    probes = [{"name": n, "asked": 40, "readable": 40, "errors": 0} for n in names]
+    judge = {"model": "judge-9", "name": "jury", "probes": probes, "agreement": agreement}
+    return dataclasses.replace(SUBJECT, check="judge", judge=judge)
+
+
+def test_certify_divides_what_the_judge_misses_by_coverage() -> None:
+    """Missed in 4 % of all: among the quarter that is served it may be a sixth."""
+    theirs = [
+        row
+        for split, num in (("develop", 900), ("certify", 750))
+        for row in judged(split, [None] * num, status=INELIGIBLE, prefix="x")
+    ]
+    found = certify(Claim(), judged_by(unsaid=10), [*rows([0.0] * 250), *theirs], SPEND)
+    assert found.issued and found.coverage_frac == 0.25
+    (line,) = (one for one in found.assumptions if "misses harm" in one)
+    low = found.coverage_low
+    for part in (
+        "at most 4.0% of all answers (from 100 labels by people; where they could not say",
+        "an error of its own beside that of the claim): by so much more than the claim says",
+        f"those served, which are at least {low:.1%} of all, by up to {0.04 / low:.1%}",
+    ):
+        assert part in line
+    refused = certify(Claim(), judged_by(), rows([1.0] * 300), SPEND)
+    (line,) = (one for one in refused.assumptions if "misses harm" in one)
+    assert line.endswith("may people find worse among all") and "from 90 labels" in line

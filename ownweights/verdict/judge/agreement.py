@@ -7,7 +7,9 @@ it; then the harm that people would have found among many pairs that only the ju
 Harm is a loss. Where the judge is undecided or silent a certificate counts harm, and so do
 sensitivity, specificity and the correction here: they are about what is certified. What is missed
 is given as a share of *all* pairs too, with its upper bound: by so much at most does the judge make
-a student look better than people would (test_missed_harm_bound_holds).
+a student look better than people would, among all (test_missed_harm_bound_holds). Among a part, as
+those served, it may be that bound over the part's share. A pair of which people cannot say, or do
+not agree, enters no rate, but counts as missed in that bound where the judge sees no harm.
 The pairs that people label must be a random draw of those judged; sample_pairs draws them by hash.
 Sources: Cohen, Educational and Psychological Measurement 20 (1960); for the corrections,
 verdict/statistics/corrections.py.
@@ -67,6 +69,8 @@ class Agreement:
     human_ceiling: Share | None  # how often two people agree, where two have labelled
     human_kappa: float | None
     confusion: Confusion  # of harm as it is certified: what the judge leaves open counts as harm
+    unsaid: int = 0  # pairs besides, of which people could not say, or did not agree
+    unsaid_missed: int = 0  # those of them where the judge sees no harm
 
     @property
     def sensitivity(self) -> Share:
@@ -81,7 +85,8 @@ class Agreement:
     @property
     def missed_high(self) -> float:
         """Of all pairs, at most this share is harm that the judge does not see (95 % sure)."""
-        return clopper_pearson_upper(self.confusion.false_no, self.labelled, DELTA)
+        missed = self.confusion.false_no + self.unsaid_missed
+        return clopper_pearson_upper(missed, self.labelled + self.unsaid, DELTA)
 
 
 def measure_agreement(
@@ -89,14 +94,12 @@ def measure_agreement(
 ) -> Agreement:
     """The judge's verdicts beside the labels; `labels` has what each person said, by pair.
 
-    Of several people the majority is taken; pairs without one are left out.
+    Of several people the majority is taken; pairs that have labels but no majority are `unsaid`.
     Raises: InputError when fewer than MIN_LABELS pairs have both
     """
-    both = [
-        (label, one)
-        for one in comparisons
-        if (label := majority(labels.get(one.id, ()))) is not None
-    ]
+    seen = [(majority(labels[one.id]), one) for one in comparisons if one.id in labels]
+    both = [(label, one) for label, one in seen if label is not None]
+    unsaid = [one for label, one in seen if label is None]
     if len(both) < MIN_LABELS:
         raise InputError(
             f"{len(both)} of the judged pairs have a human label: at least {MIN_LABELS} are needed",
@@ -114,6 +117,8 @@ def measure_agreement(
         human_ceiling=_same(people) if people else None,
         human_kappa=cohen_kappa(people),
         confusion=_confusion(both),
+        unsaid=len(unsaid),
+        unsaid_missed=sum(not _sees_harm(one) for one in unsaid),
     )
 
 
@@ -170,8 +175,13 @@ def _same(pairs: Sequence[tuple[str, str | None]]) -> Share:
     return Share(sum(one == two for one, two in pairs), len(pairs))
 
 
+def _sees_harm(one: Comparison) -> bool:
+    """Harm as it is certified: what the judge leaves open counts as harm."""
+    return one.outcome in (LOSS, UNDECIDED, None)
+
+
 def _confusion(both: Sequence[tuple[str, Comparison]]) -> Confusion:
-    counts = Counter((label == LOSS, one.outcome in (LOSS, UNDECIDED, None)) for label, one in both)
+    counts = Counter((label == LOSS, _sees_harm(one)) for label, one in both)
     return Confusion(
         true_yes=counts[True, True], false_no=counts[True, False],
         true_no=counts[False, False], false_yes=counts[False, True],

@@ -99,7 +99,8 @@ def _judge(verdict: Verdict) -> list[str]:
         lines.append(
             f"  beside people {agreement['labelled']} labels: sees {seen['true_yes']} of"
             f" {seen['true_yes'] + seen['false_no']} harms, imagines {seen['false_yes']} in"
-            f" {seen['true_no'] + seen['false_yes']}; kappa {_number(agreement['kappa'])}"
+            f" {seen['true_no'] + seen['false_yes']}; kappa {_number(agreement['kappa'])};"
+            f" {agreement.get('unsaid', 0)} more could not be said"
         )
     if found := verdict.corrected:
         lines.append(

@@ -6,9 +6,11 @@
              √s, since for each request the likeliest answer has p ≤ √Σp², and the mean of a root is
              at most the root of the mean (test_ceiling_holds_for_the_best_student). A request that
              was recorded several times may match any of its answers: there is no such bound for it
-  coverage   at most e, e·a + α and e·a/(1-β) of the requests: e the share that some student could
-             answer as asked, a the bound above, α and β the claim's. Even a student that knew
-             where it agrees could not be certified for more (test_coverage_holds_for_an_oracle)
+  coverage   at most e, the share of the requests that some student could answer as asked. Nothing
+             measured bounds those asked once: the pairs are of those asked twice. Beside it an
+             extrapolation, as if a, the bound above, held for them too: e·a + α or e·a/(1-β), the
+             smaller, α and β the claim's, for a student that knew where it agrees
+             (test_coverage_holds_for_an_oracle, test_scan_bound_does_not_borrow_agreement)
   cost       tokens as recorded; where they were not, characters over the characters that a recorded
              token has here, or over CHARS_PER_TOKEN
   needs      units as a refusal counts them, every coverable request being served; traffic to come
@@ -133,7 +135,9 @@ def agreement_ceiling(agree_frac: float) -> float:
 
 
 def coverage_bound(coverable_frac: float, agree_frac: float, claim: Claim) -> float:
-    """The share of requests that can be certified at most, where answers agree so often at best."""
+    """The share of requests that can be served at most within the claim's limits, where answers
+    agree so often at best.
+    """
     agreeing = coverable_frac * agree_frac
     return min(coverable_frac, agreeing + claim.alpha, agreeing / (1.0 - claim.beta))
 
@@ -206,9 +210,11 @@ def drawn_pairs(
 
 def _coverage(one: Gathered, agreement: Agreement, claim: Claim) -> Coverage:
     coverable = float(np.asarray(one.is_coverable, bool).mean()) if one.num_kept else 0.0
+    reasons = dict(sorted(one.kept_back.items(), key=lambda pair: (-pair[1], pair[0])))
+    if agreement.frac is None:
+        return Coverage(coverable, None, reasons)
     once = agreement.once_frac
     best = once * agreement.ceiling + (1.0 - once)
-    reasons = dict(sorted(one.kept_back.items(), key=lambda pair: (-pair[1], pair[0])))
     return Coverage(coverable, coverage_bound(coverable, best, claim), reasons)
 
 
@@ -226,14 +232,16 @@ def _cost(one: Gathered, coverage: Coverage, period: Period, rate: float) -> Cos
     if prices is None:
         return None
     usd = prices.usd(*one.tokens.count(rate))
-    share = coverage.at_most_frac / coverage.coverable_frac if coverage.coverable_frac else 0.0
-    saving = share * prices.usd(*one.coverable_tokens.count(rate))
+    saving = prices.usd(*one.coverable_tokens.count(rate))
+    extrapolated = None
+    if coverage.extrapolated_frac is not None and coverage.coverable_frac:
+        extrapolated = saving * coverage.extrapolated_frac / coverage.coverable_frac
     a_month = None
     if period.per_day is not None and one.num_records:
         a_month = DAYS_PER_MONTH * period.per_day / one.num_records
     return Cost(
         usd, saving, None if a_month is None else a_month * usd,
-        None if a_month is None else a_month * saving,
+        None if a_month is None else a_month * saving, extrapolated,
     )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class Agreement:
     low: float
     high: float
     ceiling: float
-    once_frac: float  # of the coverable records: asked once, so that the ceiling holds for them
+    once_frac: float  # of the coverable records: asked once
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,14 @@ class TokenCount:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many of the requests a certified student could answer at most."""
+    """How many of the requests a certified student could answer.
 
-    coverable_frac: float  # in a form that some student could answer, with an answer to judge by
-    at_most_frac: float  # under the claim, even for a student that knows where it agrees
+    `extrapolated_frac` is the most of them under the claim if the teacher's answers to requests
+    asked once vary as those to requests asked twice; None where none was asked twice.
+    """
+
+    coverable_frac: float  # at most: a form that some student could answer, an answer to judge by
+    extrapolated_frac: float | None
     kept_back: Mapping[str, int]  # why the others stay with the teacher
 
 
@@ -113,6 +117,7 @@ class Cost:
     saving_usd: float
     usd_per_month: float | None
     saving_usd_per_month: float | None
+    extrapolated_saving_usd: float | None  # of the records; at Coverage.extrapolated_frac
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,23 @@ def test_agreement_leaves_out_what_nobody_decided() -> None:
     labels = {str(i): [["tie"], [], ["tie", "loss"]][i % 3] for i in range(30)}
     with pytest.raises(InputError, match="10 of the judged pairs have a human label: at least 20"):
         measure_agreement(comparisons, labels)
+    more = [*comparisons, *(Comparison(f"m{i}", "tie") for i in range(30))]
+    found = measure_agreement(more, {**labels, **{f"m{i}": ["tie"] for i in range(15)}})
+    assert (found.labelled, found.unsaid, found.raw) == (25, 20, Share(25, 25))
+
+
+def test_missed_harm_counts_what_people_cannot_say() -> None:
+    """As harm where the judge sees none: 4 of 70, and 6 of 10 more, are 10 of 80."""
+    rows = {str(i): [label] for i, (_, label) in enumerate(ROWS)}
+    judged = [Comparison(str(i), said) for i, (said, _) in enumerate(ROWS)]
+    unsure = ["tie"] * 5 + ["win", "loss", "undecided", None, "loss"]
+    judged += [Comparison(f"u{i}", said) for i, said in enumerate(unsure)]
+    labels: list[list[str]] = [[], ["tie", "loss"]]
+    found = measure_agreement(judged, rows | {f"u{i}": labels[i % 2] for i in range(10)})
+    assert (found.labelled, found.unsaid, found.unsaid_missed) == (70, 10, 6)
+    ends = stats.binomtest(10, 80, alternative="less").proportion_ci(0.95)
+    assert found.missed_high == pytest.approx(ends.high)
+    assert found.confusion == measured(ROWS).confusion
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from ownweights.core.project import Project
 from ownweights.dataset import build_dataset
+from ownweights.traffic.record import Record
 from ownweights.verdict import Claim
 from ownweights.verdict.checks import check_named, choose_check
 from ownweights.verdict.scan.gather import NO_KEY, exact_key, json_key
 from ownweights.verdict.scan.measure import agreement_ceiling, coverage_bound, drawn_pairs
 from ownweights.verdict.statistics import clopper_pearson_interval
 from tests.dataset.records import body, many, phrase, real_records, record
-from tests.verdict.scan.test_scan import scanned
+from tests.verdict.scan.test_scan import CHEAP, scanned
 
 # the teacher's own noise
 
@@ -171,20 +172,33 @@ def test_scan_coverage_counts_what_a_student_may_answer() -> None:
     ]  # fmt: skip
     found = scanned(records).coverage
     assert found.coverable_frac == pytest.approx(6 / 9)  # the student's own is none of ours
-    assert found.at_most_frac == found.coverable_frac
+    assert found.extrapolated_frac is None  # no request was asked twice
     assert found.kept_back == {
         "by_student": 1, "ineligible:temperature": 1, "ineligible:tools": 1, "truncated": 1,
     }  # fmt: skip
 
 
-def test_scan_coverage_falls_with_the_teachers_noise() -> None:
+def noisy_twice() -> list[Record]:
     """Each question but twenty asked once; where it was asked twice, the teacher never agrees."""
     twice = [record(phrase(q), f"{q} {i}", id=f"{q}-{i}") for q in range(20) for i in range(2)]
-    once = [record(phrase(1000 + q), f"x{q}") for q in range(360)]
-    found = scanned([*twice, *once])
-    agreement = found.agreement
+    return [*twice, *(record(phrase(1000 + q), f"x{q}") for q in range(360))]
+
+
+def test_scan_extrapolation_falls_with_the_teachers_noise() -> None:
+    found = scanned(noisy_twice(), prices=CHEAP)
+    agreement, coverage = found.agreement, found.coverage
     assert agreement.agree == 0
     assert agreement.once_frac == pytest.approx(0.9)
     best = 0.9 * agreement.ceiling + 0.1
-    assert found.coverage.at_most_frac == pytest.approx(min(best + 0.05, best / 0.9))
-    assert found.coverage.at_most_frac < 0.55
+    assert coverage.extrapolated_frac == pytest.approx(min(best + 0.05, best / 0.9))
+    assert coverage.extrapolated_frac is not None and coverage.extrapolated_frac < 0.55
+    assert found.cost is not None and found.cost.extrapolated_saving_usd == pytest.approx(
+        found.cost.saving_usd * coverage.extrapolated_frac
+    )
+
+
+def test_scan_bound_does_not_borrow_agreement() -> None:
+    """What is asked once may well be sure: a student that knows all of it serves them all."""
+    found = scanned(noisy_twice(), prices=CHEAP)
+    assert found.coverage.coverable_frac == 1.0
+    assert found.cost is not None and found.cost.saving_usd == found.cost.usd

@@ -102,7 +102,7 @@ def test_scan_of_records_without_one_to_study() -> None:
     lost = record("x", response=None, status="error", role="teacher", model="big")
     found = scanned([lost], prices=CHEAP)
     assert (found.records, found.errors, found.units.num, found.units.certify) == (1, 1, 0, 0)
-    assert found.coverage.at_most_frac == 0.0
+    assert found.coverage.coverable_frac == 0.0
     assert found.coverage.kept_back == {"error": 1}
     assert found.cost is not None
     assert found.cost.usd == found.cost.saving_usd == 0.0
