@@ -30,6 +30,7 @@ from ownweights.core.chat import Usage
 from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.exchange import Exchange
+from ownweights.gateway.references import References
 from ownweights.route import Route
 from ownweights.route.rollout import Standing, audit_chance, is_audited
 
@@ -81,6 +82,7 @@ class Auditor:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._references = References(project)
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
         self._tally: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -211,7 +213,10 @@ class Auditor:
             return _Outcome(MISSED)
 
     async def _harm_of(self, found: Compared, both: Both) -> float | None:
-        """What the route's check says of the two answers; MISSED where it cannot be asked."""
+        """What the route's check says of the two answers; MISSED where it cannot be asked.
+
+        Where it finds harm, the answers recorded for the same request count too: any will do.
+        """
         from ownweights.route.evidence import MISSED
         from ownweights.verdict.checks import check_named
 
@@ -219,7 +224,12 @@ class Auditor:
             return MISSED
         try:
             check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
-            return await asyncio.to_thread(check.harm, both.answer, [both.told])
+            harm = await asyncio.to_thread(check.harm, both.answer, [both.told])
+            if harm == 0:
+                return harm
+            known = await self._references.of(found.route, found.exchange.body)
+            again = await asyncio.to_thread(check.harm, both.answer, known) if known else None
+            return min((one for one in (harm, again) if one is not None), default=None)
         except OwnError as error:  # a broken check is no evidence, and what it says may be content
             kind = type(error).__name__
             log.error("%s cannot be audited: its check failed with %s", found.exchange.id, kind)
