@@ -31,6 +31,7 @@ from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.judges import LiveJudges
+from ownweights.gateway.references import References
 from ownweights.route import JUDGE, Route
 from ownweights.route.rollout import Standing, audit_chance, is_audited
 
@@ -83,6 +84,7 @@ class Auditor:
 
     def __init__(self, project: Project, judges: LiveJudges) -> None:
         self._project, self._judges = project, judges
+        self._references = References(project)
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
         self._tally: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -219,7 +221,8 @@ class Auditor:
     async def _harm_of(self, found: Compared, both: Both) -> tuple[float | None, Usage]:
         """What the route's check or judge says of the two answers, and what the judge took for it.
 
-        The harm is MISSED where it cannot be asked.
+        The harm is MISSED where it cannot be asked. Where a check finds harm, the answers recorded
+        for the same request count too: any will do.
         """
         from ownweights.route.evidence import MISSED
         from ownweights.verdict.checks import check_named
@@ -233,7 +236,13 @@ class Auditor:
                 judged = await self._judges.harm(found.route, body, answer, both.told)
                 return MISSED if judged.is_out else judged.harm, judged.spent
             check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
-            return await asyncio.to_thread(check.harm, both.answer, [both.told]), Usage()
+            harm = await asyncio.to_thread(check.harm, both.answer, [both.told])
+            if harm == 0:
+                return harm, Usage()
+            known = await self._references.of(found.route, found.exchange.body)
+            again = await asyncio.to_thread(check.harm, both.answer, known) if known else None
+            least = min((one for one in (harm, again) if one is not None), default=None)
+            return least, Usage()
         except OwnError as error:  # a broken check is no evidence, and what it says may be content
             kind = type(error).__name__
             log.error("%s cannot be audited: its check failed with %s", found.exchange.id, kind)

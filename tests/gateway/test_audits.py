@@ -29,6 +29,7 @@ from ownweights.route.rollout import CANARY_SHARES, first_standing, is_audited, 
 from ownweights.route.route import active_standing
 from ownweights.verdict import check_named
 from ownweights.verdict.voiding import void_reason
+from tests.dataset.records import built, record
 from tests.fakes import ScriptedTeacher, last_user_text
 from tests.gateway.harness import (
     WAIT_S,
@@ -40,7 +41,7 @@ from tests.gateway.harness import (
     reason_of,
     sure,
 )
-from tests.route.samples import answer_of, body_of
+from tests.route.samples import answer_of, body_of, make_verdict
 from tests.teacher.servers import free_port, replay_of, running
 from tests.verdict.drift.endpoints import with_incident
 
@@ -305,6 +306,46 @@ def test_audit_by_a_check_whose_file_changed_says_nothing(
     assert "its check failed with SettingsError" in caplog.text
     assert "SELECT" not in caplog.text
     assert evidence_of(project, route).num_missed == 2
+
+
+def certified_route(project: Project, answers: dict[str, list[str]]) -> tuple[Route, Path]:
+    """A served route, audited always, whose dataset knows these answers; where that dataset is."""
+    records = [
+        record(request=body_of(text), says=one, id=f"{text}-{i}")
+        for text, told in answers.items()
+        for i, one in enumerate(told)
+    ]
+    dataset = built(project, records)
+    verdict = make_verdict(project, dataset=dataset.id)
+    return followed(project, "served", verdict_id=verdict.id, near=10.0), dataset.path
+
+
+def harms_of(project: Project, route: Route, teacher: str, texts: list[str]) -> list[float | None]:
+    """The harms of audits of a student that always says A, request by request."""
+    with gateway(project, teacher, engines=Engines(sure("A"))) as one:
+        one.until("ready")
+        ids = [one.post(body_of(text), **NAMED).headers["x-own-request-id"] for text in texts]
+        found = audits_when(project, route, lambda found: len(found) == len(texts))
+    return [audit.harm for audit in sorted(found, key=lambda audit: ids.index(audit.request_id))]
+
+
+def test_audit_knows_the_answers_that_were_certified_against(project: Project) -> None:
+    """The teacher says B today; A is harm only where it was never recorded for that request."""
+    known = {"q1": ["A", "A", "B"], "q2": ["B", "C"]}
+    route, _ = certified_route(project, known)
+    with running(replay_of(dict.fromkeys(["q1", "q2", "q3"], "B"))) as url:
+        assert harms_of(project, route, f"{url}/v1", ["q1", "q2", "q3", "q1"]) == [0, 1, 1, 0]
+
+
+def test_audit_without_its_dataset_goes_by_the_fresh_answer(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    route, dataset = certified_route(project, {"q1": ["A", "B"], "q2": ["B"]})
+    (dataset / "train.jsonl").write_text("")
+    (dataset / "certify.jsonl").write_text("")
+    with running(replay_of({"q1": "B", "q2": "A"})) as url:
+        assert harms_of(project, route, f"{url}/v1", ["q1", "q2", "q1"]) == [1, 0, 1]
+    assert caplog.text.count("its audits know no recorded answers") == 1
 
 
 def test_audit_of_a_silent_teacher_says_nothing(project: Project) -> None:
