@@ -32,7 +32,8 @@ from ownweights.route import Route
 from ownweights.route.rollout import Standing, audit_chance, is_audited
 
 if TYPE_CHECKING:
-    from ownweights.route.evidence import Evidence, Kind
+    from ownweights.route.evidence import Kind
+    from ownweights.route.live import Follower
 
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
@@ -72,7 +73,7 @@ class Auditor:
         self._project = project
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
         self._tasks: set[asyncio.Task[None]] = set()
-        self._folded: dict[str, tuple[Evidence, int]] = {}
+        self._follower: Follower | None = None
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
         self._drifted: frozenset[str] = frozenset()  # teachers with an open incident
         self._looked_s = -math.inf
@@ -180,19 +181,12 @@ class Auditor:
 
     def _follow(self, route: Route, audit: object) -> None:
         """Write an audit down, and do what all audits so far say."""
-        from ownweights.route.audits import AuditLog
-        from ownweights.route.evidence import Audit, Evidence
-        from ownweights.route.live import follow_evidence, watch_of
+        from ownweights.route.evidence import Audit
+        from ownweights.route.live import Follower
 
         assert isinstance(audit, Audit)
-        watch, audits = watch_of(route), AuditLog(self._project, route.id)
-        audits.append(audit)
-        evidence, seq = self._folded.get(route.id) or (Evidence.start(watch), 0)
-        fresh, seq = audits.since(seq)
-        for one in fresh:
-            evidence = evidence.after(one, watch)
-        self._folded[route.id] = evidence, seq
-        said = follow_evidence(self._project, route, evidence)
+        self._follower = self._follower or Follower(self._project)
+        said = self._follower.follow(route, audit)
         if said:
             log.warning("%s: %s", route.workload, said)
 

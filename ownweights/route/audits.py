@@ -23,15 +23,17 @@ _COLUMNS = (
 )
 # when the unit was judged before, by the rows that came first
 _SEEN_AT = """(SELECT max(b.at) FROM audit b WHERE b.route = a.route AND b.unit = a.unit
- AND b.unit != '' AND b.seq < a.seq AND b.outcome != 'missed' AND b.kind != 'failure')"""
+ AND b.unit != '' AND b.seq < a.seq AND b.seq > ?
+ AND b.outcome != 'missed' AND b.kind != 'failure')"""
 
 
 class AuditLog:
     """Appends and reads audits; every call opens the database, for they are rare."""
 
-    def __init__(self, project: Project, route_id: str) -> None:
+    def __init__(self, project: Project, route_id: str, *, begin: int = 0) -> None:
         self._path = project.database_path
         self._route_id = route_id
+        self._begin = begin  # audits up to this number are left out
 
     def append(self, audit: Audit) -> None:
         """Write one audit down, for good."""
@@ -45,14 +47,22 @@ class AuditLog:
     def since(self, seq: int = 0) -> tuple[list[Audit], int]:
         """The audits after number `seq`, and the number of the last."""
         with open_database(self._path) as database:
-            return _read(database, self._route_id, seq)
+            return _read(database, self._route_id, max(seq, self._begin), self._begin)
+
+    def last(self) -> int:
+        """The number of the last audit; 0 where there is none."""
+        if not self._path.exists():
+            return 0
+        with open_database(self._path) as database:
+            sql = "SELECT max(seq) FROM audit WHERE route = ?"
+            return int(database.query(sql, (self._route_id,))[0][0] or 0)
 
 
-def _read(database: Database, route_id: str, seq: int) -> tuple[list[Audit], int]:
+def _read(database: Database, route_id: str, seq: int, begin: int) -> tuple[list[Audit], int]:
     sql = (
         f"SELECT seq, {_COLUMNS}, {_SEEN_AT} FROM audit a WHERE route = ? AND seq > ? ORDER BY seq"
     )
-    rows = database.query(sql, (route_id, seq))
+    rows = database.query(sql, (begin, route_id, seq))
     return [_audit(*row[1:]) for row in rows], int(rows[-1][0]) if rows else seq
 
 

@@ -113,14 +113,20 @@ def activate(
     reason: str = "promoted",
     stage: Stage = "served",
 ) -> Route:
-    """Send the workload's requests by this route from now on, beginning with `stage`."""
+    """Send the workload's requests by this route from now on, beginning with `stage`.
+
+    Only audits from now on decide how it goes on, also where the route was followed before.
+    """
+    from ownweights.route.audits import AuditLog  # scipy: serving never needs it
+
     check_workload_name(workload)
     route = load_route(project, route_id)
     if route.workload != workload:
         raise UsageError(
             f"route {route.id} was certified for workload {route.workload!r}, not {workload!r}"
         )
-    stand(project, workload, first_standing(route.id, stage), reason=reason)
+    since = AuditLog(project, route.id).last()
+    stand(project, workload, first_standing(route.id, stage, since=since), reason=reason)
     return route
 
 
@@ -133,9 +139,12 @@ def stand(project: Project, workload: str, standing: Standing, *, reason: str) -
 
 
 def rollback(project: Project, workload: str, *, to: str | None = None, reason: str = "") -> None:
-    """Send the workload's requests to the teacher again, or by an older route `to`."""
+    """Send the workload's requests to the teacher again, or by an older route `to`.
+
+    That begins with a canary, for what it showed before proves nothing of now.
+    """
     if to is not None:
-        activate(project, workload, to, reason=reason or "rolled back")
+        activate(project, workload, to, reason=reason or "rolled back", stage="canary")
         return
     check_workload_name(workload)
     before = _id_before(project, workload)
@@ -241,7 +250,7 @@ def _note(
     row: dict[str, Any] = {"at": time.time(), "workload": workload, "from": before, "to": None}
     if after is not None:
         row |= {"to": after.route_id, "stage": after.stage, "share": after.share,
-                "is_frozen": after.is_frozen}  # fmt: skip
+                "is_frozen": after.is_frozen, "since": after.since}  # fmt: skip
     row["reason"] = reason
     with history_path(project).open("ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
