@@ -34,7 +34,7 @@ from ownweights.verdict.statistics.detector import Detector, weigh_audit
 from ownweights.verdict.statistics.e_process import EProcess
 
 Kind = Literal["audit", "failure", "shadow"]
-STEP_AUDITS = 50  # judged at one step before the next: a jump to 25 % is caught within about 70
+STEP_AUDITS = 50  # judged at one step between two looks: a jump to 25 % is caught within about 70
 DAY_S = 86_400.0
 NO_TOKENS = Usage()
 MISSED = math.nan  # the harm of an audit that the teacher did not answer
@@ -94,6 +94,8 @@ class Evidence:
     num_units: int = 0  # judged for the first time
     at_step: int = 0  # units judged for the first time at the present step
     step_harms: float = 0.0
+    is_within: bool = False  # at the last look of this step, harm was within the limit
+    is_proved: bool = False  # and then the stake proved it
     step: tuple[Stage, float] | None = None
 
     @classmethod
@@ -103,8 +105,7 @@ class Evidence:
     def after(self, audit: Audit, watch: Watch) -> Evidence:
         """The evidence once one more audit is known."""
         harm, step = audit.counted_harm, (audit.stage, audit.share)
-        fresh = dataclasses.replace(self, at_step=0, step_harms=0.0, step=step)
-        here = self if step == self.step else fresh
+        here = self if step == self.step else self._at_new_step(step, watch)
         is_same = self.step is not None and self.step[0] == audit.stage
         detector = self.detector if is_same else _detector(audit.stage, watch)
         if not audit.is_judged:  # nor do the requests before it: none of them was found harmless
@@ -117,17 +118,33 @@ class Evidence:
             detector = detector.after(weigh_audit(harm, max(audit.chance, least), least))
         # answers audited by chance were not chosen alike: only those before `served` are a sample
         is_staked = is_first and audit.stage != "served"
-        stake = self.stake.after(-harm) if is_staked else self.stake
-        return dataclasses.replace(
+        found = dataclasses.replace(
             here,
             detector=detector,
-            stake=stake,
+            stake=here.stake.after(-harm) if is_staked else here.stake,
             num_judged=self.num_judged + 1,
             num_harms=self.num_harms + harm,
             num_failures=self.num_failures + (audit.kind == "failure"),
             num_units=self.num_units + is_first,
             at_step=here.at_step + is_first,
             step_harms=here.step_harms + is_first * harm,
+        )
+        is_look = is_first and found.at_step % STEP_AUDITS == 0
+        return found._looked(watch) if is_look else found
+
+    def _at_new_step(self, step: tuple[Stage, float], watch: Watch) -> Evidence:
+        """What was shown at an earlier step proves nothing of the answers at this one."""
+        return dataclasses.replace(
+            self, stake=EProcess(-watch.beta), at_step=0, step_harms=0.0, is_within=False,
+            is_proved=False, step=step,
+        )  # fmt: skip
+
+    def _looked(self, watch: Watch) -> Evidence:
+        """What this look says: the stake as it is now, for its peak may be of better days."""
+        return dataclasses.replace(
+            self,
+            is_within=self.step_harms <= watch.beta * self.at_step,
+            is_proved=self.stake.log_stake >= -math.log(watch.delta),
         )
 
 
@@ -149,8 +166,9 @@ def fold(audits: Iterable[Audit], watch: Watch) -> Evidence:
 def next_standing(standing: Standing, evidence: Evidence, watch: Watch) -> Standing | str | None:
     """Where the rollout goes: a new standing, the reason for a rollback, or None to stay.
 
-    It goes on when `STEP_AUDITS` units were judged at this step, with no more harm among them than
-    the limit allows, and to serving everything only when live answers have proved the limit.
+    It is looked at when `STEP_AUDITS` units were judged at this step, twice as many, and so on. It
+    goes on when there is no more harm among them than the limit allows, and to serving everything
+    only when the answers at this step prove the limit.
     """
     detector = evidence.detector
     if detector.is_alarmed:
@@ -161,9 +179,6 @@ def next_standing(standing: Standing, evidence: Evidence, watch: Watch) -> Stand
         )
     following = standing.next()
     is_here = evidence.step == (standing.stage, standing.share)
-    if following is None or standing.is_frozen or not is_here or evidence.at_step < STEP_AUDITS:
+    if following is None or standing.is_frozen or not is_here or not evidence.is_within:
         return None
-    if evidence.step_harms > watch.beta * evidence.at_step:
-        return None
-    is_proved = evidence.stake.p_value <= watch.delta
-    return following if is_proved or following.stage != "served" else None
+    return following if evidence.is_proved or following.stage != "served" else None

@@ -162,7 +162,6 @@ def test_gateway_goes_on_with_a_good_student(project: Project, teacher: str) -> 
         found = evidence_of(project, route)
         assert found.num_harms == 0
         assert found.num_units >= 2 * STEP_AUDITS
-        assert found.stake.p_value <= route.delta
 
 
 def test_gateway_shadow_lets_the_teacher_answer(project: Project, teacher: str) -> None:

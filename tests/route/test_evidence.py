@@ -190,3 +190,35 @@ def test_audits_missed_hide_no_harm() -> None:
     harmful = [requests_until_back(rng, 0.20, 0.6, most=1_000) for _ in range(10)]
     assert None not in harmful
     assert not any(requests_until_back(rng, 0.08, 0.6, most=1_000) for _ in range(10))
+
+
+def test_rollout_is_looked_at_only_now_and_then() -> None:
+    """Six harms in 50 are too many, and stay so until the hundredth."""
+    harms = [float(i % 8 == 7 and i < 50) for i in range(100)]
+    assert next_of(CANARY, audits(CANARY, harms[:99])) is None
+    assert next_of(CANARY, audits(CANARY, harms)) == WIDER
+    assert next_of(CANARY, audits(CANARY, [*harms, 1.0])) == WIDER  # as the last look said
+
+
+def test_rollout_serves_only_what_answers_at_this_step_prove() -> None:
+    """Good for 200 units, then harmful: once it serves in three runs of four, now within delta."""
+    assert WIDER is not None
+    rng = np.random.default_rng(6)
+    passed = 0
+    for _ in range(100):
+        evidence = fold(audits(CANARY, (rng.random(200) < 0.03).astype(float).tolist()), WATCH)
+        for one in audits(WIDER, (rng.random(200) < 0.12).astype(float).tolist()):
+            evidence = evidence.after(one, WATCH)
+            if decide_next(WIDER, evidence, WATCH) == SERVED:
+                passed += 1
+                break
+    assert passed <= 8
+
+
+def test_rollout_serves_a_good_student_soon() -> None:
+    assert WIDER is not None
+    rng, looks = np.random.default_rng(7), []
+    for _ in range(30):
+        found = audits(WIDER, (rng.random(400) < 0.02).astype(float).tolist())
+        looks += [next((n for n in range(50, 401, 50) if next_of(WIDER, found[:n]) == SERVED), 999)]
+    assert np.median(looks) <= 100
