@@ -201,7 +201,8 @@ def _evidence_row(project: Project, one: Route) -> dict[str, Any]:
     return {
         "audits": found.num_judged, "units": found.num_units,
         "harms": found.num_harms, "missed": found.num_missed,
-        "alarm": round(found.detector.mean_evidence / found.detector.run_length, 4),
+        "failures": found.num_failures,
+        "alarm": round(found.alarm_frac, 4),
         "p_live": None if is_served else round(min(1.0, math.exp(-found.stake.log_stake)), 4),
     }  # fmt: skip
 

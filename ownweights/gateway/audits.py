@@ -15,7 +15,6 @@ an open incident of drift, answers are audited more often, and weighed by the ch
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -72,6 +71,7 @@ class Auditor:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
+        self._unsure: Counter[str] = Counter()  # by route: not sent since the last audit
         self._tasks: set[asyncio.Task[None]] = set()
         self._follower: Follower | None = None
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
@@ -97,8 +97,13 @@ class Auditor:
         else:
             self._quiet[route.id] += 1
 
+    def unsure(self, route: Route) -> None:
+        """The student was asked, and its answer was not sure enough to be sent."""
+        if route.check:
+            self._unsure[route.id] += 1
+
     def failed(self, found: Compared) -> None:
-        """The student was asked and did not answer: one whole harm."""
+        """The student was asked and did not answer."""
         if found.route.check:
             self._begin(found, "failure", 1.0)
 
@@ -145,17 +150,21 @@ class Auditor:
         harm: float | None = 1.0
         both = Both("", None)
         try:
-            with contextlib.suppress(StudentFailed):
+            try:
                 if found.ask_both is not None:
                     told = both if is_full else await found.ask_both()
                     if told is None:
+                        self.unsure(found.route)
                         return
                     both = told
                     harm = await self._harm_of(found, both)
+            except StudentFailed:
+                kind = "failure"
+            unsure = self._unsure.pop(found.route.id, 0)
             audit = Audit(
                 found.exchange.id, found.exchange.at, found.standing.stage, kind, harm,
                 chance, quiet, found.standing.share, asked=both.asked,
-                unit=_unit_of(found.exchange),
+                unit=_unit_of(found.exchange), unsure=unsure,
             )  # fmt: skip
             async with self._lock:
                 await asyncio.to_thread(self._follow, found.route, audit)

@@ -19,7 +19,7 @@ from ownweights.route.evidence import MISSED, Audit
 
 _COLUMNS = (
     "request_id, at, stage, share, kind, outcome, harm, chance, quiet,"
-    " asked_in, asked_out, judge_in, judge_out, unit"
+    " asked_in, asked_out, judge_in, judge_out, unit, unsure"
 )
 # when the unit was judged before, by the rows that came first
 _SEEN_AT = """(SELECT max(b.at) FROM audit b WHERE b.route = a.route AND b.unit = a.unit
@@ -40,7 +40,7 @@ class AuditLog:
         with open_database(self._path) as database:
             database.execute(
                 f"INSERT INTO audit (route, {_COLUMNS})"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (self._route_id, *_row(audit)),
             )
 
@@ -76,17 +76,18 @@ def _row(audit: Audit) -> tuple[object, ...]:
         audit.request_id, audit.at, audit.stage, audit.share, audit.kind, outcome, harm,
         audit.chance, audit.quiet, audit.asked.prompt_tokens, audit.asked.completion_tokens,
         audit.judge.prompt_tokens, audit.judge.completion_tokens, audit.unit,
+        audit.unsure,
     )  # fmt: skip
 
 
 def _audit(*row: Any) -> Audit:
     request_id, at, stage, share, kind, outcome, harm, chance, quiet, *rest = row
-    *tokens, unit, seen_at = rest
+    *tokens, unit, unsure, seen_at = rest
     found = {"judged": harm, "unjudged": None, "missed": MISSED}[str(outcome)]
     assert found is None or isinstance(found, float), f"harm is a number, got {found!r}"
     assert found is None or math.isnan(found) or 0.0 <= found <= 1.0, "harm lies in [0, 1]"
     return Audit(
         request_id, at, stage, kind, found, chance=chance, quiet=quiet, share=share,
         asked=Usage(*tokens[:2]), judge=Usage(*tokens[2:]),
-        unit=unit, seen_at=seen_at,
+        unit=unit, unsure=unsure, seen_at=seen_at,
     )  # fmt: skip

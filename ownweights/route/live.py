@@ -37,7 +37,7 @@ class Foretold:
 
 def watch_of(route: Route) -> Watch:
     """What is watched for while a route is followed."""
-    return Watch(route.beta, route.delta, route.audit_frac, route.run_length)
+    return Watch(route.alpha, route.beta, route.delta, route.audit_frac, route.run_length)
 
 
 def evidence_of(project: Project, route: Route) -> Evidence:

@@ -63,6 +63,7 @@ class Route:
     max_prompt_tokens: int | None = None  # None: what the student's window leaves room for
     teacher: str = ""
     check: str = ""  # what harm is, for audits; empty where none can be made
+    alpha: float = 0.05  # the certified limit among all requests: failures are watched against it
     beta: float = 0.10  # the certified limit among those served
     delta: float = 0.05
     near: float | None = None  # scores below it are near the threshold, and audited more often
@@ -318,9 +319,9 @@ def _from_table(table: dict[str, Any], path: Path) -> Route:
 
 
 _TEXTS = ("workload", "student_id", "verdict_id", "teacher", "check", "id")
-_NUMBERS = ("threshold", "timeout_s", "max_prompt_tokens", "beta", "delta", "near", "audit_frac",
-            "run_length")  # fmt: skip
-_SHARES = ("beta", "delta", "audit_frac")
+_NUMBERS = ("threshold", "timeout_s", "max_prompt_tokens", "alpha", "beta", "delta", "near",
+            "audit_frac", "run_length")  # fmt: skip
+_SHARES = ("alpha", "beta", "delta", "audit_frac")
 
 
 def _check(route: Route, where: str) -> None:

@@ -63,7 +63,7 @@ def test_audit_log_gives_back_what_was_written(project: Project) -> None:
     known = [
         Audit("a", 1.5, "served", "audit", 0.25, 0.02, 49, asked=Usage(7, 5), judge=Usage(90, 9)),
         Audit("b", 2.5, "canary", "failure", 1.0, 1.0, 0, 0.05),
-        Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0, unit="ab12"),
+        Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0, unit="ab12", unsure=7),
     ]
     for audit in known:
         log.append(audit)
