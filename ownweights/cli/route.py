@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -199,11 +200,13 @@ def _evidence_row(project: Project, one: Route) -> dict[str, Any]:
     from ownweights.route.live import evidence_of
 
     found = evidence_of(project, one)
+    is_served = one.standing is None or one.standing.stage == "served"  # nothing is left to prove
     return {
         "audits": found.num_judged, "units": found.num_units,
         "harms": found.num_harms, "missed": found.num_missed,
-        "alarm": round(found.detector.mean_evidence / found.detector.run_length, 4),
-        "p_live": round(found.stake.p_value, 4),
+        "failures": found.num_failures,
+        "alarm": round(found.alarm_frac, 4),
+        "p_live": None if is_served else round(min(1.0, math.exp(-found.stake.log_stake)), 4),
     }  # fmt: skip
 
 

@@ -119,6 +119,7 @@ ALTER TABLE audit ADD COLUMN judge_out INTEGER NOT NULL DEFAULT 0;
 
 _AUDIT_UNITS = """
 ALTER TABLE audit ADD COLUMN unit TEXT NOT NULL DEFAULT '';
+ALTER TABLE audit ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX audit_by_unit ON audit (route, unit, seq);
 """
 
@@ -127,5 +128,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
     Migration(3, "audits of routes", _AUDITS),
     Migration(4, "tokens that audits cost", _AUDIT_COSTS),
-    Migration(5, "units that audits belong to", _AUDIT_UNITS),
+    Migration(5, "units that audits belong to, and answers not sent", _AUDIT_UNITS),
 )

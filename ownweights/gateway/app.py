@@ -31,7 +31,7 @@ from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
 from ownweights.gateway.student_stream import may_stream, note_failure, stream_student
 from ownweights.gateway.students import StartEngine, Students
 from ownweights.gateway.upstream import TeacherDoor
-from ownweights.route import Route, decide, eligible
+from ownweights.route import BELOW_THRESHOLD, Route, decide, eligible
 from ownweights.route.rollout import Standing, is_drawn
 from ownweights.teacher.asgi import (
     SSE_HEADERS,
@@ -259,6 +259,8 @@ class Gateway:
             self._auditor.served(found, exchange.score)
         elif exchange.has_failed:
             self._auditor.failed(Compared(exchange, route, standing, None))
+        elif exchange.reason == BELOW_THRESHOLD:
+            self._auditor.unsure(route)
         elif exchange.reason == "shadow":
             self._auditor.shadowed(Compared(exchange, route, standing, shadowed))
 

@@ -36,7 +36,8 @@ from ownweights.route import JUDGE, Route
 from ownweights.route.rollout import Standing, audit_chance, is_audited
 
 if TYPE_CHECKING:
-    from ownweights.route.evidence import Evidence, Kind
+    from ownweights.route.evidence import Kind
+    from ownweights.route.live import Follower
 
 log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
@@ -59,6 +60,7 @@ class _Outcome(NamedTuple):
     harm: float | None
     asked: Usage = Usage()
     judge: Usage = Usage()
+    is_failure: bool = False  # the student did not answer, as it turned out
 
 
 AskBoth = Callable[[], Awaitable[Both | None]]  # None: the student's would not have been sent
@@ -86,10 +88,11 @@ class Auditor:
         self._project, self._judges = project, judges
         self._references = References(project)
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
+        self._unsure: Counter[str] = Counter()  # by route: not sent since the last audit
         self._tally: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Future[_Outcome | None]] = set()  # by those tasks
-        self._folded: dict[str, tuple[Evidence, int]] = {}
+        self._follower: Follower | None = None
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
         self._drifted: frozenset[str] = frozenset()  # teachers with an open incident
         self._looked_s = -math.inf
@@ -112,11 +115,16 @@ class Auditor:
             self._begin(found, "audit", chance)
         else:
             self._quiet[route.id] += 1
-            if self._tally is None or self._tally.done():
-                self._tally = asyncio.ensure_future(self._tally_later())
+            self._tally_soon()
+
+    def unsure(self, route: Route) -> None:
+        """The student was asked, and its answer was not sure enough to be sent."""
+        if route.check:
+            self._unsure[route.id] += 1
+            self._tally_soon()
 
     def failed(self, found: Compared) -> None:
-        """The student was asked and did not answer: one whole harm."""
+        """The student was asked and did not answer."""
         if found.route.check:
             self._begin(found, "failure", 1.0)
 
@@ -141,26 +149,34 @@ class Auditor:
         """Wait shortly for audits under way, then write them down as missed."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        for asking in self._asking:
+            asking.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         others = [task for task in (self._look, self._tally) if task is not None]
-        for task in [*self._asking, *others]:
+        for task in others:
             task.cancel()
-        await asyncio.gather(*self._tasks, *others, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
         await self._write_tally()
+
+    def _tally_soon(self) -> None:
+        if self._tally is None or self._tally.done():
+            self._tally = asyncio.ensure_future(self._tally_later())
 
     async def _tally_later(self) -> None:
         await asyncio.sleep(QUIET_S)
         await self._write_tally()
 
     async def _write_tally(self) -> None:
-        """Keep what was served since the last audits, for whoever audits next."""
+        """Keep what was served, or kept back, since the last audits, for whoever audits next."""
         from ownweights.route.audits import AuditLog
 
-        for route_id in list(self._quiet):
-            num = self._quiet.pop(route_id)
+        for route_id in {*self._quiet, *self._unsure}:
+            quiet, unsure = self._quiet.pop(route_id, 0), self._unsure.pop(route_id, 0)
             try:
-                await asyncio.to_thread(AuditLog(self._project, route_id).tally, num)
+                await asyncio.to_thread(AuditLog(self._project, route_id).tally, quiet, unsure)
             except OwnError as error:
-                self._quiet[route_id] += num
+                self._quiet[route_id] += quiet
+                self._unsure[route_id] += unsure
                 log.error("route %s: %s", route_id, error)
 
     def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
@@ -186,11 +202,13 @@ class Auditor:
         finally:
             self._asking.discard(asking)
         if outcome is None:
+            self.unsure(found.route)
             return
+        kind = "failure" if outcome.is_failure else kind
         audit = Audit(
             found.exchange.id, found.exchange.at, found.standing.stage, kind, outcome.harm,
             chance, quiet, found.standing.share, asked=outcome.asked, judge=outcome.judge,
-            unit=_unit_of(found.exchange),
+            unit=_unit_of(found.exchange), unsure=self._unsure.pop(found.route.id, 0),
         )  # fmt: skip
         try:
             async with self._lock:
@@ -213,7 +231,7 @@ class Auditor:
             harm, judge = await self._harm_of(found, both)
             return _Outcome(harm, both.asked, judge)
         except StudentFailed:
-            return _Outcome(1.0)
+            return _Outcome(1.0, is_failure=True)
         except Exception as error:  # who is to blame is not known: it says nothing of the student
             log.error("%s audit is missed: %s", found.exchange.id, type(error).__name__)
             return _Outcome(MISSED)
@@ -250,19 +268,12 @@ class Auditor:
 
     def _follow(self, route: Route, audit: object) -> None:
         """Write an audit down, and do what all audits so far say."""
-        from ownweights.route.audits import AuditLog
-        from ownweights.route.evidence import Audit, Evidence
-        from ownweights.route.live import follow_evidence, watch_of
+        from ownweights.route.evidence import Audit
+        from ownweights.route.live import Follower
 
         assert isinstance(audit, Audit)
-        watch, audits = watch_of(route), AuditLog(self._project, route.id)
-        audits.append(audit)
-        evidence, seq = self._folded.get(route.id) or (Evidence.start(watch), 0)
-        fresh, seq = audits.since(seq)
-        for one in fresh:
-            evidence = evidence.after(one, watch)
-        self._folded[route.id] = evidence, seq
-        said = follow_evidence(self._project, route, evidence)
+        self._follower = self._follower or Follower(self._project)
+        said = self._follower.follow(route, audit)
         if said:
             log.warning("%s: %s", route.workload, said)
 

@@ -24,51 +24,61 @@ from ownweights.route.evidence import MISSED, Audit
 
 _COLUMNS = (
     "request_id, at, stage, share, kind, outcome, harm, chance, quiet,"
-    " asked_in, asked_out, judge_in, judge_out, unit"
+    " asked_in, asked_out, judge_in, judge_out, unit, unsure"
 )
 # when the unit was judged before, by the rows that came first
 _SEEN_AT = """(SELECT max(b.at) FROM audit b WHERE b.route = a.route AND b.unit = a.unit
- AND b.unit != '' AND b.seq < a.seq AND b.outcome != 'missed' AND b.kind != 'failure')"""
+ AND b.unit != '' AND b.seq < a.seq AND b.seq > ?
+ AND b.outcome != 'missed' AND b.kind != 'failure')"""
 
 
 class AuditLog:
     """Appends and reads audits; every call opens the database, for they are rare."""
 
-    def __init__(self, project: Project, route_id: str) -> None:
+    def __init__(self, project: Project, route_id: str, *, begin: int = 0) -> None:
         self._path = project.database_path
         self._route_id = route_id
+        self._begin = begin  # audits up to this number are left out
 
     def append(self, audit: Audit) -> None:
         """Write one audit down, for good."""
         with open_database(self._path) as database:
             database.execute(
                 f"INSERT INTO audit (route, {_COLUMNS})"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (self._route_id, *_row(audit)),
             )
 
-    def tally(self, quiet: int) -> None:
-        """Write down how many answers were served, and not audited, since the last row."""
-        nothing = Audit("", time.time(), "served", "audit", MISSED, quiet=quiet)
+    def tally(self, quiet: int, unsure: int = 0) -> None:
+        """Write down how many answers were served unaudited, or kept back, since the last row."""
+        nothing = Audit("", time.time(), "served", "audit", MISSED, quiet=quiet, unsure=unsure)
         self.append(nothing)
 
     def since(self, seq: int = 0) -> tuple[list[Audit], int]:
         """The audits after number `seq`, and the number of the last; tallies behind it wait."""
         with open_database(self._path) as database:
-            return _read(database, self._route_id, seq)
+            return _read(database, self._route_id, max(seq, self._begin), self._begin)
+
+    def last(self) -> int:
+        """The number of the last audit; 0 where there is none."""
+        if not self._path.exists():
+            return 0
+        with open_database(self._path) as database:
+            sql = "SELECT max(seq) FROM audit WHERE route = ?"
+            return int(database.query(sql, (self._route_id,))[0][0] or 0)
 
 
-def _read(database: Database, route_id: str, seq: int) -> tuple[list[Audit], int]:
+def _read(database: Database, route_id: str, seq: int, begin: int) -> tuple[list[Audit], int]:
     sql = (
         f"SELECT seq, {_COLUMNS}, {_SEEN_AT} FROM audit a WHERE route = ? AND seq > ? ORDER BY seq"
     )
-    audits, quiet = list[Audit](), 0
-    for number, *row in database.query(sql, (route_id, seq)):
+    audits, quiet, unsure = list[Audit](), 0, 0
+    for number, *row in database.query(sql, (begin, route_id, seq)):
         audit = _audit(*row)
-        quiet += audit.quiet
+        quiet, unsure = quiet + audit.quiet, unsure + audit.unsure
         if audit.request_id:
-            audits.append(dataclasses.replace(audit, quiet=quiet))
-            seq, quiet = int(number), 0
+            audits.append(dataclasses.replace(audit, quiet=quiet, unsure=unsure))
+            seq, quiet, unsure = int(number), 0, 0
     return audits, seq
 
 
@@ -82,17 +92,18 @@ def _row(audit: Audit) -> tuple[object, ...]:
         audit.request_id, audit.at, audit.stage, audit.share, audit.kind, outcome, harm,
         audit.chance, audit.quiet, audit.asked.prompt_tokens, audit.asked.completion_tokens,
         audit.judge.prompt_tokens, audit.judge.completion_tokens, audit.unit,
+        audit.unsure,
     )  # fmt: skip
 
 
 def _audit(*row: Any) -> Audit:
     request_id, at, stage, share, kind, outcome, harm, chance, quiet, *rest = row
-    *tokens, unit, seen_at = rest
+    *tokens, unit, unsure, seen_at = rest
     found = {"judged": harm, "unjudged": None, "missed": MISSED}[str(outcome)]
     assert found is None or isinstance(found, float), f"harm is a number, got {found!r}"
     assert found is None or math.isnan(found) or 0.0 <= found <= 1.0, "harm lies in [0, 1]"
     return Audit(
         request_id, at, stage, kind, found, chance=chance, quiet=quiet, share=share,
         asked=Usage(*tokens[:2]), judge=Usage(*tokens[2:]),
-        unit=unit, seen_at=seen_at,
+        unit=unit, unsure=unsure, seen_at=seen_at,
     )  # fmt: skip

@@ -2,8 +2,9 @@
 
 In: a route that is followed and the evidence of its audits. Out: the pointer swapped, and a line
 that says so. Invariants: an alarm takes the route out and voids its certificate, and neither is
-promoted again (test_live_alarm_rolls_back_and_voids); what a person did in between stays
-(test_live_never_undoes_what_a_person_did).
+promoted again (test_live_alarm_rolls_back_and_voids); a route that is followed anew is judged by
+audits from then on alone (test_live_promoted_again_needs_fresh_audits); what a person did in
+between stays (test_live_never_undoes_what_a_person_did).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.route.audits import AuditLog
-from ownweights.route.evidence import Evidence, Watch, fold, next_standing
+from ownweights.route.evidence import Audit, Evidence, Watch, fold, next_standing
 from ownweights.route.route import (
     Route,
     active_dir,
@@ -36,13 +37,38 @@ class Foretold:
 
 def watch_of(route: Route) -> Watch:
     """What is watched for while a route is followed."""
-    return Watch(route.beta, route.delta, route.audit_frac, route.run_length)
+    return Watch(route.alpha, route.beta, route.delta, route.audit_frac, route.run_length)
 
 
 def evidence_of(project: Project, route: Route) -> Evidence:
-    """All that audits have shown of a route, folded anew from the log."""
-    audits, _ = AuditLog(project, route.id).since()
+    """All that audits have shown of a route since it was followed, folded anew from the log."""
+    audits, _ = AuditLog(project, route.id, begin=_begin(project, route)).since()
     return fold(audits, watch_of(route))
+
+
+def _begin(project: Project, route: Route) -> int:
+    """The last audit before the route was followed; of one that is not, all audits count."""
+    standing = active_standing(project, route.workload)
+    return standing.since if standing is not None and standing.route_id == route.id else 0
+
+
+class Follower:
+    """Lets rollouts follow audits as one process writes them, and folds each of them once."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._folded: dict[tuple[str, int], tuple[Evidence, int]] = {}
+
+    def follow(self, route: Route, audit: Audit) -> str | None:
+        """Write an audit down, and do what all so far say; what was done."""
+        AuditLog(self._project, route.id).append(audit)
+        watch, begin = watch_of(route), _begin(self._project, route)
+        evidence, seq = self._folded.get((route.id, begin)) or (Evidence.start(watch), begin)
+        fresh, seq = AuditLog(self._project, route.id, begin=begin).since(seq)
+        for one in fresh:
+            evidence = evidence.after(one, watch)
+        self._folded[route.id, begin] = evidence, seq
+        return follow_evidence(self._project, route, evidence)
 
 
 def follow_evidence(project: Project, route: Route, evidence: Evidence) -> str | None:

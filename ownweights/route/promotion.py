@@ -118,6 +118,7 @@ def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Rout
         timeout_s=_timeout_s(verdict, terms),
         max_prompt_tokens=terms.max_prompt_tokens,
         check=JUDGE if subject.judge else subject.check,
+        alpha=verdict.claim.alpha,
         beta=verdict.claim.beta,
         delta=verdict.claim.delta,
         near=_near(rows, verdict.threshold),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from ownweights.core.errors import InputError
@@ -36,6 +36,7 @@ class Standing:
     stage: Stage = "served"
     share: float = 1.0  # of the sessions that the student may answer
     is_frozen: bool = False  # goes no step further by itself; an alarm still rolls back
+    since: int = 0  # the last audit before it was followed: what came earlier proves nothing now
 
     def to_text(self) -> str:
         return json.dumps(asdict(self)) + "\n"
@@ -54,6 +55,8 @@ class Standing:
             and standing.stage in STAGES
             and standing.share in shares[standing.stage]
             and isinstance(standing.is_frozen, bool)
+            and type(standing.since) is int
+            and standing.since >= 0
         )
         if not is_sound:
             raise InputError(f"no route can stand as {table}", where=where)
@@ -65,14 +68,14 @@ class Standing:
             return None
         wider = [share for share in CANARY_SHARES if share > self.share]
         if wider:
-            return Standing(self.route_id, "canary", wider[0], self.is_frozen)
-        return Standing(self.route_id, "served", 1.0, self.is_frozen)
+            return replace(self, stage="canary", share=wider[0])
+        return replace(self, stage="served", share=1.0)
 
 
-def first_standing(route_id: str, stage: Stage) -> Standing:
-    """Where a route begins that is told to begin with `stage`."""
+def first_standing(route_id: str, stage: Stage, *, since: int = 0) -> Standing:
+    """Where a route begins that is told to begin with `stage`, after audit number `since`."""
     share = {"shadow": 0.0, "canary": CANARY_SHARES[0], "served": 1.0}[stage]
-    return Standing(route_id, stage, share)
+    return Standing(route_id, stage, share, since=since)
 
 
 def is_drawn(standing: Standing, session: str | None, request_id: str) -> bool:

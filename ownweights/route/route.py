@@ -64,6 +64,7 @@ class Route:
     max_prompt_tokens: int | None = None  # None: what the student's window leaves room for
     teacher: str = ""
     check: str = ""  # what harm is, for audits, or JUDGE; empty where none can be made
+    alpha: float = 0.05  # the certified limit among all requests: failures are watched against it
     beta: float = 0.10  # the certified limit among those served
     delta: float = 0.05
     near: float | None = None  # scores below it are near the threshold, and audited more often
@@ -114,14 +115,20 @@ def activate(
     reason: str = "promoted",
     stage: Stage = "served",
 ) -> Route:
-    """Send the workload's requests by this route from now on, beginning with `stage`."""
+    """Send the workload's requests by this route from now on, beginning with `stage`.
+
+    Only audits from now on decide how it goes on, also where the route was followed before.
+    """
+    from ownweights.route.audits import AuditLog  # scipy: serving never needs it
+
     check_workload_name(workload)
     route = load_route(project, route_id)
     if route.workload != workload:
         raise UsageError(
             f"route {route.id} was certified for workload {route.workload!r}, not {workload!r}"
         )
-    stand(project, workload, first_standing(route.id, stage), reason=reason)
+    since = AuditLog(project, route.id).last()
+    stand(project, workload, first_standing(route.id, stage, since=since), reason=reason)
     return route
 
 
@@ -134,9 +141,12 @@ def stand(project: Project, workload: str, standing: Standing, *, reason: str) -
 
 
 def rollback(project: Project, workload: str, *, to: str | None = None, reason: str = "") -> None:
-    """Send the workload's requests to the teacher again, or by an older route `to`."""
+    """Send the workload's requests to the teacher again, or by an older route `to`.
+
+    That begins with a canary, for what it showed before proves nothing of now.
+    """
     if to is not None:
-        activate(project, workload, to, reason=reason or "rolled back")
+        activate(project, workload, to, reason=reason or "rolled back", stage="canary")
         return
     check_workload_name(workload)
     before = _id_before(project, workload)
@@ -242,7 +252,7 @@ def _note(
     row: dict[str, Any] = {"at": time.time(), "workload": workload, "from": before, "to": None}
     if after is not None:
         row |= {"to": after.route_id, "stage": after.stage, "share": after.share,
-                "is_frozen": after.is_frozen}  # fmt: skip
+                "is_frozen": after.is_frozen, "since": after.since}  # fmt: skip
     row["reason"] = reason
     with history_path(project).open("ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
@@ -310,9 +320,9 @@ def _from_table(table: dict[str, Any], path: Path) -> Route:
 
 
 _TEXTS = ("workload", "student_id", "verdict_id", "teacher", "check", "id")
-_NUMBERS = ("threshold", "timeout_s", "max_prompt_tokens", "beta", "delta", "near", "audit_frac",
-            "run_length")  # fmt: skip
-_SHARES = ("beta", "delta", "audit_frac")
+_NUMBERS = ("threshold", "timeout_s", "max_prompt_tokens", "alpha", "beta", "delta", "near",
+            "audit_frac", "run_length")  # fmt: skip
+_SHARES = ("alpha", "beta", "delta", "audit_frac")
 
 
 def _check(route: Route, where: str) -> None:

@@ -168,7 +168,6 @@ def test_gateway_goes_on_with_a_good_student(project: Project, teacher: str) -> 
         found = evidence_of(project, route)
         assert found.num_harms == 0
         assert found.num_units >= 2 * STEP_AUDITS
-        assert found.stake.p_value <= route.delta
 
 
 def test_gateway_shadow_lets_the_teacher_answer(project: Project, teacher: str) -> None:
@@ -191,6 +190,19 @@ def test_gateway_shadow_leaves_out_what_would_not_be_sent(project: Project, teac
         one.until("ready")
         ask_all(one, QUESTIONS[:5])
     assert AuditLog(project, route.id).since()[0] == []
+
+
+def test_gateway_counts_answers_that_were_not_sent(project: Project, teacher: str) -> None:
+    """They belong to all requests that the student was asked: failures are watched among them."""
+    logprob_of = {"q1": -3.0, "q2": -3.0, "q3": -0.1}
+    engines = Engines(lambda r: answer_of("Q3", logprob=logprob_of[last_user_text(r)]))
+    route = followed(project, "canary")
+    with gateway(project, teacher, engines=engines) as one:
+        one.until("ready")
+        ask_all(one, ["q1", "q2", "q3"], x_own_session=_drawn_session(route))
+        (found,) = audits_when(project, route, lambda found: len(found) == 1)
+    assert (found.unsure, found.harm) == (2, 0.0)
+    assert evidence_of(project, route).step_asked == 3
 
 
 def test_gateway_counts_a_failing_student_as_harm(project: Project, teacher: str) -> None:
@@ -235,7 +247,7 @@ def test_gateway_shadow_counts_a_failing_student_as_harm(
         one.until("ready")
         assert reason_of(one.post(body_of("q1", **fields), **NAMED)) == ("teacher", "shadow")
         (found,) = audits_when(project, route, lambda found: len(found) == 1)
-    assert (found.kind, found.stage, found.harm) == ("shadow", "shadow", 1.0)
+    assert (found.kind, found.stage, found.harm) == ("failure", "shadow", 1.0)
 
 
 def test_gateway_time_out_of_a_student_is_harm(project: Project, teacher: str) -> None:

@@ -7,18 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Evidence, Watch, fold
+from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Evidence, Kind, Watch, fold
 from ownweights.route.evidence import next_standing as decide_next
 from ownweights.route.rollout import Standing, first_standing
 from ownweights.verdict.statistics.detector import alarm_delays
 
-WATCH = Watch(beta=0.10, delta=0.05, audit_frac=0.02, run_length=10_000)
+WATCH = Watch(alpha=0.05, beta=0.10, delta=0.05, audit_frac=0.02, run_length=10_000)
 CANARY = first_standing("r1", "canary")
 WIDER = CANARY.next()
 SERVED = Standing("r1")
 
 
-def audits(standing: Standing, harms, *, kind="audit", chance: float = 1.0) -> list[Audit]:
+def audits(standing: Standing, harms, *, kind: Kind = "audit", chance: float = 1.0) -> list[Audit]:
     return [
         Audit(f"q{i}", float(i), standing.stage, kind, harm, chance, 0, standing.share)
         for i, harm in enumerate(harms)
@@ -70,11 +70,8 @@ def test_rollout_that_is_frozen_goes_no_further_but_back() -> None:
 
 
 @pytest.mark.parametrize("harm", [1.0, None])
-@pytest.mark.parametrize("kind", ["audit", "failure"])
-def test_rollout_goes_back_when_harm_rises(harm, kind: str) -> None:
-    assert "harm has risen above 10 %" in str(
-        next_of(CANARY, audits(CANARY, [harm] * 9, kind=kind))
-    )
+def test_rollout_goes_back_when_harm_rises(harm) -> None:
+    assert "harm has risen above 10 %" in str(next_of(CANARY, audits(CANARY, [harm] * 9)))
 
 
 def test_rollout_never_goes_back_for_answers_that_nobody_got() -> None:
@@ -190,3 +187,90 @@ def test_audits_missed_hide_no_harm() -> None:
     harmful = [requests_until_back(rng, 0.20, 0.6, most=1_000) for _ in range(10)]
     assert None not in harmful
     assert not any(requests_until_back(rng, 0.08, 0.6, most=1_000) for _ in range(10))
+
+
+def test_rollout_is_looked_at_only_now_and_then() -> None:
+    """Six harms in 50 are too many, and stay so until the hundredth."""
+    harms = [float(i % 8 == 7 and i < 50) for i in range(100)]
+    assert next_of(CANARY, audits(CANARY, harms[:99])) is None
+    assert next_of(CANARY, audits(CANARY, harms)) == WIDER
+    assert next_of(CANARY, audits(CANARY, [*harms, 1.0])) == WIDER  # as the last look said
+
+
+def test_rollout_serves_only_what_answers_at_this_step_prove() -> None:
+    """Good for 200 units, then harmful: once it serves in three runs of four, now within delta."""
+    assert WIDER is not None
+    rng = np.random.default_rng(6)
+    passed = 0
+    for _ in range(100):
+        evidence = fold(audits(CANARY, (rng.random(200) < 0.03).astype(float).tolist()), WATCH)
+        for one in audits(WIDER, (rng.random(200) < 0.12).astype(float).tolist()):
+            evidence = evidence.after(one, WATCH)
+            if decide_next(WIDER, evidence, WATCH) == SERVED:
+                passed += 1
+                break
+    assert passed <= 8
+
+
+def test_rollout_serves_a_good_student_soon() -> None:
+    assert WIDER is not None
+    rng, looks = np.random.default_rng(7), []
+    for _ in range(30):
+        found = audits(WIDER, (rng.random(400) < 0.02).astype(float).tolist())
+        looks += [next((n for n in range(50, 401, 50) if next_of(WIDER, found[:n]) == SERVED), 999)]
+    assert np.median(looks) <= 100
+
+
+def of_requests(rng, *, harm: float, failure: float, num: int, share: float = 0.3) -> list[Audit]:
+    """What a canary shows of `num` requests: a share is served, some fail, the rest is unsure."""
+    found, unsure = list[Audit](), 0
+    for i, lot in enumerate(rng.random(num).tolist()):
+        kind: Kind = "failure" if lot < failure else "audit"
+        if lot >= failure + share:
+            unsure += 1
+            continue
+        harmed = 1.0 if kind == "failure" else float(rng.random() < harm)
+        found += [Audit(f"q{i}", 0.0, "canary", kind, harmed, share=0.05, unsure=unsure)]
+        unsure = 0
+    return found
+
+
+def test_failures_within_their_limit_are_no_harm_among_those_served() -> None:
+    """Both claims hold (.30 x .08 + .02 = .044; .08), though .1375 of what was tried went wrong."""
+    rng = np.random.default_rng(8)
+    for _ in range(6):
+        found = of_requests(rng, harm=0.08, failure=0.02, num=4_000)
+        evidence = fold(found, WATCH)
+        assert evidence.alarm_frac < 1.0
+        assert evidence.step_asked == pytest.approx(4_000, abs=20)
+        assert evidence.num_failures == evidence.step_failures
+        assert evidence.num_judged + evidence.num_failures == len(found)
+        mixed = [dataclasses.replace(one, kind="audit") for one in found]
+        assert fold(mixed, WATCH).detector.mean_evidence > 10 * evidence.detector.mean_evidence
+
+
+def test_rollback_comes_when_failures_rise() -> None:
+    """Every fifth request fails: above the limit for all, though what is served is right."""
+    found = of_requests(np.random.default_rng(9), harm=0.0, failure=0.2, num=400)
+    assert "failures have risen above 5 %" in str(next_of(CANARY, found))
+    assert "failures" in str(next_of(SERVED, audits(SERVED, [1.0] * 20, kind="failure")))
+
+
+def test_rollout_waits_while_failures_are_above_their_limit() -> None:
+    shadow = first_standing("r1", "shadow")
+    failed = audits(shadow, [1.0] * 5, kind="failure")
+    good = audits(shadow, [0.0] * STEP_AUDITS, kind="shadow")
+    assert next_of(shadow, good) == CANARY
+    assert next_of(shadow, [*failed, *good]) is None
+    assert next_of(shadow, audits(shadow, [1.0] * 500, kind="failure")) is None
+    unsure = [dataclasses.replace(one, unsure=1) for one in good]
+    assert next_of(shadow, [*failed, *unsure]) == CANARY
+
+
+def test_audits_served_before_a_failure_are_not_lost() -> None:
+    """They are steps of the detector with the next audit, or missed with it."""
+    failure = Audit("a", 0.0, "served", "failure", 1.0, quiet=30)
+    judged, missed = (Audit("b", 0.0, "served", "audit", h, 0.02, 9) for h in (0.0, MISSED))
+    assert fold([failure, judged], WATCH).detector.num_seen == 40
+    assert fold([failure, missed, judged], WATCH).detector.num_seen == 10
+    assert fold([failure, missed, judged], WATCH).failures.num_seen == 51

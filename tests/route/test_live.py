@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,25 @@ import pytest
 
 from ownweights.core.chat import Usage
 from ownweights.core.project import Project
-from ownweights.route import NotCertified, Route, active_dir, active_id, read_active, rollback
+from ownweights.route import (
+    NotCertified,
+    Route,
+    activate,
+    active_dir,
+    active_id,
+    read_active,
+    rollback,
+)
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Watch, fold
-from ownweights.route.live import evidence_of, follow_evidence, foretell, withdraw_void
-from ownweights.route.rollout import Standing, first_standing
+from ownweights.route.live import (
+    Follower,
+    evidence_of,
+    follow_evidence,
+    foretell,
+    withdraw_void,
+)
+from ownweights.route.rollout import CANARY_SHARES, Standing, first_standing
 from ownweights.route.route import active_standing, stand
 from ownweights.verdict.voiding import void_certificate, void_reason
 from tests.route.samples import follow
@@ -49,7 +64,7 @@ def test_audit_log_gives_back_what_was_written(project: Project) -> None:
     known = [
         Audit("a", 1.5, "served", "audit", 0.25, 0.02, 49, asked=Usage(7, 5), judge=Usage(90, 9)),
         Audit("b", 2.5, "canary", "failure", 1.0, 1.0, 0, 0.05),
-        Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0, unit="ab12"),
+        Audit("ü", 3.5, "shadow", "shadow", None, 1.0, 0, 0.0, unit="ab12", unsure=7),
     ]
     for audit in known:
         log.append(audit)
@@ -145,6 +160,41 @@ def test_live_goes_on_step_by_step(project: Project) -> None:
         assert said.startswith(f"on to {stage}")
     assert active_standing(project, "tickets") == Standing(route.id)
     assert follow_now(project, route) is None
+
+
+def test_live_promoted_again_needs_fresh_audits(project: Project) -> None:
+    """After a rollback by hand, one audit more does not make sixty of old."""
+    route = at_canary(project)
+    write(project, route, [0.0] * (STEP_AUDITS + 10))
+    rollback(project, "tickets", reason="by hand")
+    for again in (
+        lambda: activate(project, "tickets", route.id, stage="canary"),
+        lambda: rollback(project, "tickets", to=route.id),
+    ):
+        again()
+        standing = active_standing(project, "tickets")
+        assert standing is not None
+        assert (standing.stage, standing.share) == ("canary", CANARY_SHARES[0])
+        write(project, route, [0.0])
+        assert follow_now(project, route) is None
+        assert evidence_of(project, route).num_judged == 1
+    write(project, route, [0.0] * (STEP_AUDITS - 1))
+    assert str(follow_now(project, route)).startswith("on to canary (25 %")
+    assert active_standing(project, "tickets") == replace(standing, share=CANARY_SHARES[1])
+
+
+def test_follower_folds_what_the_log_holds(project: Project) -> None:
+    """Also when another process writes, and when the route is followed anew."""
+    route, follower = at_canary(project), Follower(project)
+    for _ in range(2):
+        write(project, route, [0.0, None])
+        follower.follow(route, Audit("q", 1.0, "canary", "audit", 1.0, share=CANARY_SHARES[0]))
+        before = evidence_of(project, route)
+        assert (before.num_judged, before.num_harms) == (3, 2.0)
+        activate(project, "tickets", route.id, stage="canary")
+    write(project, route, [0.0] * (STEP_AUDITS - 1))
+    said = follower.follow(route, Audit("q", 1.0, "canary", "audit", 0.0, share=CANARY_SHARES[0]))
+    assert str(said).startswith("on to canary (25 %")
 
 
 def test_live_never_undoes_what_a_person_did(project: Project) -> None:
