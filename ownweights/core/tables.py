@@ -173,7 +173,8 @@ class DriftSettings:
     draws: int = setting(20, at_least=1, at_most=1000)
     """Answers to each of those at each look."""
     false_alarm: float = setting(0.05, at_least=0, at_most=1, is_open=True)
-    """Chance that an endpoint that never changes is ever said to have changed."""
+    """Chance that an endpoint that never changes, its answers independent draws, is ever said to
+    have changed."""
     every_h: float = setting(24.0, at_least=0, at_most=8760)
     """Hours between two looks, for `own drift run --if-due`."""
     on_metadata: str = setting("alarm", choices=("alarm", "note"))

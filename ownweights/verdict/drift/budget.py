@@ -1,8 +1,10 @@
 """How the chance of a false alarm is split: over channels, and over all looks to come.
 
 `false_alarm` is the chance that an endpoint that never changes is ever said to have changed, at any
-of the looks taken against one baseline. Each channel that the baseline can measure gets an equal
-share s of it, spent like this:
+of the looks taken against one baseline, where its answers are independent draws: one whose answers
+of a day hang together can be called changed more often
+(test_border_counts_on_draws_that_are_independent_of_the_day). Each channel that the baseline can
+measure gets an equal share s of it, spent like this:
 
     length, format, refusal, score   look k spends s·6/(π²k²), for ever: looks share the baseline's
                                      answers, so their evidence must not be multiplied

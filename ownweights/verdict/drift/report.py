@@ -15,6 +15,8 @@ def drift_text(monitor: DriftMonitor) -> str:
         f"teacher {baseline.teacher}: {_headline(monitor)}",
         f"  chance of a false alarm, ever: {baseline.budget.false_alarm:g}, of which"
         f" {monitor.spent:.4f} is spent after {len(state.looks)} looks",
+        "    it counts on answers that, while nothing changes, are independent draws, whatever the"
+        " day",
     ]
     if state.looks:
         lines += look_lines(state.looks[-1])

@@ -27,6 +27,7 @@ from ownweights.verdict.drift.border import (
     draw_marks,
     find_probes,
 )
+from ownweights.verdict.drift.budget import CHANNELS
 from ownweights.verdict.drift.outcome import CHANGED, COULD_NOT_TELL, SAME
 from tests.fakes import last_user_text
 from tests.verdict.drift.endpoints import SEQUENTIAL, DrawnEndpoint, down, failing, half_border
@@ -136,6 +137,23 @@ def test_border_alarms_falsely_within_its_limit_at_the_edge_of_its_intervals() -
         wrong += alarm_day(rng, known, edges, DAYS, Stakes.start(PROBES)) is not None
     limit = 0.75 * ALPHA
     assert wrong / trials <= limit + 3 * math.sqrt(limit * (1 - limit) / trials)
+
+
+def test_border_counts_on_draws_that_are_independent_of_the_day() -> None:
+    """Shares that vary by .10 from day to day: half are called changed within a month (docs)."""
+    trials, wrong, rng, alpha = 60, 0, np.random.default_rng(4), ALPHA / len(CHANNELS)
+    for _ in range(trials):
+        mean, stakes = rng.uniform(0.2, 0.8, PROBES), Stakes.start(PROBES)
+        days = np.clip(mean + rng.normal(0, 0.10, (31, PROBES)), 0.01, 0.99)
+        known = borders(rng, days[0], alpha / 4)
+        low, high = known.intervals()
+        worth = 0.0
+        for shares in days[1:]:
+            marked = rng.binomial(DRAWS, shares)
+            stakes = stakes.after(border_log_evidence(marked, np.full(PROBES, DRAWS), low, high))
+            worth = max(worth, stakes.worth)
+        wrong += worth >= 1 / (0.75 * alpha)
+    assert 0.3 < wrong / trials < 0.7
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,7 @@ def test_drift_text_tells_the_whole_story() -> None:
     same = drift_text(looked(monitor, endpoint()))
     assert "teacher main: same" in same
     assert "of answers would show" in same
+    assert "while nothing changes, are independent draws, whatever the day" in same
     assert "not measured  border: not asked" in same
     changed = drift_text(looked(monitor, endpoint(write=CHANGES["refusal"])))
     assert "teacher main: CHANGED" in changed

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ownweights.verdict.drift.budget import CHANNELS, Budget
 from ownweights.verdict.drift.outcome import CHANGED, COULD_NOT_TELL, SAME
 from ownweights.verdict.drift.paired import (
     POWER,
@@ -175,3 +176,14 @@ def test_paired_of_nothing_could_not_tell() -> None:
 def test_paired_refuses_rows_that_do_not_pair() -> None:
     with pytest.raises(AssertionError, match="one row a prompt"):
         compare_paired(features(3), features(4), {"length": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("look", "low", "high"), [(1, 0.15, 0.18), (30, 0.26, 0.29), (90, 0.29, 0.33)]
+)
+def test_detectable_shift_grows_with_the_looks(look: int, low: float, high: float) -> None:
+    """Of 100 canaries: a sixth at first, a quarter at the 30th look, three in ten at the 90th."""
+    budget = Budget(0.05, CHANNELS)
+    for channel in ("length", "format", "refusal", "score"):
+        share = detectable_frac(channel, budget.at_look(channel, look), 100)
+        assert share is not None and low <= round(share, 2) <= high
