@@ -123,8 +123,33 @@ class Case:
         options = replace(
             options, agreement=wanted.agreement, streaming=wanted.streaming,
             timeout_s=timeout_s or settings.route_of(workload).timeout_s,
+            teacher_state=teacher_state(project, settings, workload),
         )  # fmt: skip
         return cls(project, dataset, student.id, settings, options)
+
+
+def teacher_state(project: Project, settings: Settings, workload: str) -> dict[str, Any]:
+    """What `own drift` knows of who answers a workload; empty where no baseline was taken."""
+    from ownweights.core.errors import ArtefactError, SettingsError
+    from ownweights.verdict.drift.store import baseline_name, load_monitor
+
+    try:
+        name, _ = settings.teacher_of(workload)
+        monitor = load_monitor(project, name)
+    except SettingsError:  # no teacher is set: its answers were imported
+        return {}
+    except ArtefactError as error:
+        say(f"warning: the certificate will name no drift baseline: {error}")
+        return {}
+    if monitor is None:
+        return {}
+    baseline, incident = monitor.baseline, monitor.state.incident
+    return {
+        "baseline": baseline_name(project, name), "taken_at": baseline.at,
+        "models": list(baseline.metadata.models),
+        "fingerprints": list(baseline.metadata.fingerprints),
+        "incident": incident.name if incident else None,
+    }  # fmt: skip
 
 
 def on_engine(case: Case, phases: Callable[[Trial], Awaitable[Found]]) -> Found:

@@ -79,6 +79,7 @@ class Subject:
     confidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
     decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])
     teachers: tuple[str, ...] = ()
+    teacher_state: Mapping[str, Any] = field(default_factory=dict[str, Any])  # as drift knows it
     split_by: str = "prompt"
     period: tuple[float, float] | None = None  # unix seconds of the first and last record
     units_per_record: float = 0.08  # certify units that one more record brings

@@ -198,6 +198,7 @@ def _subject(trial: Trial, developed: Developed, answers: Answers) -> Subject:
         confidence=developed.tuned.confidence.to_dict(),
         decoding=trial.decoding,
         teachers=tuple(sorted({example.model for example in examples})),
+        teacher_state=_plain(trial.options.teacher_state),
         split_by=str(identity.get("split_by", "prompt")),
         period=_period(facts),
         units_per_record=trial.units_per_record,

@@ -107,6 +107,8 @@ class RunOptions:
     decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])  # laid over GREEDY
     # what the gateway would keep from the student, and why: None is eligible
     ineligible: Callable[[Mapping[str, Any]], str | None] | None = None
+    # who the teacher was (baseline, models, fingerprints), for the certificate; not of the plan
+    teacher_state: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ledger: Ledger | None = None  # None: the project's own
     keeps_answers: bool = False
     agreement: int = 0  # answers drawn beside each greedy one: a score may be made of them

@@ -100,7 +100,7 @@ def test_audit_log_tallies_are_as_if_one_process_had_counted(project: Project) -
     assert len(known) > 5
     for found in (read, parted.since()[0]):
         assert [(a.request_id, a.quiet) for a in found] == [(a.request_id, a.quiet) for a in known]
-    watch = Watch(0.1, 0.05, 0.02, 10_000)
+    watch = Watch(0.05, 0.1, 0.05, 0.02, 10_000)
     assert fold(read, watch) == fold(known, watch)
 
 

@@ -122,10 +122,12 @@ def test_run_time_out_is_part_of_the_plan(project: Project) -> None:
     """Other time is another claim: late answers are losses, and on a route the teacher's."""
     data = worlds.dataset(50, 80)
     first = run_verdict(data, worlds.student(data), project, "student1")
-    options = RunOptions(timeout_s=3.0)
+    known = {"baseline": "main/1", "models": ["rented-1"], "fingerprints": ["fp"]}
+    options = RunOptions(timeout_s=3.0, teacher_state=known)
     found = run_verdict(data, worlds.student(data), project, "student1", options=options)
     assert (first.subject.timeout_s, found.subject.timeout_s) == (10.0, 3.0)
     assert (first.attempt, found.attempt) == (1, 2)
+    assert load_verdict(project, found.id).subject.teacher_state == known
 
 
 def test_run_other_student_gets_no_used_unit(project: Project) -> None:

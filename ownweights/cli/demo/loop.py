@@ -132,7 +132,7 @@ def make_verdict(
 async def _judge(
     project: Project, dataset: Dataset, student: Artefact, completer: Completer, figures: Figures
 ) -> Verdict:
-    from ownweights.cli.trial import check_of, claim_of, judging
+    from ownweights.cli.trial import check_of, claim_of, judging, teacher_state
     from ownweights.core.settings import load_settings
     from ownweights.route import unanswerable
     from ownweights.verdict import RunOptions, report_text, run_verdict_async
@@ -142,6 +142,7 @@ async def _judge(
     options = RunOptions(
         ineligible=unanswerable, agreement=wanted.agreement, streaming=wanted.streaming,
         timeout_s=settings.route_of(workload).timeout_s,
+        teacher_state=teacher_state(project, settings, workload),
     )  # fmt: skip
     async with judging(project, workload, settings, CONCURRENCY) as judge:
         with Progress("verdict") as bar:

@@ -52,6 +52,12 @@ def load_monitor(project: Project, teacher: str) -> DriftMonitor | None:
     return _read_monitor(folder / f"{numbers[-1]:04d}") if numbers else None
 
 
+def baseline_name(project: Project, teacher: str) -> str:
+    """What a teacher's newest baseline is called; empty where it has none."""
+    numbers = _numbers(_folder(project, teacher))
+    return f"{teacher}/{numbers[-1]}" if numbers else ""
+
+
 def save_baseline(project: Project, baseline: Baseline) -> DriftMonitor:
     """Keep a new baseline, after those the teacher had; what it found will be counted from here."""
     folder = _folder(project, baseline.teacher)

@@ -20,7 +20,7 @@ from ownweights.verdict.certificate import PairedClaim, Verdict, request_warning
 from ownweights.verdict.claims import difference_of, paired_rows, slice_of
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE, Judged, draw_one_per_unit
 from ownweights.verdict.report.chart import Axes, Series, draw_chart
-from ownweights.verdict.report.text import paired_sentence
+from ownweights.verdict.report.text import paired_sentence, teacher_line
 from ownweights.verdict.statistics import clopper_pearson_interval
 from ownweights.verdict.statistics.e_process import confidence_sequence
 
@@ -57,6 +57,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
         verdict=verdict,
         sentence=sentence(verdict),
         warnings=request_warnings(verdict),
+        teacher=teacher_line(verdict.subject),
         leaks=verdict.risks.leaks() if verdict.risks else (),
         sections=verdict.risks.sections() if verdict.risks else (),
         funnel=_funnel(verdict, drawn),

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ownweights.verdict.certificate import PairedClaim, Slice, Verdict, request_warnings, sentence
+from ownweights.verdict.certificate import (
+    PairedClaim,
+    Slice,
+    Subject,
+    Verdict,
+    request_warnings,
+    sentence,
+)
 
 MAX_SLICES = 8
 
@@ -209,9 +216,22 @@ def _slice_name(one: Slice) -> str:
     return f"{one.key} = {one.value}"
 
 
+def teacher_line(subject: Subject) -> str:
+    """Who the teacher was, and by what a drift of it would be seen."""
+    known = subject.teacher_state
+    models = ", ".join(known.get("models") or subject.teachers) or "not named"
+    if not known:
+        return f"model {models}; drift baseline: none taken, `own drift run`"
+    prints = ", ".join(known["fingerprints"])
+    told = f"system fingerprints {prints}" if prints else "no system fingerprint"
+    incident = f", open incident {known['incident']}" if known.get("incident") else ""
+    return f"model {models}; {told}; drift baseline {known['baseline']}{incident}"
+
+
 def _names(verdict: Verdict) -> list[str]:
     subject = verdict.subject
     return [
+        f"Teacher: {teacher_line(subject)}",
         f"Each answer had {subject.timeout_s:g} s, and has on a route; a later one is a loss.",
         f"verdict {verdict.id or '-'}  student {subject.student}  dataset {subject.dataset}"
         f"  check {subject.check}  teachers {', '.join(subject.teachers) or '-'}",

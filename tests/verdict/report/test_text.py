@@ -28,6 +28,8 @@ def test_report_of_a_certificate() -> None:
         "k = v     2 of 10     20.0%  (2.0% to 50.0%)",
         "This assumes:\n  - a",
         "Void when:\n  - e",
+        "Teacher: model rented-1; drift baseline: none taken, `own drift run`",
+        "Each answer had 60 s, and has on a route; a later one is a loss.",
         "verdict abc  student s1  dataset d1  check json  teachers rented-1",
     ):
         assert part in text
@@ -48,6 +50,18 @@ def test_report_counts_by_request_and_warns() -> None:
     mild = report_text(verdict(subject=SUBJECT, by_request=ByRequest(2000, 800, 20.0, 10)))
     assert "Warning" not in mild and "by request" in mild
     assert "by request" not in report_text(verdict(subject=SUBJECT))
+
+
+def test_report_names_the_teachers_fingerprint() -> None:
+    state = {"baseline": "main/2", "models": ["big-1"], "fingerprints": ["fp_a", "fp_b"]}
+    known = dataclasses.replace(SUBJECT, teacher_state=state)
+    line = "model big-1; system fingerprints fp_a, fp_b; drift baseline main/2"
+    assert f"Teacher: {line}\n" in report_text(verdict(subject=known))
+    silent = dataclasses.replace(
+        SUBJECT, teacher_state={**state, "fingerprints": [], "incident": "main/9"}
+    )
+    told = "no system fingerprint; drift baseline main/2, open incident main/9"
+    assert told in report_text(verdict(subject=silent))
 
 
 def test_report_of_a_refusal() -> None:
