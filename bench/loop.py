@@ -13,6 +13,8 @@ Cases:
   rollback   50 runs of a canary that stands at its first step: after 60 good audits, half of the
              answers are corrupted; a violation is a run that was not rolled back within the audits
              foretold for 9 in 10 (`coverage_frac`: share rolled back at all)
+  served     the same of a route that serves every session and audits a quarter of its answers, and
+             three times as many of the least sure
   drift      the endpoint is our own engine; its adapter is exchanged behind it, twice the same
              first: `own drift run` must say same, then changed; the certificate must be void and
              the route gone
@@ -51,8 +53,9 @@ from ownweights.engine.client import EngineProcess
 from ownweights.route import Route, active_id, active_routes, write_route
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import Evidence, next_standing
-from ownweights.route.live import foretell, watch_of
-from ownweights.route.rollout import Standing, first_standing, is_drawn
+from ownweights.route.foretell import foretell
+from ownweights.route.live import watch_of
+from ownweights.route.rollout import Stage, Standing, first_standing, is_drawn
 from ownweights.route.route import stand
 from ownweights.teacher.asgi import decode_json, read_body, run_lifespan, send_json
 from ownweights.teacher.replay import RecordedAnswer, ReplayTeacher
@@ -66,6 +69,8 @@ from tests.teacher.servers import running
 
 GOOD_AUDITS, MOST_AUDITS = 60, 400
 CORRUPT_FRAC = 0.5
+SERVED_AUDIT_FRAC = 0.25  # more than one would: each audit costs four requests, not fifty
+CASE_OF: dict[Stage, str] = {"canary": "rollback", "served": "served"}
 RUNS, QUICK_RUNS = 50, 10
 WAIT_S = 30.0
 COMMON = {"packages": ("torch", "ownweights")}
@@ -80,7 +85,7 @@ def cases(*, is_quick: bool, seed: int) -> Iterator[dict[str, Any]]:
         project = Project(place)
         story = _Story(project, name, seed)
         yield _story_line(story, told)
-        for play in (story.rollback, story.drift, story.refusal):
+        for play in (story.rollback, story.served, story.drift, story.refusal):
             line = play(QUICK_RUNS if is_quick else RUNS)
             yield line
             most = line["delta"] + 3 * (line["delta"] * (1 - line["delta"]) / line["trials"]) ** 0.5
@@ -153,20 +158,30 @@ class _Story:
             engine.stop()
 
     def rollback(self, runs: int) -> dict[str, Any]:
-        """How many runs were not rolled back as soon as was foretold for nine in ten."""
-        foretold = next(one for one in foretell(self.route) if one.harm == CORRUPT_FRAC)
+        """How many canaries were not rolled back as soon as was foretold for nine in ten."""
+        return self._rolled_back(self.route, "canary", runs)
+
+    def served(self, runs: int) -> dict[str, Any]:
+        """How many served routes were not rolled back as soon as was foretold for nine in ten."""
+        route = dataclasses.replace(self.route, audit_frac=SERVED_AUDIT_FRAC)
+        return self._rolled_back(route, "served", runs)
+
+    def _rolled_back(self, route: Route, stage: Stage, runs: int) -> dict[str, Any]:
+        foretold = next(
+            one for one in foretell(route) if (one.stage, one.harm) == (stage, CORRUPT_FRAC)
+        )
         assert foretold.p90 is not None, "half of the answers wrong is caught"
         with running(self.teacher) as url:
-            delays = [self._delay(f"{url}/v1", run) for run in range(runs)]
+            delays = [self._delay(f"{url}/v1", route, stage, run) for run in range(runs)]
         print(f"foretold {foretold}; audits: {sorted(delays)}", file=sys.stderr)
         late = sum(delay > foretold.p90 for delay in delays)
         return simulation_line(
-            "loop", f"rollback {self.name} harm={CORRUPT_FRAC} p90={foretold.p90}",
+            "loop", f"{CASE_OF[stage]} {self.name} harm={CORRUPT_FRAC} p90={foretold.p90}",
             violations=late, trials=runs, delta=0.10, workload=self.name, seed=self.seed,
             coverage_frac=sum(delay <= MOST_AUDITS for delay in delays) / runs, **COMMON,
         )  # fmt: skip
 
-    def _delay(self, teacher_url: str, run: int) -> int:
+    def _delay(self, teacher_url: str, certified: Route, stage: Stage, run: int) -> int:
         """Audits from the corruption to the rollback, in one run through the gateway."""
         rng = random.Random(f"{self.seed}/{run}")
         texts = list(self.answers)
@@ -181,7 +196,7 @@ class _Story:
 
         with tempfile.TemporaryDirectory() as folder:
             project = Project(Path(folder))
-            route = self._followed(project, run)
+            route = _followed(project, certified, stage, run)
             sessions = _drawn(route)
             log, watch = AuditLog(project, route.id), watch_of(route)
             with gateway(project, teacher_url, engines=Engines(answer)) as one:
@@ -198,22 +213,12 @@ class _Story:
                     )
                     if len(log.since()[0]) > num_good + MOST_AUDITS:
                         return MOST_AUDITS + 1
-            evidence, standing = Evidence.start(watch), first_standing(route.id, "canary")
+            evidence, standing = Evidence.start(watch), first_standing(route.id, stage)
             for number, audit in enumerate(log.since()[0], 1):
                 evidence = evidence.after(audit, watch)
                 if isinstance(next_standing(standing, evidence, watch), str):
                     return number - num_good
         raise AssertionError("the gateway rolled back, its log does not")
-
-    def _followed(self, project: Project, run: int) -> Route:
-        """The certified route in a project of its own, frozen at the first step of its canary."""
-        fresh = dataclasses.replace(
-            self.route, timeout_s=10.0 + run / 1000, id="", path=None, standing=None
-        )
-        route = write_route(project, fresh)
-        first = first_standing(route.id, "canary")
-        stand(project, route.workload, dataclasses.replace(first, is_frozen=True), reason="bench")
-        return route
 
     def refusal(self, runs: int) -> dict[str, Any]:
         """Whether answers to other requests are ever certified."""
@@ -253,6 +258,17 @@ class _Story:
             "loop", f"drift {self.name}", violations=int(not is_right), trials=1, delta=0.05,
             coverage_frac=0.0 if is_back else 1.0, workload=self.name, seed=self.seed, **COMMON,
         )  # fmt: skip
+
+
+def _followed(project: Project, certified: Route, stage: Stage, run: int) -> Route:
+    """The certified route in a project of its own, frozen where the stage begins."""
+    fresh = dataclasses.replace(
+        certified, timeout_s=10.0 + run / 1000, id="", path=None, standing=None
+    )
+    route = write_route(project, fresh)
+    first = first_standing(route.id, stage)
+    stand(project, route.workload, dataclasses.replace(first, is_frozen=True), reason="bench")
+    return route
 
 
 class _Endpoint:

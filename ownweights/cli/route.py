@@ -104,7 +104,8 @@ def promote(
     say(f"{known.workload}: student {known.student_id} answers from score {known.threshold:.4g} up")
     say(f"it begins with {standing.stage}, {100 * standing.share:g} % of the sessions")
     for one in foretold:
-        say(f"should harm jump to {one['harm']:.0%} of its answers, it is taken back within"
+        where = "in a canary" if one["stage"] == "canary" else "once it is served"
+        say(f"should harm jump to {one['harm']:.0%} of its answers {where}, it is taken back within"
             f" {one['p90']} audits, nine times in ten (median {one['median']})")  # fmt: skip
 
 
@@ -188,11 +189,14 @@ def replay(ctx: click.Context, workload: str, as_json: bool) -> None:
 
 def _foretold(known: Route) -> list[dict[str, Any]]:
     """How soon a jump of harm would be caught, as rows; none where nothing can be audited."""
-    from ownweights.route.live import foretell
+    from ownweights.route.foretell import foretell
 
     if not known.check:
         return []
-    return [{"harm": one.harm, "median": one.median, "p90": one.p90} for one in foretell(known)]
+    return [
+        {"stage": one.stage, "harm": one.harm, "median": one.median, "p90": one.p90}
+        for one in foretell(known)
+    ]
 
 
 def _evidence_row(project: Project, one: Route) -> dict[str, Any]:

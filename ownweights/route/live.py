@@ -9,8 +9,6 @@ between stays (test_live_never_undoes_what_a_person_did).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.route.audits import AuditLog
@@ -24,15 +22,6 @@ from ownweights.route.route import (
     stand,
 )
 from ownweights.verdict.voiding import void_certificate, void_reason
-
-
-@dataclass(frozen=True, slots=True)
-class Foretold:
-    """Audits until a rollback, were harm to jump to `harm`: half of the time, and nine in ten."""
-
-    harm: float
-    median: int | None
-    p90: int | None
 
 
 def watch_of(route: Route) -> Watch:
@@ -102,16 +91,3 @@ def withdraw_void(project: Project) -> list[str]:
             rollback(project, pointer.name, reason=voided.reason)
             said.append(f"{pointer.name} goes to the teacher again: {voided.reason}")
     return said
-
-
-def foretell(route: Route, harms: tuple[float, ...] = (0.25, 0.5)) -> list[Foretold]:
-    """How soon a jump of harm would be caught, in audits, for a student at half its limit."""
-    from ownweights.verdict.statistics.detector import alarm_delays
-
-    return [
-        Foretold(harm, *alarm_delays(
-            route.beta, route.run_length, before=route.beta / 2, after=harm, trials=200
-        ))
-        for harm in harms
-        if harm > route.beta
-    ]  # fmt: skip

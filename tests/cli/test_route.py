@@ -50,7 +50,8 @@ def test_route_promote_takes_the_workloads_settings(
     route = active_routes(project)["tickets"]
     assert (route.timeout_s, route.max_prompt_tokens) == (2.5, 99)
     told = json.loads(capsys.readouterr().out)
-    assert [one["harm"] for one in told.pop("foretold")] == [0.25, 0.5]
+    foretold = [(one["stage"], one["harm"]) for one in told.pop("foretold")]
+    assert foretold == [(stage, harm) for stage in ("canary", "served") for harm in (0.25, 0.5)]
     assert told == {
         "route": route.id, "workload": "tickets", "student": route.student_id,
         "stage": "canary", "share": 0.05,

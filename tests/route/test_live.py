@@ -27,7 +27,6 @@ from ownweights.route.live import (
     Follower,
     evidence_of,
     follow_evidence,
-    foretell,
     withdraw_void,
 )
 from ownweights.route.rollout import CANARY_SHARES, Standing, first_standing
@@ -220,18 +219,6 @@ def test_withdraw_void_sends_back_what_is_void_and_no_other(project: Project) ->
     assert withdraw_void(project) == ["tickets goes to the teacher again: drift of the teacher"]
     assert active_id(project, "tickets") is None
     assert active_id(project, "mail") == mail.id
-
-
-def test_foretell_says_audits_until_a_rollback() -> None:
-    from tests.route.samples import route_of
-
-    quarter, half = foretell(route_of(check="exact", beta=0.10))
-    assert (quarter.harm, half.harm) == (0.25, 0.5)
-    assert quarter.median is not None
-    assert quarter.p90 is not None
-    assert half.p90 is not None
-    assert half.p90 < quarter.median < quarter.p90
-    assert foretell(route_of(check="exact", beta=0.6)) == []
 
 
 def test_voided_certificate_is_not_promoted_again(project: Project) -> None:
