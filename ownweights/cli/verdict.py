@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.output import json_option, print_json, print_listing, say
+from ownweights.cli.output import json_option, print_json, print_listing, say, tell_broken
 from ownweights.cli.trial import Case, claim_of, look, look_and_certify, on_engine, trial_options
 from ownweights.core.errors import EXIT_ERROR, EXIT_REFUSED
 
@@ -182,8 +182,10 @@ def _live_savings(project: Project, found: Verdict) -> str:
     from ownweights.core.settings import load_settings
     from ownweights.route import list_routes
 
-    settings, told = load_settings(project), list[str]()
-    for route in list_routes(project):
+    settings, told, broken = load_settings(project), list[str](), dict[str, str]()
+    routes = list_routes(project, broken.__setitem__)
+    tell_broken("route", broken)
+    for route in routes:
         if route.verdict_id != found.id:
             continue
         saved = find_savings(project, settings, route)

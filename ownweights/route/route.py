@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,19 @@ def load_route(project: Project, route_id: str) -> Route:
     return route
 
 
-def list_routes(project: Project) -> list[Route]:
-    """Every route on disk, by id."""
-    folder = project.kind_dir("route")
-    return [load_route(project, path.stem) for path in sorted(folder.glob("[!.]*.toml"))]
+def list_routes(
+    project: Project, on_broken: Callable[[str, str], None] | None = None
+) -> list[Route]:
+    """Every route on disk, by id; one that cannot be read is told to `on_broken`, else raised."""
+    found: list[Route] = []
+    for path in sorted(project.kind_dir("route").glob("[!.]*.toml")):
+        try:
+            found.append(load_route(project, path.stem))
+        except ArtefactError as error:
+            if on_broken is None:
+                raise
+            on_broken(path.stem, error.what)
+    return found
 
 
 def activate(

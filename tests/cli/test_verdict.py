@@ -145,3 +145,14 @@ def test_verdict_show_and_report_tell_the_risks(
     assert "Refusals beside the teacher's:\n  refused by both 0" in capsys.readouterr().out
     assert own(project, "report", known, "--html", tmp_path / "page.html") == 0
     assert "<h2>Private data and refusals</h2>" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_verdict_page_passes_over_a_route_that_cannot_be_read(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, page = made(project), tmp_path / "page.html"
+    project.kind_dir("route").mkdir(parents=True)
+    (project.kind_dir("route") / "0123456789ab.toml").write_text("torn = [")
+    assert own(project, "report", known, "--html", page) == 0
+    assert "warning: route 0123456789ab is passed over" in capsys.readouterr().err
+    assert "<h1>" in page.read_text("utf-8")
