@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ownweights.core.errors import ArtefactError, SettingsError
-from ownweights.dataset.unit import SESSION_OR_PROMPT
 from ownweights.verdict.risks.section import Risks
 
 PAIRED = ("C", "D")  # the claims that may be asked for besides the two of every certificate
@@ -95,7 +94,7 @@ class Subject:
         unit = {
             "prompt": "distinct prompt",
             "session": "session",
-            SESSION_OR_PROMPT: "session or, where there is none, distinct prompt",
+            "session-or-prompt": "session or, where there is none, distinct prompt",
         }.get(by, f"distinct {by}")
         return f"requests drawn one from each {unit}"
 
