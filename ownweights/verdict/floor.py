@@ -22,35 +22,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ownweights.core.chat import Completion
 from ownweights.dataset.prompt import request_key
+from ownweights.verdict.asked import Asked
 from ownweights.verdict.judged import lot
 
 MAX_ANSWERS = 8  # of one request: more cost comparisons and say little more
 Outcome = Completion | str
-
-
-class Recorded(Protocol):
-    """What is needed of an example."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def request(self) -> Mapping[str, Any]: ...
-    @property
-    def messages(self) -> Sequence[Mapping[str, Any]]: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def references(self) -> Sequence[str]: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +49,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Recorded answers to one request; `index` is the example whose answer stands first."""
+    """Asked answers to one request; `index` is the example whose answer stands first."""
 
     index: int
     answers: tuple[str, ...]
@@ -78,7 +58,7 @@ class Twins:
 HarmOf = Callable[[Sequence[Beside], Sequence[Completion]], Awaitable[Sequence[float | None]]]
 
 
-def draw_twins(examples: Sequence[Recorded], max_answers: int = MAX_ANSWERS) -> list[Twins]:
+def draw_twins(examples: Sequence[Asked], max_answers: int = MAX_ANSWERS) -> list[Twins]:
     """For each unit the first request, by lot, that was answered twice, with its answers by lot."""
     units: defaultdict[str, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
@@ -99,7 +79,7 @@ def draw_twins(examples: Sequence[Recorded], max_answers: int = MAX_ANSWERS) -> 
 
 
 async def measure_floor(
-    examples: Sequence[Recorded],
+    examples: Sequence[Asked],
     outcomes: Sequence[Outcome],
     harm_of: HarmOf,
     *,
@@ -141,7 +121,7 @@ def _comparisons(
         yield first, done, True
 
 
-def _beside(example: Recorded, answer: str) -> Beside:
+def _beside(example: Asked, answer: str) -> Beside:
     return Beside(
         example.id, example.unit, example.request, example.messages, answer, (answer,),
         example.model, example.metadata,

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from ownweights.core.completer import Completer
 from ownweights.core.project import Project
 from ownweights.core.strict import Limits, check_value
+from ownweights.verdict.asked import Asked
 from ownweights.verdict.certificate import Claim
 from ownweights.verdict.checks import Check
 from ownweights.verdict.floor import Outcome
@@ -25,27 +26,6 @@ from ownweights.verdict.ledger import DatabaseLedger, Ledger
 Progress = Callable[[float, float | None, str], None]  # (done, total, stage)
 GREEDY = {"temperature": 0}  # how students are asked here, and then by a route
 UNITS_PER_RECORD = 0.08  # certify units that a record brings, where a dataset does not say
-
-
-class Asked(Protocol):
-    """What a verdict needs of a dataset's example."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def request(self) -> Mapping[str, Any]: ...
-    @property
-    def messages(self) -> Sequence[Mapping[str, Any]]: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def references(self) -> Sequence[str]: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...
 
 
 class Examined(Protocol):

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass
 from functools import cache
@@ -47,7 +48,7 @@ class Check(Protocol):
         ...
 
 
-class NamedCheck:
+class NamedCheck(ABC):
     """A check whose options are the fields of a frozen dataclass, made with core's `setting`."""
 
     __slots__ = ()
@@ -67,8 +68,9 @@ class NamedCheck:
         """The same check with the files it reads pinned by content; `folder` is where they lie."""
         return self
 
+    @abstractmethod
     def harm(self, answer: str | None, references: Sequence[str]) -> float | None:
-        raise NotImplementedError
+        """0 no harm, 1 harm, None could not judge."""
 
     def _differing(self) -> list[tuple[str, Any]]:
         values = [(key, getattr(self, key.name)) for key in option_fields(type(self)).values()]

@@ -15,10 +15,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ownweights.core.chat import Completion
 from ownweights.core.errors import InvalidJudge
+from ownweights.verdict.asked import Answered
 from ownweights.verdict.checks import check_named
 from ownweights.verdict.judge.agreement import Agreement, measure_agreement, sample_pairs
 from ownweights.verdict.judge.escalate import Cascade, decide_by_people
@@ -35,19 +36,6 @@ from ownweights.verdict.judge.people import hash_labels, read_labels, write_queu
 from ownweights.verdict.judge.probes import NUM_PROBES, measure_bias, refuse_invalid, run_probes
 
 GAINS = {WIN: 1.0, TIE_OUTCOME: 0.0, LOSS: -1.0}  # student - teacher
-
-
-class Answered(Protocol):
-    """What a judge needs of an example."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def request(self) -> Mapping[str, Any]: ...
-    @property
-    def references(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,26 +17,12 @@ from ownweights.core.chat import Completion
 from ownweights.core.completer import Completer
 from ownweights.core.errors import InputError
 from ownweights.dataset.canary import canaries_of
+from ownweights.verdict.asked import Told
 from ownweights.verdict.judged import lot, unit_hash
 from ownweights.verdict.risks.canary import extract_canaries
 from ownweights.verdict.risks.privacy import Answer, find_repeats, request_text, training_texts
 from ownweights.verdict.risks.safety import compare_safety
 from ownweights.verdict.risks.section import Risks
-
-
-class Told(Protocol):
-    """What is read of an example."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def request(self) -> Mapping[str, Any]: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def references(self) -> Sequence[str]: ...
 
 
 class Studied(Protocol):
