@@ -123,10 +123,24 @@ ALTER TABLE audit ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX audit_by_unit ON audit (route, unit, seq);
 """
 
+_RECORD_FACTS = """
+ALTER TABLE record ADD COLUMN protocol TEXT NOT NULL DEFAULT 'chat'
+  CHECK (protocol IN ('chat', 'completions', 'embeddings', 'responses', 'messages'));
+ALTER TABLE record ADD COLUMN end_user TEXT;
+ALTER TABLE record ADD COLUMN key_id TEXT;
+ALTER TABLE record ADD COLUMN upstream TEXT NOT NULL DEFAULT '';
+ALTER TABLE record ADD COLUMN prompt_tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE record ADD COLUMN completion_tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE record ADD COLUMN cost_usd REAL;
+ALTER TABLE record ADD COLUMN latency_ms REAL;
+CREATE INDEX record_by_end_user ON record (end_user) WHERE end_user IS NOT NULL;
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first tables", _FIRST_TABLES),
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
     Migration(3, "audits of routes", _AUDITS),
     Migration(4, "tokens that audits cost", _AUDIT_COSTS),
     Migration(5, "units that audits belong to, and answers not sent", _AUDIT_UNITS),
+    Migration(6, "whose a record is, and what it cost", _RECORD_FACTS),
 )

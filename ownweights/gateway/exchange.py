@@ -18,7 +18,7 @@ from ownweights.core.errors import InputError
 from ownweights.core.ids import new_id
 from ownweights.route import Route
 from ownweights.teacher.asgi import Headers, HttpError, Scope, header
-from ownweights.traffic.record import Record, Status, status_of
+from ownweights.traffic.record import Record, Status, status_of, usage_of, user_of
 from ownweights.traffic.workload import check_workload_name, workload_hash
 
 MAX_SESSION_CHARS = 200
@@ -47,6 +47,7 @@ class Exchange:
     completion: Completion | None = None  # the student's, where it was sent whole
     score: float | None = None
     student_model: str = ""
+    upstream: str = ""  # the teacher asked, as own.toml names it
     response: dict[str, Any] | None = None
     status: Status = "error"
     http_status: int = 0
@@ -120,7 +121,15 @@ class Exchange:
             model=model or _text(self.body.get("model")),
             source_id=None,
             prompt_hash=self.prompt_hash,
+            end_user=user_of(self.body, self._asked_metadata()),
+            upstream="" if is_student else self.upstream,
+            usage=usage_of(self.response),
+            latency_ms=round(self.latency_ms(), 2),
         )
+
+    def _asked_metadata(self) -> dict[str, Any]:
+        asked = self.body.get("metadata")
+        return asked if isinstance(asked, dict) else {}
 
     def _metadata(self) -> dict[str, Any]:
         own: dict[str, Any] = {
@@ -138,8 +147,7 @@ class Exchange:
                 own["stage"], own["share"] = self.route.standing.stage, self.route.standing.share
             is_known = self.score is not None and math.isfinite(self.score)
             own["score"] = self.score if is_known else None
-        asked = self.body.get("metadata")
-        return {**(asked if isinstance(asked, dict) else {}), "own": own}
+        return {**self._asked_metadata(), "own": own}
 
 
 def open_exchange(scope: Scope, raw: bytes, body: dict[str, Any]) -> Exchange:

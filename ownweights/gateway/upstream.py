@@ -56,6 +56,7 @@ class TeacherDoor:
         self, exchange: Exchange, upstream: Upstream, scope: Scope, send: Send
     ) -> None:
         """Let the teacher answer an exchange; HttpError when it could not and nothing was sent."""
+        exchange.upstream = upstream.name
         content = _content(exchange, upstream)
         request = self._request(upstream, scope, content=content, wants_plain=exchange.is_stream)
         asked_s = time.perf_counter()

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
+from ownweights.core.chat import Usage
 from ownweights.core.ids import new_id
 from ownweights.traffic.chat import answer_message, first_choice, is_content
 from ownweights.traffic.workload import content_text, default_workload, workload_hash
 
 Status = Literal["ok", "partial", "error"]
 Role = Literal["teacher", "student", "imported"]
+Protocol = Literal["chat", "completions", "embeddings", "responses", "messages"]
 _END_OF_TIME = 253_402_300_800  # the year 10000, which a date cannot hold
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A request (OpenAI chat body) and its response (OpenAI chat completion), kept whole.
+    """A request and its response, kept whole, as bodies of the `protocol` they were spoken in.
 
     `status` is partial when the answer was cut off, error when there is none; only ok records are
     learned from. `role` says who answered, `model` as the response names it. `source_id` is the id
     that a file gave; `at` is when it passed, in unix seconds (for a file that does not say: when it
-    was imported).
+    was imported). `end_user` is whom the request names as its user, `key_id` the gateway's key it
+    came with, `upstream` the teacher's name in own.toml. `cost_usd` and `latency_ms` are None where
+    nobody knows.
     """
 
     id: str
@@ -38,6 +42,13 @@ class Record:
     model: str
     source_id: str | None
     prompt_hash: str
+    protocol: Protocol = "chat"
+    end_user: str | None = None
+    key_id: str | None = None
+    upstream: str = ""
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    latency_ms: float | None = None
 
     @property
     def message(self) -> Mapping[str, Any]:
@@ -90,6 +101,8 @@ def make_record(
         model=model_of(response) or model_of(request),
         source_id=None,
         prompt_hash=prompt_hash,
+        end_user=user_of(request, metadata),
+        usage=usage_of(response),
     )
 
 
@@ -105,6 +118,30 @@ def model_of(body: Mapping[str, Any] | None) -> str:
     """The model a body names; empty when it names none."""
     model = body.get("model") if body else None
     return model if isinstance(model, str) else ""
+
+
+def user_of(request: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> str | None:
+    """Whom a request names as its user: OpenAI's `user`, or `metadata.user`."""
+    for named in (request.get("user"), (metadata or {}).get("user")):
+        if isinstance(named, str) and named:
+            return named
+    return None
+
+
+def usage_of(response: Mapping[str, Any] | None) -> Usage:
+    """The tokens that an answer says it took; none where it does not say."""
+    said = response.get("usage") if response else None
+    if not isinstance(said, Mapping):
+        return Usage()
+    counts = cast("Mapping[str, Any]", said)
+    read = counts.get("prompt_tokens", counts.get("input_tokens"))
+    written = counts.get("completion_tokens", counts.get("output_tokens"))
+    return Usage(_count(read), _count(written))
+
+
+def _count(value: Any) -> int:
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count and 0 <= value < 2**31 else 0
 
 
 def moment(value: Any) -> float | None:

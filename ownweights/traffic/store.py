@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ownweights.core.chat import Usage
 from ownweights.core.database import BUSY_TIMEOUT_S, Database, open_database
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.jsonl import encode_json
@@ -39,12 +40,15 @@ _CACHED_PARTS = 4096
 
 _COLUMNS = (
     "record.id, at, workload, session, metadata, status, role, model, source_id, prompt_hash,"
+    " protocol, end_user, key_id, upstream, prompt_tokens, completion_tokens, cost_usd, latency_ms,"
     " segment.name, offset_bytes, item, seq"
 )
 _INSERT_RECORD = (
     "INSERT INTO record (id, at, workload, origin, session, source_id, prompt_hash, role, status,"
-    " model, finish_reason, metadata, content_hash, body_bytes, segment, offset_bytes, item)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+    " model, finish_reason, metadata, content_hash, body_bytes, protocol, end_user, key_id,"
+    " upstream, prompt_tokens, completion_tokens, cost_usd, latency_ms,"
+    " segment, offset_bytes, item)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
     " (SELECT id FROM segment WHERE name = ?), ?, ?)"
 )
 _FROM = "FROM record JOIN segment ON segment.id = record.segment"
@@ -334,6 +338,7 @@ class TrafficStore:
 
     def _record(self, row: tuple[Any, ...]) -> Record:
         (record_id, at, workload, session, metadata, status, role, model, source_id, prompt_hash,
+         protocol, end_user, key_id, upstream, read, written, cost_usd, latency_ms,
          *place, _) = row  # fmt: skip
         request, response = decode_bodies(self._reader.read(Place(*place)), self._part)
         return Record(
@@ -349,6 +354,13 @@ class TrafficStore:
             model=model,
             source_id=source_id,
             prompt_hash=prompt_hash,
+            protocol=protocol,
+            end_user=end_user,
+            key_id=key_id,
+            upstream=upstream,
+            usage=Usage(read, written),
+            cost_usd=cost_usd,
+            latency_ms=latency_ms,
         )
 
     def _part(self, digest: str) -> bytes:
@@ -404,6 +416,14 @@ class _Draft:
             self.metadata,
             bodies.content_hash,
             len(bodies.item),
+            record.protocol,
+            _text(record.end_user),
+            record.key_id,
+            record.upstream,
+            record.usage.prompt_tokens,
+            record.usage.completion_tokens,
+            record.cost_usd,
+            record.latency_ms,
             place.segment,
             place.offset_bytes,
             place.item,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownweights.core.chat import Usage
 from ownweights.core.database import explained
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.project import Project
@@ -31,9 +32,19 @@ def test_store_gives_back_the_same_records(store: TrafficStore) -> None:
         *numbered(3),
         make_record(ask(tools=[{"name": "n" * 99}]), None, role="teacher", session="s"),
         make_record(ask(), answer(None, tool_calls=[{"id": "1"}]), role="student", workload="w"),
+        replace(
+            make(),
+            protocol="messages",
+            end_user="u",
+            key_id="k",
+            upstream="main",
+            usage=Usage(3, 4),
+            cost_usd=0.01,
+            latency_ms=12.5,
+        ),
         make("x", "cut", status="partial", metadata={"gold": "é\u2028\ud83d", "n": [1, None]}),
     ]
-    assert store.add(records) == (6, 0)
+    assert store.add(records) == (7, 0)
     assert list(store.records()) == records
     assert [store.get(record.id) for record in records] == records
     assert store.get("unknown") is None
