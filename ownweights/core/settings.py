@@ -341,6 +341,12 @@ def _check_teachers(settings: Settings) -> None:
             where = settings.sources[f"workload.{name}.teacher"].where
             what = f"is no teacher: there is no [teacher.{workload.teacher}]"
             raise _unknown(where, workload.teacher, settings.teacher, what)
+    for name, teacher in settings.teacher.items():
+        for other in teacher.fallback:
+            if other not in settings.teacher or other == name:
+                where = settings.sources[f"teacher.{name}.fallback"].where
+                others = [one for one in settings.teacher if one != name]
+                raise _unknown(where, other, others, "is no other teacher to fall back on")
     for name, verdict in settings.verdict.items():
         for key in ("judge", "judge_above"):
             if (judge := getattr(verdict, key)) and judge not in settings.teacher:

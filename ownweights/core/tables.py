@@ -27,6 +27,10 @@ class GatewaySettings:
     """Port to listen on; 0 picks a free one."""
     timeout_s: float = setting(120.0, at_least=0, at_most=86400, is_open=True)
     """How long a whole answer of the teacher may take."""
+    max_retries: int = setting(0, at_least=0, at_most=20)
+    """How often a teacher is asked again, for an error that may pass, where no other can be."""
+    retry_frac: float = setting(0.1, at_least=0, at_most=1)
+    """Budget of those repeats, as a share of the requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,13 @@ class TeacherSettings:
     """Its price in US dollars for a million tokens read."""
     usd_per_mtok_out: float | None = setting(None, at_least=0, at_most=1_000_000)
     """Its price in US dollars for a million tokens written."""
+    kind: str = setting("openai", choices=("openai", "azure", "anthropic"))
+    """What it speaks: OpenAI's API, Azure's form of it, or Anthropic's Messages."""
+    api_version: str = setting("", pattern=r"[0-9A-Za-z.-]*", pattern_says="a version")
+    """For Azure: the `api-version`, with requests going to the deployment that `model` names;
+    empty for its `/openai/v1` address."""
+    fallback: tuple[str, ...] = setting(())
+    """Other `[teacher.<name>]`, asked in turn when this one fails before its answer begins."""
 
     def read_key(self, env: Mapping[str, str] = os.environ) -> str | None:
         """The key, from the variable that `key_env` names; None where no key is needed."""

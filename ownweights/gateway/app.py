@@ -16,7 +16,8 @@ import dataclasses
 import logging
 import time
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 import msgspec
 
@@ -26,11 +27,12 @@ from ownweights.gateway.audits import Auditor, Both, Compared, StudentFailed
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.judges import LiveJudges
 from ownweights.gateway.names import WorkloadNames
+from ownweights.gateway.protocols import CHAT, PROTOCOLS, Protocol
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
 from ownweights.gateway.student_stream import may_stream, note_failure, stream_student
 from ownweights.gateway.students import StartEngine, Students
-from ownweights.gateway.upstream import TeacherDoor
+from ownweights.gateway.upstreams.door import TeacherDoor
 from ownweights.route import BELOW_THRESHOLD, Route, decide, eligible
 from ownweights.route.rollout import Standing, is_drawn
 from ownweights.teacher.asgi import (
@@ -56,11 +58,11 @@ from ownweights.traffic.recorder import Recorder, RecorderCounts
 
 log = logging.getLogger("ownweights.gateway")
 _METHODS = {
-    "/v1/chat/completions": "POST", "/v1/models": "GET", "/health": "GET", "/ready": "GET"
+    **dict.fromkeys(PROTOCOLS, "POST"), "/v1/models": "GET", "/health": "GET", "/ready": "GET"
 }  # fmt: skip
 
 
-class Keeper(Protocol):
+class Keeper(Interface):
     """Takes records without waiting; `traffic.Recorder` or a list in tests."""
 
     def offer(self, record: Record) -> bool: ...
@@ -146,8 +148,8 @@ class Gateway:
         if wanted is None:
             raise HttpError(404, "there is no such path here", code="unknown_url")
         check_method(scope, wanted)
-        if path == "/v1/chat/completions":
-            await self._chat(scope, receive, send)
+        if path in PROTOCOLS:
+            await self._exchange(PROTOCOLS[path], scope, receive, send)
         elif path == "/v1/models":
             await self._models(scope, send)
         else:
@@ -176,15 +178,17 @@ class Gateway:
             raise HttpError(400, what, code="workload_needed", param="x-own-workload")
         upstream = self._upstream(route.teacher if route else "", workload or "")
         self._check_key(scope, upstream)
-        status, headers, body = await self._door.fetch("/models", upstream, scope)
+        status, headers, body = await self._door.fetch(upstream, scope)
         log.info("models %d", status)
         size = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [*headers, size]})
         await send({"type": "http.response.body", "body": body})
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _exchange(
+        self, protocol: Protocol, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         raw = await read_body(receive, self._settings.max_body_bytes)
-        exchange = open_exchange(scope, raw, decode_json(raw))
+        exchange = open_exchange(scope, raw, decode_json(raw), protocol)
         try:
             await _while_connected(self._answer(exchange, scope, send), receive)
         except HttpError as error:
@@ -213,6 +217,8 @@ class Gateway:
         completion = None
         if exchange.is_forced:
             exchange.reason = "forced"
+        elif exchange.protocol is not CHAT:
+            exchange.reason = "no_route" if route is None else "ineligible:protocol"
         elif route is not None and self._may_try(exchange, route, scope):
             if may_stream(exchange, route):
                 if await stream_student(exchange, route, self._students, send):

@@ -16,9 +16,10 @@ from typing import Any
 from ownweights.core.chat import Completion
 from ownweights.core.errors import InputError
 from ownweights.core.ids import new_id
+from ownweights.gateway.protocols import CHAT, Protocol
 from ownweights.route import Route
 from ownweights.teacher.asgi import Headers, HttpError, Scope, header
-from ownweights.traffic.record import Record, Status, status_of, usage_of, user_of
+from ownweights.traffic.record import Record, Status, usage_of, user_of
 from ownweights.traffic.workload import check_workload_name, workload_hash
 
 MAX_SESSION_CHARS = 200
@@ -36,6 +37,7 @@ class Exchange:
     session: str | None
     is_stored: bool
     is_forced: bool
+    protocol: Protocol = CHAT
     id: str = field(default_factory=new_id)
     at: float = field(default_factory=time.time)
     started_s: float = field(default_factory=time.perf_counter)
@@ -82,7 +84,7 @@ class Exchange:
     def settle(self, response: dict[str, Any] | None, *, is_whole: bool = True) -> None:
         """Keep the answer that the caller got; without its end it is partial."""
         self.response = response
-        self.status = status_of(response)
+        self.status = self.protocol.status(response)
         if self.status == "ok" and not is_whole:
             self.status = "partial"
 
@@ -121,6 +123,7 @@ class Exchange:
             model=model or _text(self.body.get("model")),
             source_id=None,
             prompt_hash=self.prompt_hash,
+            protocol=self.protocol.name,
             end_user=user_of(self.body, self._asked_metadata()),
             upstream="" if is_student else self.upstream,
             usage=usage_of(self.response),
@@ -150,10 +153,13 @@ class Exchange:
         return {**self._asked_metadata(), "own": own}
 
 
-def open_exchange(scope: Scope, raw: bytes, body: dict[str, Any]) -> Exchange:
-    """The exchange that a chat request starts; HttpError 400 for what can be no chat request."""
+def open_exchange(
+    scope: Scope, raw: bytes, body: dict[str, Any], protocol: Protocol = CHAT
+) -> Exchange:
+    """The exchange that a request starts; HttpError 400 for what can be no chat request."""
     messages = body.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+    is_chat = isinstance(messages, list) and all(isinstance(m, dict) for m in messages)
+    if protocol is CHAT and not is_chat:
         what = "'messages' must be a list of message objects"
         raise HttpError(400, what, code="invalid_messages", param="messages")
     asked = body.get("metadata")
@@ -161,11 +167,12 @@ def open_exchange(scope: Scope, raw: bytes, body: dict[str, Any]) -> Exchange:
     return Exchange(
         raw=raw,
         body=body,
-        prompt_hash=workload_hash(body),
+        prompt_hash=workload_hash(body, protocol.name),
         workload=named_workload(scope, metadata),
         session=_session(scope, metadata),
         is_stored=not _flag(scope, b"x-own-no-store"),
         is_forced=_flag(scope, b"x-own-force-teacher"),
+        protocol=protocol,
     )
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ownweights.core.chat import Usage
 from ownweights.core.errors import SettingsError
 from ownweights.core.settings import Settings
 from ownweights.core.strict import key_text
@@ -20,13 +21,31 @@ class Upstream:
     """A rented model's address.
 
     With `model` the request names that one instead of the caller's; with `key_env` the operator's
-    key replaces the caller's. Without either, requests pass byte for byte.
+    key replaces the caller's. Without either, requests pass byte for byte. Where it fails, those
+    named in `fallback` are asked in turn; `timeout_s` is how long it may take to begin then.
     """
 
     name: str
     base_url: str
     model: str = ""
     key_env: str = ""
+    kind: str = "openai"  # or azure, anthropic
+    api_version: str = ""
+    fallback: tuple[str, ...] = ()
+    timeout_s: float = 60.0
+    usd_per_mtok_in: float | None = None
+    usd_per_mtok_out: float | None = None
+
+    def speaks(self, protocol: str) -> bool:
+        """Whether it takes requests of a protocol as they are."""
+        return (protocol == "messages") == (self.kind == "anthropic")
+
+    def cost_usd(self, usage: Usage) -> float | None:
+        """What an answer cost; None where its prices are not known."""
+        if self.usd_per_mtok_in is None or self.usd_per_mtok_out is None:
+            return None
+        spent = usage.prompt_tokens * self.usd_per_mtok_in
+        return (spent + usage.completion_tokens * self.usd_per_mtok_out) / 1e6
 
     def key(self) -> str | None:
         """The operator's key; SettingsError when it should be in the environment and is not."""
@@ -46,13 +65,26 @@ class GatewaySettings:
     teachers: Mapping[str, Upstream] = field(default_factory=dict[str, Upstream])
     teacher_of: Mapping[str, str] = field(default_factory=dict[str, str])
     default_teacher: str = ""
+    max_retries: int = 0
+    retry_frac: float = 0.1
     rubrics: Mapping[str, str] = field(default_factory=dict[str, str])  # by workload, of its judge
 
     @classmethod
     def of(cls, settings: Settings, *, key_env: str = "") -> GatewaySettings:
         """The gateway's part of the project's settings; SettingsError for a teacher not there."""
         teachers = {
-            name: Upstream(name, row.base_url, row.model, row.key_env)
+            name: Upstream(
+                name,
+                row.base_url,
+                row.model,
+                row.key_env,
+                row.kind,
+                row.api_version,
+                row.fallback,
+                row.timeout_s,
+                row.usd_per_mtok_in,
+                row.usd_per_mtok_out,
+            )
             for name, row in settings.teacher.items()
         }
         teacher_of = {name: row.teacher for name, row in settings.workload.items() if row.teacher}
@@ -62,6 +94,8 @@ class GatewaySettings:
             host=settings.gateway.host,
             port=settings.gateway.port,
             timeout_s=settings.gateway.timeout_s,
+            max_retries=settings.gateway.max_retries,
+            retry_frac=settings.gateway.retry_frac,
             key_env=key_env,
             teachers=teachers,
             teacher_of=teacher_of,
@@ -74,6 +108,11 @@ class GatewaySettings:
         if named.startswith(("http://", "https://")):
             return Upstream(named, named)
         return self.teachers.get(named or self.teacher_of.get(workload) or self.default_teacher)
+
+    def candidates(self, upstream: Upstream, protocol: str) -> list[Upstream]:
+        """An upstream and those that may stand in for it, of those that speak the protocol."""
+        stand_ins = [self.teachers[name] for name in upstream.fallback]
+        return [upstream, *(one for one in stand_ins if one.speaks(protocol))]
 
     def check_keys(self) -> None:
         """SettingsError unless every key that is named is in the environment."""

@@ -79,7 +79,17 @@ class _Server(uvicorn.Server):
 
 def serve(app: Any, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then let open requests finish."""
-    asyncio.run(serve_async(app, listener, on_ready))
+    with asyncio.Runner(loop_factory=_new_loop()) as runner:
+        runner.run(serve_async(app, listener, on_ready))
+
+
+def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop where there is one (not on Windows), else Python's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def serve_async(

@@ -17,13 +17,26 @@ from ownweights.core.errors import InputError
 from ownweights.core.strict import NAME_PATTERN, NAME_SAYS
 
 HASH_CHARS = 16
-_FIXED_FIELDS = ("tools", "functions", "response_format")
+_FIXED_FIELDS = {
+    "chat": ("tools", "functions", "response_format"),
+    "messages": ("system", "tools", "output_config", "output_format"),
+    "responses": ("instructions", "tools", "text", "prompt"),
+    "completions": ("model", "suffix"),
+    "embeddings": ("model", "dimensions"),
+}
 
 
-def workload_hash(request: Mapping[str, Any]) -> str:
-    """A short stable hash of a request's fixed part; also called its prompt hash."""
-    fixed: dict[str, Any] = {name: request[name] for name in _FIXED_FIELDS if request.get(name)}
-    fixed["system"] = system_texts(request)
+def workload_hash(request: Mapping[str, Any], protocol: str = "chat") -> str:
+    """A short stable hash of a request's fixed part; also called its prompt hash.
+
+    What has no system prompt, a text completion or an embedding, goes by its model.
+    """
+    fields = _FIXED_FIELDS[protocol]
+    fixed: dict[str, Any] = {name: request[name] for name in fields if request.get(name)}
+    if protocol == "chat":
+        fixed["system"] = system_texts(request)
+    else:
+        fixed["protocol"] = protocol
     return hashlib.sha256(canonical_json(fixed)).hexdigest()[:HASH_CHARS]
 
 

@@ -217,7 +217,7 @@ def test_forward_stream_that_drips_is_given_up(project: Project, is_open: bool) 
 def test_forward_stream_has_a_longest_time(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ownweights.gateway.stream.MAX_TIMEOUTS", 0.001)
+    monkeypatch.setattr("ownweights.gateway.upstreams.stream.MAX_TIMEOUTS", 0.001)
     script = [*sse_answer(chunk("a "), ends=False), *[PAUSE, *sse_answer(chunk("b"))[1:-1]] * 200]
     with talking(script) as talk, gateway(project, talk.base_url, timeout_s=200.0) as one:
         assert b"teacher_timeout" in one.post(asked("a", stream=True)).content
@@ -226,8 +226,9 @@ def test_forward_stream_has_a_longest_time(
 def test_forward_stream_has_a_largest_size(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ownweights.gateway.stream.MAX_STREAM_BYTES", 1000)
-    script = sse_answer(chunk("a "), *[chunk("b")] * 50)
+    monkeypatch.setattr("ownweights.gateway.upstreams.stream.MAX_STREAM_BYTES", 1000)
+    head, first, *rest = sse_answer(chunk("a "), *[chunk("b")] * 50)
+    script = [head, first, PAUSE, *rest]
     with talking(script) as talk, gateway(project, talk.base_url) as one:
         answer = one.post(asked("a", stream=True)).content
         assert answer.startswith(chunk("a "))

@@ -13,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-import httpx
-
-from ownweights.gateway.answer import as_http_errors, coding_of, decoded, garbled, whole_answer
 from ownweights.gateway.exchange import Exchange
+from ownweights.gateway.protocols import CHAT, Protocol
+from ownweights.gateway.upstreams.answer import decoded, whole_answer
+from ownweights.gateway.upstreams.client import Reply, as_http_errors, garbled
 from ownweights.teacher.asgi import HttpError, Send
 from ownweights.teacher.sse import EventCutter, decode_events, event_data
-from ownweights.teacher.wire import assemble, error_body, sse_event
+from ownweights.teacher.wire import error_body, sse_event
 
 MAX_STREAM_BYTES = 256 * 2**20
 MAX_TIMEOUTS = 30  # a whole stream may last this many times the time-out
@@ -28,23 +29,23 @@ MAX_TIMEOUTS = 30  # a whole stream may last this many times the time-out
 
 async def forward_stream(
     exchange: Exchange,
-    response: httpx.Response,
+    reply: Reply,
     begin: Callable[[], Awaitable[None]],
     send: Send,
     *,
     timeout_s: float,
 ) -> None:
     """Pass a stream on; `begin` sends the answer's head. HttpError where nothing was sent yet."""
-    source = _Source(response, timeout_s)
-    passing = _Passing(begin, send)
-    is_plain = coding_of(response) == "identity"
+    source = _Source(reply, timeout_s)
+    passing = _Passing(begin, send, exchange.protocol)
+    is_plain = reply.coding == "identity"
     try:
         while events := await source.next_events():
             await passing.take(events, is_plain=is_plain)
         if passing.is_open:
             await passing.end(source.tail)
         else:
-            await _pass_whole(response, passing, source.tail)
+            await _pass_whole(reply, passing, source.tail)
     except HttpError as error:
         if not passing.has_begun:
             raise
@@ -58,8 +59,8 @@ async def forward_stream(
 class _Source:
     """The events of a stream: each within the time-out, all within a number of time-outs."""
 
-    def __init__(self, response: httpx.Response, timeout_s: float) -> None:
-        self._parts = response.aiter_raw()
+    def __init__(self, reply: Reply, timeout_s: float) -> None:
+        self._parts = reply.parts()
         self._cutter = EventCutter()
         self._timeout_s = timeout_s
         self._give_up_s = asyncio.get_running_loop().time() + MAX_TIMEOUTS * timeout_s
@@ -87,9 +88,10 @@ class _Source:
 class _Passing:
     """What is passed on: held until the first event with data shows what it is."""
 
-    def __init__(self, begin: Callable[[], Awaitable[None]], send: Send) -> None:
-        self._begin = begin
-        self._send = send
+    def __init__(
+        self, begin: Callable[[], Awaitable[None]], send: Send, protocol: Protocol
+    ) -> None:
+        self._begin, self._send, self.protocol = begin, send, protocol
         self.held: list[bytes] = []
         self.sent: list[bytes] = []
         self.has_begun = False
@@ -100,11 +102,21 @@ class _Passing:
         self.held.append(events)
         if not self.is_open:
             payloads = event_data(events) if is_plain else []
-            self.is_open = _opens(payloads)
+            self.is_open = self.opens(payloads)
             is_comment = is_plain and events.startswith(b":") and len(self.held) == 1
             if not self.is_open and not is_comment:
                 return
         await self.flush(more_body=True)
+
+    def opens(self, payloads: list[bytes]) -> bool:
+        """Whether these begin a stream; HttpError when the first of them should be, and is not, a
+        JSON object."""
+        if not payloads or self.protocol.check is None:
+            return bool(payloads)
+        events, _ = decode_events(payloads[:1])
+        if not events or not isinstance(events[0], dict):
+            raise garbled("the teacher's stream does not begin with a chat completion")
+        return True
 
     async def end(self, tail: bytes) -> None:
         """Pass the end on; HttpError when the stream was cut inside an event."""
@@ -124,24 +136,14 @@ class _Passing:
         await self._send({"type": "http.response.body", "body": body, "more_body": more_body})
 
 
-async def _pass_whole(response: httpx.Response, passing: _Passing, tail: bytes) -> None:
+async def _pass_whole(reply: Reply, passing: _Passing, tail: bytes) -> None:
     """Pass on what ended without an event: a whole answer, or a stream in one piece."""
     passing.held.append(tail)
-    content = decoded(response, b"".join(passing.held))
-    if not _opens(event_data(content + b"\n\n")):
-        whole_answer(content)
+    content = decoded(reply, b"".join(passing.held))
+    if not passing.opens(event_data(content + b"\n\n")):
+        whole_answer(content, passing.protocol)
     await passing.flush(more_body=False)
     passing.sent = [content]
-
-
-def _opens(payloads: list[bytes]) -> bool:
-    """Whether these begin a stream; HttpError when the first of them is no JSON object."""
-    if not payloads:
-        return False
-    events, _ = decode_events(payloads[:1])
-    if not events or not isinstance(events[0], dict):
-        raise garbled("the teacher's stream does not begin with a chat completion")
-    return True
 
 
 def _is_cut(whole: bytes, tail: bytes) -> bool:
@@ -153,11 +155,16 @@ def _is_cut(whole: bytes, tail: bytes) -> bool:
 def _settle(exchange: Exchange, content: bytes) -> None:
     """Keep what was sent: a stream, whole or not, or a whole answer."""
     events, _ = decode_events(event_data(content + b"\n\n"))
-    body = assemble(events)
+    protocol = exchange.protocol
+    body = protocol.assemble(events)
     if content and not events:
         with contextlib.suppress(HttpError):
-            body = whole_answer(content)
+            body = whole_answer(content, protocol)
+    is_whole = protocol is not CHAT or _has_ended(body)
+    exchange.settle(body, is_whole=is_whole and exchange.error is None)
+
+
+def _has_ended(body: dict[str, Any] | None) -> bool:
     choices = body.get("choices") if body else None
     ends = [c.get("finish_reason") if isinstance(c, dict) else None for c in choices or ()]
-    is_whole = bool(ends) and all(ends)
-    exchange.settle(body, is_whole=is_whole and exchange.error is None)
+    return bool(ends) and all(ends)

@@ -128,7 +128,7 @@ def test_forward_compressed_answer_stays_compressed(
 
 
 def test_forward_bomb_is_not_unpacked(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ownweights.gateway.answer.MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr("ownweights.gateway.upstreams.answer.MAX_ANSWER_BYTES", 10_000)
     packed = gzip.compress(b" " * 1_000_000)
     script = json_answer(packed, extra="Content-Encoding: gzip\r\n")
     with talking(script) as talk, gateway(project, talk.base_url) as one:
@@ -221,7 +221,7 @@ def test_forward_garbage_is_502(project: Project, script: list[bytes]) -> None:
 
 
 def test_forward_endless_answer_is_cut(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ownweights.gateway.answer.MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr("ownweights.gateway.upstreams.answer.MAX_ANSWER_BYTES", 10_000)
     with talking(json_answer(b" " * 20_000)) as talk, gateway(project, talk.base_url) as one:
         assert error_code(one.post(asked("a"))) == "502 teacher_garbled"
 

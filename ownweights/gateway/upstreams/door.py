@@ -1,0 +1,186 @@
+"""Pass a request to a teacher and its answer back, byte for byte.
+
+In: an exchange, the caller's headers, the teacher to ask. Out: the teacher's status, headers and
+bytes on the caller's connection, and the decoded answer in the exchange. Invariants: body bytes are
+untouched both ways (test_forward_is_byte_exact); an answer that is not streamed is whole within the
+time-out (test_forward_slow_teacher_is_504); no connection error reaches the caller but as OpenAI's
+error shape (test_forward_teacher_down_is_502); once a byte of an answer was sent, nobody else is
+asked (test_failover_never_after_the_first_byte).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from ownweights.core.chat import Completion
+from ownweights.gateway.exchange import Exchange
+from ownweights.gateway.protocols import CHAT
+from ownweights.gateway.settings import GatewaySettings, Upstream
+from ownweights.gateway.upstreams.address import call_for, models_call, response_headers
+from ownweights.gateway.upstreams.again import Rests, RetryBudget, may_pass, retry_after_s
+from ownweights.gateway.upstreams.answer import decoded, read_whole, whole_answer
+from ownweights.gateway.upstreams.client import Call, Client, Reply, as_http_errors
+from ownweights.gateway.upstreams.stream import forward_stream
+from ownweights.teacher.asgi import Headers, HttpError, Scope, Send, send_bytes
+from ownweights.teacher.wire import parse_completion
+
+MOST_WAIT_S = 10.0  # for a repeat at the same teacher; who is asked to wait longer tells the caller
+
+
+class TeacherDoor:
+    """The way to every teacher: one HTTP client for the life of the gateway."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._client = Client(connect_timeout_s=settings.connect_timeout_s)
+        self._rests = Rests()
+        self._budget = RetryBudget(settings.retry_frac)
+
+    def follow(self, settings: GatewaySettings) -> None:
+        """Go on with other settings."""
+        self._settings = settings
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._client.close()
+
+    async def forward(
+        self, exchange: Exchange, upstream: Upstream, scope: Scope, send: Send
+    ) -> None:
+        """Let a teacher answer an exchange; HttpError when none could and nothing was sent."""
+        asked_s = time.perf_counter()
+        give_up_s = asked_s + self._settings.timeout_s
+
+        async def begin() -> None:
+            exchange.waited_s += time.perf_counter() - asked_s
+            headers = [*response_headers(reply.headers), *exchange.headers()]
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+
+        async with self._first_good(exchange, upstream, scope, give_up_s) as reply:
+            exchange.http_status = reply.status
+            if exchange.is_stream and reply.is_success:
+                timeout_s = self._settings.timeout_s
+                await forward_stream(exchange, reply, begin, send, timeout_s=timeout_s)
+                return
+            content = await read_whole(reply, give_up_s - time.perf_counter())
+        exchange.waited_s += time.perf_counter() - asked_s
+        if reply.is_success:
+            _settle(exchange, reply, content)
+        else:
+            exchange.error = "teacher_refused"
+        headers = [*response_headers(reply.headers), *exchange.headers()]
+        await send_bytes(send, reply.status, content, headers)
+
+    async def fetch(self, upstream: Upstream, scope: Scope) -> tuple[int, Headers, bytes]:
+        """The teacher's list of models."""
+        timeout_s = self._settings.timeout_s
+        give_up_s = time.perf_counter() + timeout_s
+        async with self._answer(models_call(upstream, scope), timeout_s) as reply:
+            content = await read_whole(reply, give_up_s - time.perf_counter())
+        return reply.status, response_headers(reply.headers), content
+
+    async def ask(self, exchange: Exchange, upstream: Upstream, scope: Scope) -> Completion | None:
+        """The teacher's answer to a request that is over; None or HttpError where it has none."""
+        body = {k: v for k, v in exchange.body.items() if k not in ("stream", "stream_options")}
+        call = call_for(
+            upstream, scope, CHAT, raw=msgspec.json.encode(body), body=body, wants_plain=False
+        )
+        timeout_s = self._settings.timeout_s
+        give_up_s = time.perf_counter() + timeout_s
+        async with self._answer(call, timeout_s) as reply:
+            content = await read_whole(reply, give_up_s - time.perf_counter())
+        if not reply.is_success:
+            return None
+        body = whole_answer(decoded(reply, content), CHAT)
+        return parse_completion(body)
+
+    @contextlib.asynccontextmanager
+    async def _first_good(
+        self, exchange: Exchange, upstream: Upstream, scope: Scope, give_up_s: float
+    ) -> AsyncIterator[Reply]:
+        """The answer of the first teacher that has one, or the last one's error."""
+        self._budget.asked()
+        reply = await self._ask_in_turn(exchange, upstream, scope, give_up_s)
+        try:
+            yield reply
+        finally:
+            reply.close()
+
+    async def _ask_in_turn(
+        self, exchange: Exchange, upstream: Upstream, scope: Scope, give_up_s: float
+    ) -> Reply:
+        candidates = self._settings.candidates(upstream, exchange.protocol.name)
+        turns = self._rests.order(candidates) if len(candidates) > 1 else list(candidates)
+        num_repeats = self._settings.max_retries
+        while True:
+            asked = turns.pop(0)
+            is_last = not turns and num_repeats <= 0
+            exchange.upstream = asked.name
+            call = call_for(
+                asked, scope, exchange.protocol, raw=exchange.raw, body=exchange.body,
+                wants_plain=exchange.is_stream,
+            )  # fmt: skip
+            left_s = give_up_s - time.perf_counter()
+            try:
+                reply = await self._send(call, left_s if is_last else self._share_of(left_s, asked))
+            except HttpError as error:
+                self._rests.failed(asked.name)
+                if error.status < 500 or (
+                    not turns and not await self._may_repeat(num_repeats, None, give_up_s)
+                ):
+                    raise
+            else:
+                if not may_pass(reply.status):
+                    self._rests.worked(asked.name)
+                    return reply
+                wait_s = retry_after_s(reply)
+                self._rests.failed(asked.name, wait_s)
+                if not turns and not await self._may_repeat(num_repeats, wait_s, give_up_s):
+                    return reply
+                reply.close()
+            if not turns:
+                num_repeats -= 1
+                turns = self._rests.order(candidates)[:1]
+
+    def _share_of(self, left_s: float, asked: Upstream) -> float:
+        """How long a teacher may take to begin, where another can be asked after it."""
+        return min(left_s, asked.timeout_s)
+
+    async def _may_repeat(self, num_repeats: int, wait_s: float | None, give_up_s: float) -> bool:
+        """Wait for another try at the same teacher; false where there is none."""
+        pause_s = 0.5 if wait_s is None else wait_s
+        left_s = give_up_s - time.perf_counter()
+        if num_repeats <= 0 or pause_s > min(MOST_WAIT_S, left_s) or not self._budget.take():
+            return False
+        await asyncio.sleep(pause_s)
+        return True
+
+    async def _send(self, call: Call, left_s: float) -> Reply:
+        with as_http_errors():
+            async with asyncio.timeout(left_s):
+                return await self._client.send(call)
+
+    @contextlib.asynccontextmanager
+    async def _answer(self, call: Call, timeout_s: float) -> AsyncIterator[Reply]:
+        """The answer's head, its body unread; what goes wrong until then is an HttpError."""
+        reply = await self._send(call, timeout_s)
+        try:
+            yield reply
+        finally:
+            reply.close()
+
+
+def _settle(exchange: Exchange, reply: Reply, content: bytes) -> None:
+    """Keep a whole answer; HttpError 502 where it is none and must be one."""
+    try:
+        plain = decoded(reply, content)
+    except HttpError:
+        if exchange.protocol.check is not None:
+            raise
+        return
+    exchange.settle(whole_answer(plain, exchange.protocol))
