@@ -34,7 +34,11 @@ def serve(
 
     project = project_of(ctx)
     flags = {"gateway.host": host, "gateway.port": port}
-    settings = GatewaySettings.of(load_settings(project, flags=flags), key_env=key_env)
+
+    def load() -> GatewaySettings:
+        return GatewaySettings.of(load_settings(project, flags=flags), key_env=key_env)
+
+    settings = load()
     if not is_loopback(settings.host):
         say(f"warning: {settings.host} can be reached by other machines, without encryption")
         if not key_env:
@@ -49,4 +53,4 @@ def serve(
             click.echo(f"{url}/v1")
 
     with logging_to_stderr(is_quiet=quiet):
-        run_gateway(project, settings, on_ready=on_ready)
+        run_gateway(project, settings, on_ready=on_ready, reload=load)

@@ -27,6 +27,10 @@ class GatewaySettings:
     """Port to listen on; 0 picks a free one."""
     timeout_s: float = setting(120.0, at_least=0, at_most=86400, is_open=True)
     """How long a whole answer of the teacher may take."""
+    on_client_gone: str = setting("stop", choices=("stop", "drain"))
+    """What becomes of an answer whose caller leaves: `stop` it, or `drain` it to keep it whole."""
+    on_full: str = setting("shed", choices=("shed", "block"))
+    """When records come faster than they are stored: `shed` and count them, or `block` requests."""
     max_retries: int = setting(0, at_least=0, at_most=20)
     """How often a teacher is asked again, for an error that may pass, where no other can be."""
     retry_frac: float = setting(0.1, at_least=0, at_most=1)

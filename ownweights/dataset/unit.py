@@ -36,8 +36,8 @@ def choose_split_by(records: Sequence[Record], asked: str) -> SplitBy:
     return split_by_of(
         asked,
         all_have_key=bool(records) and all(AUTO_METADATA_KEY in one.metadata for one in records),
-        all_have_session=bool(records) and all(one.session for one in records),
-        any_has_session=any(one.session for one in records),
+        all_have_session=bool(records) and all(one.named_session for one in records),
+        any_has_session=any(one.named_session for one in records),
     )
 
 
@@ -59,13 +59,13 @@ def split_by_of(
 def unit_of(record: Record, split_by: str) -> str:
     """The unit of one record: `session:…`, `meta:<key>:…`, or `prompt:…` of the first question."""
     if split_by == SESSION_OR_PROMPT:
-        split_by = "session" if record.session else "prompt"
+        split_by = "session" if record.named_session else "prompt"
     if split_by == "prompt":
         return "prompt:" + prompt_key(first_user_text(record.request))
     if split_by == "session":
-        if not record.session:
+        if not record.named_session:
             raise _lacks(record, "session", "session", f"{SESSION_OR_PROMPT!r}, or by 'prompt'")
-        return f"session:{record.session}"
+        return f"session:{record.named_session}"
     key = split_by.removeprefix("meta:")
     if key not in record.metadata:
         raise _lacks(record, f"metadata {key!r}", split_by, "'prompt'")

@@ -1,42 +1,35 @@
-"""The door: OpenAI's HTTP API in front of students and teachers.
+"""The door: OpenAI's HTTP API, and those that pass beside it, in front of students and teachers.
 
 In: HTTP from any OpenAI client. Out: the student's answer where its route allows it, else the
 teacher's, byte for byte; headers that say who answered and why; a record of each. Invariants: every
-error has OpenAI's shape (test_gateway_every_error_has_openai_shape); whatever goes wrong with a
-student, the teacher answers (test_gateway_student_error_falls_back_to_the_teacher); a request is
-one line in the log (test_gateway_logs_a_line_a_request), without key, prompt or answer
-(test_gateway_logs_no_content).
+error has OpenAI's shape (test_gateway_every_error_has_openai_shape); a request is one line in the
+log (test_gateway_logs_a_line_a_request), without key, prompt or answer
+(test_gateway_logs_no_content); settings that cannot be are not taken up, and the old ones stay
+(test_gateway_keeps_its_settings_when_the_file_breaks).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import logging
-import time
-from collections.abc import Coroutine
+from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
-import msgspec
-
-from ownweights.core.chat import Completion
 from ownweights.core.project import Project
-from ownweights.gateway.audits import Auditor, Both, Compared, StudentFailed
+from ownweights.gateway.answering import Answering
+from ownweights.gateway.audits import Auditor
+from ownweights.gateway.callers import Callers
+from ownweights.gateway.connection import Drains
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.judges import LiveJudges
-from ownweights.gateway.names import WorkloadNames
-from ownweights.gateway.protocols import CHAT, PROTOCOLS, Protocol
-from ownweights.gateway.routes import RouteTable
-from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
-from ownweights.gateway.student_stream import may_stream, note_failure, stream_student
+from ownweights.gateway.protocols import PROTOCOLS, Protocol
+from ownweights.gateway.reload import Reloader
+from ownweights.gateway.settings import GatewaySettings
+from ownweights.gateway.student_turn import standing_of
 from ownweights.gateway.students import StartEngine, Students
 from ownweights.gateway.upstreams.door import TeacherDoor
-from ownweights.route import BELOW_THRESHOLD, Route, decide, eligible
-from ownweights.route.rollout import Standing, is_drawn
 from ownweights.teacher.asgi import (
-    SSE_HEADERS,
     ClientGone,
     HttpError,
     Message,
@@ -45,18 +38,16 @@ from ownweights.teacher.asgi import (
     Send,
     check_method,
     decode_json,
-    header,
     read_body,
     run_lifespan,
     send_error,
     send_json,
 )
-from ownweights.teacher.serving import is_loopback
-from ownweights.teacher.wire import chunk_events, completion_body, parse_completion
 from ownweights.traffic.record import Record
 from ownweights.traffic.recorder import Recorder, RecorderCounts
 
 log = logging.getLogger("ownweights.gateway")
+ROOM_LOOK_S = 0.005
 _METHODS = {
     **dict.fromkeys(PROTOCOLS, "POST"), "/v1/models": "GET", "/health": "GET", "/ready": "GET"
 }  # fmt: skip
@@ -67,13 +58,18 @@ class Keeper(Interface):
 
     def offer(self, record: Record) -> bool: ...
 
+    def has_room(self) -> bool: ...
+
     def counts(self) -> RecorderCounts: ...
 
     def close(self, timeout_s: float = ...) -> Any: ...
 
 
 class Gateway:
-    """The ASGI app. Nothing starts before the server's lifespan does."""
+    """The ASGI app. Nothing starts before the server's lifespan does.
+
+    `reload` gives the settings anew; it is asked when the project's own.toml changes.
+    """
 
     def __init__(
         self,
@@ -82,14 +78,14 @@ class Gateway:
         *,
         start_engine: StartEngine,
         recorder: Keeper | None = None,
+        reload: Callable[[], GatewaySettings] | None = None,
     ) -> None:
         self._project = project
         self._settings = settings
         self._start_engine = start_engine
         self._recorder = recorder
-        self._routes = RouteTable(project)
-        self._names = WorkloadNames(project)
-        self._key = key_from(settings.key_env, "gateway") if settings.key_env else None
+        self._callers = Callers(settings)
+        self._reloader = Reloader(project.settings_path, reload, self._take_up)
 
     async def start(self) -> None:
         """Open the recorder and the way to the teachers; begin to load students."""
@@ -99,23 +95,35 @@ class Gateway:
         self._students = Students(self._project, self._start_engine)
         self._judges = LiveJudges(self._project, self._settings)
         self._auditor = Auditor(self._project, self._judges)
+        self._drains = Drains()
+        self._answering = Answering(
+            self._project, self._settings, students=self._students, door=self._door,
+            auditor=self._auditor, callers=self._callers,
+        )  # fmt: skip
         await self._auditor.start()
-        self._follow()
+        self._answering.follow()
+        self._reloader.start()
 
     async def stop(self) -> None:
         """Let go of students and teachers, and write down what is still to be written."""
+        await self._reloader.close()
         await self._auditor.close()
         await self._judges.close()
         await self._students.close()
         await self._door.close()
-        assert self._recorder is not None, "a gateway that was started has a recorder"
-        await asyncio.to_thread(self._recorder.close)
+        await asyncio.to_thread(self._keeper.close)
 
-    def _follow(self) -> dict[str, Route]:
-        """Read the routes in force, and want the students they name."""
-        routes = self._routes.current()
-        self._students.want(frozenset(route.student_id for route in routes.values()))
-        return routes
+    @property
+    def _keeper(self) -> Keeper:
+        assert self._recorder is not None, "a gateway that was started has a recorder"
+        return self._recorder
+
+    def _take_up(self, settings: GatewaySettings) -> None:
+        """Go on with other settings, from the next request on."""
+        self._settings = settings
+        self._answering.settings = settings
+        self._door.follow(settings)
+        self._judges.follow(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -156,28 +164,28 @@ class Gateway:
             await send_json(send, 200, self._status() if path == "/ready" else {"status": "ok"})
 
     def _status(self) -> dict[str, Any]:
-        routes = self._follow()
-        assert self._recorder is not None, "a gateway that was started has a recorder"
-        counts = self._recorder.counts()
+        routes, faults = self._answering.follow(), self._answering.routes.faults
+        counts = self._keeper.counts()
         return {
             "status": "ready",
             "engine": self._students.state,
             "engine_fault": self._students.fault,
             "routes": {name: route.id for name, route in routes.items()},
-            "stages": {name: _standing_of(route).stage for name, route in routes.items()},
-            "route_faults": {name: str(fault) for name, fault in self._routes.faults.items()},
+            "stages": {name: standing_of(route).stage for name, route in routes.items()},
+            "route_faults": {name: str(fault) for name, fault in faults.items()},
             "records": {"stored": counts.recorded, "waiting": counts.waiting, "lost": counts.lost},
             "record_fault": counts.fault or None,
+            "settings_fault": self._reloader.fault or None,
         }
 
     async def _models(self, scope: Scope, send: Send) -> None:
         workload = named_workload(scope, {})
-        route = self._follow().get(workload or "")
+        route = self._answering.follow().get(workload or "")
         if workload is None and len(self._settings.teachers) > 1:
             what = "there are several teachers: name the workload whose teacher you mean"
             raise HttpError(400, what, code="workload_needed", param="x-own-workload")
-        upstream = self._upstream(route.teacher if route else "", workload or "")
-        self._check_key(scope, upstream)
+        upstream = self._answering.upstream(route.teacher if route else "", workload or "")
+        self._callers.check(scope, upstream)
         status, headers, body = await self._door.fetch(upstream, scope)
         log.info("models %d", status)
         size = (b"content-length", str(len(body)).encode())
@@ -189,8 +197,13 @@ class Gateway:
     ) -> None:
         raw = await read_body(receive, self._settings.max_body_bytes)
         exchange = open_exchange(scope, raw, decode_json(raw), protocol)
+        await self._wait_for_room(exchange)
+        is_drained = self._settings.on_client_gone == "drain"
         try:
-            await _while_connected(self._answer(exchange, scope, send), receive)
+            work = self._answering.answer(exchange, scope, send)
+            exchange.has_left = not await self._drains.while_connected(
+                work, receive, is_drained=is_drained
+            )
         except HttpError as error:
             exchange.fail(error)
             await send_error(send, error, exchange.headers())
@@ -199,213 +212,20 @@ class Gateway:
                 exchange.error, exchange.status = "client_gone", "partial"
         finally:
             self._record(exchange)
-            self._compare(exchange, scope)
+            self._answering.compare(exchange, scope)
 
     def _record(self, exchange: Exchange) -> None:
         log.info("%s", exchange.log_line())
-        if exchange.is_stored and self._recorder is not None:
-            self._recorder.offer(exchange.record())
+        if exchange.is_stored:
+            self._keeper.offer(exchange.record())
 
-    async def _answer(self, exchange: Exchange, scope: Scope, send: Send) -> None:
-        self._follow()
-        route = self._routes.find(exchange.workload, exchange.prompt_hash)
-        if exchange.workload is None:
-            exchange.workload = (
-                await self._names.of(exchange.prompt_hash) if route is None else route.workload
-            )
-        exchange.route = route
-        completion = None
-        if exchange.is_forced:
-            exchange.reason = "forced"
-        elif exchange.protocol is not CHAT:
-            exchange.reason = "no_route" if route is None else "ineligible:protocol"
-        elif route is not None and self._may_try(exchange, route, scope):
-            if may_stream(exchange, route):
-                if await stream_student(exchange, route, self._students, send):
-                    return
-            else:
-                completion = await self._try_student(exchange, route)
-        if completion is not None:
-            await _send_student(exchange, completion, send)
-        else:
-            upstream = self._upstream(route.teacher if route else "", exchange.workload, exchange)
-            self._check_key(scope, upstream)
-            await self._door.forward(exchange, upstream, scope, send)
-
-    def _compare(self, exchange: Exchange, scope: Scope) -> None:
-        """Have student and teacher compared, once the caller has an answer."""
-        route, sent = exchange.route, exchange.completion
-        if route is None:
+    async def _wait_for_room(self, exchange: Exchange) -> None:
+        """Where records may not be shed, hold a request back until its record has room."""
+        if self._settings.on_full != "block" or not exchange.is_stored:
             return
-        standing = _standing_of(route)
-
-        async def audited() -> Both:
-            assert sent is not None, "what was sent is there"
-            told = None
-            with contextlib.suppress(HttpError):
-                upstream = self._upstream(route.teacher, exchange.workload or "")
-                told = await self._door.ask(exchange, upstream, scope)
-            if told is None:
-                return Both(sent.text or "", None)
-            return Both(sent.text or "", told.text, told.usage)
-
-        async def shadowed() -> Both | None:
-            tried = dataclasses.replace(exchange, reason="", error=None)
-            found = await self._try_student(tried, route)
-            if tried.has_failed:
-                raise StudentFailed
-            body = exchange.response
-            told = parse_completion(body).text if body and exchange.status == "ok" else None
-            return None if found is None else Both(found.text or "", told)
-
-        if sent is not None and exchange.score is not None:
-            upstream = self._settings.upstream(route.teacher, exchange.workload or "")
-            teacher = upstream.name if upstream else ""
-            found = Compared(exchange, route, standing, audited, teacher)
-            self._auditor.served(found, exchange.score)
-        elif exchange.has_failed:
-            self._auditor.failed(Compared(exchange, route, standing, None))
-        elif exchange.reason == BELOW_THRESHOLD:
-            self._auditor.unsure(route)
-        elif exchange.reason == "shadow":
-            self._auditor.shadowed(Compared(exchange, route, standing, shadowed))
-
-    def _may_try(self, exchange: Exchange, route: Route, scope: Scope) -> bool:
-        """Whether the student may be asked; else False, with the exchange's reason set."""
-        odd = eligible(route, exchange.body) if self._may_ask_students(scope) else "ineligible:key"
-        if odd is not None:
-            exchange.reason = odd
-            return False
-        standing = _standing_of(route)
-        if not is_drawn(standing, exchange.session, exchange.id):
-            exchange.reason = standing.stage  # shadow, or canary and not drawn
-            return False
-        return True
-
-    async def _try_student(self, exchange: Exchange, route: Route) -> Completion | None:
-        """The student's answer where it may be sent; else None, with the exchange's reason set."""
-        completion = await self._ask_student(exchange, route)
-        if completion is None:
-            return None
-        limit = route.max_prompt_tokens
-        if limit is not None and completion.usage.prompt_tokens > limit:
-            exchange.reason = "ineligible:context"
-            return None
-        decision = decide(route, completion)
-        if not _keeps_format(exchange, completion):
-            exchange.reason, exchange.error = "student_error", "student_not_json"
-            # a loss where it was sure enough: the certificate counts what it would have sent
-            exchange.has_failed = decision.serve
-            return None
-        exchange.reason, exchange.score = decision.reason, decision.score
-        return completion if decision.serve else None
-
-    async def _ask_student(self, exchange: Exchange, route: Route) -> Completion | None:
-        asked_s = time.perf_counter()
-        try:
-            completion = await self._students.complete(route, exchange.body)
-            exchange.waited_s += time.perf_counter() - asked_s
-            return completion
-        except Exception as error:  # whatever a student does, the teacher answers
-            note_failure(exchange, error)
-            return None
-
-    def _upstream(self, named: str, workload: str, exchange: Exchange | None = None) -> Upstream:
-        upstream = self._settings.upstream(named, workload)
-        if upstream is not None:
-            return upstream
-        if exchange is not None and exchange.reason.startswith("ineligible:"):
-            param = exchange.reason.removeprefix("ineligible:")
-            what = f"the student cannot answer as asked ({param}), and there is no teacher"
-            raise HttpError(400, what, code="ineligible", param=param)
-        what = "no teacher is set for this request; add a [teacher.NAME] table to own.toml"
-        if self._settings.teachers:
-            what = (
-                f"none of own.toml's teachers is the one of workload {workload!r}; name one:"
-                f' [workload.{workload}] teacher = "NAME"'
-            )
-        raise HttpError(502, what, code="no_teacher", kind="upstream_error")
-
-    def _may_ask_students(self, scope: Scope) -> bool:
-        if self._key is None:
-            return is_loopback(self._settings.host)
-        return self._has_key(scope)
-
-    def _has_key(self, scope: Scope) -> bool:
-        shown = (header(scope, b"authorization") or "").removeprefix("Bearer ").strip()
-        return self._key is not None and _same_text(shown, self._key)
-
-    def _check_key(self, scope: Scope, upstream: Upstream) -> None:
-        """Nobody spends the operator's key but who may ask students."""
-        if upstream.key_env and not self._may_ask_students(scope):
-            what = "this gateway answers for its operator only: send the gateway's key"
-            raise HttpError(401, what, code="invalid_api_key")
-
-
-def _standing_of(route: Route) -> Standing:
-    """How far a route is followed: all the way, unless its pointer says otherwise."""
-    return route.standing or Standing(route.id)
-
-
-def _same_text(left: str, right: str) -> bool:
-    import hmac
-
-    return hmac.compare_digest(left.encode(), right.encode())
-
-
-def _keeps_format(exchange: Exchange, completion: Completion) -> bool:
-    """Whether an answer is a JSON object where one was asked for."""
-    asked = exchange.body.get("response_format")
-    if not isinstance(asked, dict) or asked.get("type") != "json_object":
-        return True
-    try:
-        if isinstance(msgspec.json.decode((completion.text or "").encode()), dict):
-            return True
-    except (ValueError, RecursionError):
-        pass
-    return False
-
-
-async def _send_student(exchange: Exchange, completion: Completion, send: Send) -> None:
-    """The student's answer under the caller's model name, streamed where that was asked."""
-    assert exchange.route is not None, "a student answers by a route"
-    exchange.served_by, exchange.http_status, exchange.completion = "student", 200, completion
-    exchange.student_model = f"own/{exchange.route.student_id}"
-    body = completion_body(
-        completion.text or "",
-        completion_id=f"chatcmpl-{exchange.id}",
-        model=str(exchange.body.get("model") or exchange.student_model),
-        finish_reason=completion.finish_reason,
-        created=int(exchange.at),
-        usage=completion.usage,
-    )
-    body["system_fingerprint"] = exchange.student_model
-    exchange.settle(body)
-    if not exchange.is_stream:
-        await send_json(send, 200, body, exchange.headers())
-        return
-    headers = [*SSE_HEADERS, *exchange.headers()]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for event in chunk_events(body, include_usage=exchange.wants_usage):
-        await send({"type": "http.response.body", "body": event, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Do the work; when the caller leaves before it is done, stop it and raise ClientGone."""
-    answer = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_until_gone(receive))
-    try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientGone
-    finally:
-        gone.cancel()
-        answer.cancel()
-        await asyncio.gather(answer, gone, return_exceptions=True)
-    answer.result()
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
+        give_up_s = asyncio.get_running_loop().time() + self._settings.timeout_s
+        while not self._keeper.has_room():
+            if asyncio.get_running_loop().time() > give_up_s:
+                what = "requests cannot be recorded, and gateway.on_full says to wait for that"
+                raise HttpError(503, what, code="recorder_full", kind="server_error")
+            await asyncio.sleep(ROOM_LOOK_S)

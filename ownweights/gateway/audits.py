@@ -280,10 +280,10 @@ class Auditor:
 
 def _unit_of(exchange: Exchange) -> str:
     """The hash of what goes wrong together: the session; without one, all that ask the same."""
-    from ownweights.dataset.unit import unit_of
+    from ownweights.dataset.unit import SESSION_OR_PROMPT, unit_of
     from ownweights.verdict.judged import unit_hash
 
-    return unit_hash(unit_of(exchange.record(), "session" if exchange.session else "prompt"))
+    return unit_hash(unit_of(exchange.record(), SESSION_OR_PROMPT))
 
 
 def _drifted(project: Project) -> frozenset[str]:

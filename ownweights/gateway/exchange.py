@@ -19,8 +19,8 @@ from ownweights.core.ids import new_id
 from ownweights.gateway.protocols import CHAT, Protocol
 from ownweights.route import Route
 from ownweights.teacher.asgi import Headers, HttpError, Scope, header
-from ownweights.traffic.record import Record, Status, usage_of, user_of
-from ownweights.traffic.workload import check_workload_name, workload_hash
+from ownweights.traffic.record import DERIVED, Record, Status, usage_of, user_of
+from ownweights.traffic.workload import check_workload_name, conversation_of, workload_hash
 
 MAX_SESSION_CHARS = 200
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
@@ -45,6 +45,7 @@ class Exchange:
     served_by: str = "teacher"
     reason: str = "no_route"
     route: Route | None = None
+    has_left: bool = False  # the caller, before the answer was whole
     has_failed: bool = False  # the student, where it was asked and should have answered
     completion: Completion | None = None  # the student's, where it was sent whole
     score: float | None = None
@@ -142,6 +143,8 @@ class Exchange:
             "latency_ms": round(self.latency_ms(), 2),
             "overhead_ms": round(self.overhead_ms(), 2),
         }
+        if self.has_left:
+            own["client_gone"] = True
         if self.error is not None:
             own["error"] = self.error
         if self.route is not None:
@@ -164,12 +167,13 @@ def open_exchange(
         raise HttpError(400, what, code="invalid_messages", param="messages")
     asked = body.get("metadata")
     metadata: Mapping[str, Any] = asked if isinstance(asked, dict) else {}
+    prompt_hash = workload_hash(body, protocol.name)
     return Exchange(
         raw=raw,
         body=body,
-        prompt_hash=workload_hash(body, protocol.name),
+        prompt_hash=prompt_hash,
         workload=named_workload(scope, metadata),
-        session=_session(scope, metadata),
+        session=_session(scope, metadata) or conversation_of(body, prompt_hash),
         is_stored=not _flag(scope, b"x-own-no-store"),
         is_forced=_flag(scope, b"x-own-force-teacher"),
         protocol=protocol,
@@ -193,6 +197,9 @@ def _session(scope: Scope, metadata: Mapping[str, Any]) -> str | None:
     named = header(scope, b"x-own-session") or metadata.get("session")
     if not isinstance(named, str) or not named:
         return None
+    if named.startswith(DERIVED):
+        what = f"a session that is named does not begin with {DERIVED!r}"
+        raise HttpError(400, what, code="invalid_session", param="x-own-session")
     if len(named) > MAX_SESSION_CHARS:
         what = f"a session has at most {MAX_SESSION_CHARS} characters"
         raise HttpError(400, what, code="invalid_session", param="x-own-session")

@@ -52,6 +52,10 @@ class LiveJudges:
         self._clients: dict[str, TeacherClient] = {}
         self._certified: dict[str, Mapping[str, Any]] = {}
 
+    def follow(self, settings: GatewaySettings) -> None:
+        """Go on with other settings; clients that were made stay."""
+        self._settings = settings
+
     async def close(self) -> None:
         """Let go of every connection."""
         for client in self._clients.values():

@@ -41,14 +41,15 @@ def run_gateway(
     *,
     on_ready: Callable[[str], None] = lambda url: None,
     engine: StartEngine = start_engine,
+    reload: Callable[[], GatewaySettings] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    for name in ("httpx", "httpcore"):  # they would log the address of every call
+    """Serve until SIGINT or SIGTERM; `reload` reads the settings anew when own.toml changes."""
+    for name in ("aiohttp", "httpx", "httpcore"):  # they would log the address of every call
         logging.getLogger(name).setLevel(logging.WARNING)
     listener = bind(settings.host, settings.port)
     try:
         bound = dataclasses.replace(settings, port=listener.getsockname()[1])
-        serve(Gateway(project, bound, start_engine=engine), listener, on_ready)
+        serve(Gateway(project, bound, start_engine=engine, reload=reload), listener, on_ready)
     finally:
         listener.close()
 

@@ -65,6 +65,8 @@ class GatewaySettings:
     teachers: Mapping[str, Upstream] = field(default_factory=dict[str, Upstream])
     teacher_of: Mapping[str, str] = field(default_factory=dict[str, str])
     default_teacher: str = ""
+    on_client_gone: str = "stop"  # or drain
+    on_full: str = "shed"  # or block
     max_retries: int = 0
     retry_frac: float = 0.1
     rubrics: Mapping[str, str] = field(default_factory=dict[str, str])  # by workload, of its judge
@@ -94,6 +96,8 @@ class GatewaySettings:
             host=settings.gateway.host,
             port=settings.gateway.port,
             timeout_s=settings.gateway.timeout_s,
+            on_client_gone=settings.gateway.on_client_gone,
+            on_full=settings.gateway.on_full,
             max_retries=settings.gateway.max_retries,
             retry_frac=settings.gateway.retry_frac,
             key_env=key_env,

@@ -103,7 +103,7 @@ class Saved:
         own = record.metadata.get("own")
         if not isinstance(own, dict) or own.get("route") != self._route_id:
             return
-        unit = self._units[unit_of(record, "session" if record.session else "prompt")]
+        unit = self._units[unit_of(record, "session" if record.named_session else "prompt")]
         unit.num += 1
         audit = self._audits.get(record.id)
         if audit is not None:

@@ -15,6 +15,7 @@ from ownweights.traffic.workload import content_text, default_workload, workload
 Status = Literal["ok", "partial", "error"]
 Role = Literal["teacher", "student", "imported"]
 Protocol = Literal["chat", "completions", "embeddings", "responses", "messages"]
+DERIVED = "~"  # begins a session that nobody named, known by how its conversation begins
 _END_OF_TIME = 253_402_300_800  # the year 10000, which a date cannot hold
 
 
@@ -49,6 +50,11 @@ class Record:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
     latency_ms: float | None = None
+
+    @property
+    def named_session(self) -> str | None:
+        """The session as its caller or file named it; None for one told by its beginning."""
+        return None if (self.session or "").startswith(DERIVED) else self.session
 
     @property
     def message(self) -> Mapping[str, Any]:

@@ -91,6 +91,10 @@ class Recorder:
                 self._changed.notify_all()
             return True
 
+    def has_room(self) -> bool:
+        """Whether a record that is offered now would be taken."""
+        return len(self._queue) < self._max_queue_records
+
     @property
     def lost(self) -> int:
         """How many records were not stored and never will be."""

@@ -40,6 +40,16 @@ def workload_hash(request: Mapping[str, Any], protocol: str = "chat") -> str:
     return hashlib.sha256(canonical_json(fixed)).hexdigest()[:HASH_CHARS]
 
 
+def conversation_of(request: Mapping[str, Any], prompt_hash: str) -> str | None:
+    """What tells a conversation whose session nobody named: who asks, the fixed part, and the
+    first question. The turns of one conversation share it; None where there are no messages."""
+    first = next((m for m in messages_of(request) if m.get("role") == "user"), None)
+    if first is None:
+        return None
+    known = [prompt_hash, request.get("user"), first.get("content")]
+    return "~" + hashlib.sha256(canonical_json(known)).hexdigest()[:HASH_CHARS]
+
+
 def system_texts(request: Mapping[str, Any]) -> list[str]:
     """The texts of the system and developer messages before the first other message."""
     texts: list[str] = []

@@ -38,6 +38,7 @@ class KeptRecords:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.is_closed = False
+        self.room = True
         self._changed = threading.Condition()
 
     def offer(self, record: Record) -> bool:
@@ -45,6 +46,9 @@ class KeptRecords:
             self.records.append(record)
             self._changed.notify_all()
         return True
+
+    def has_room(self) -> bool:
+        return self.room
 
     def counts(self) -> RecorderCounts:
         return RecorderCounts(

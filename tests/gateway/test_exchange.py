@@ -43,7 +43,8 @@ def test_open_exchange_reads_what_the_caller_says() -> None:
 
 def test_open_exchange_says_nothing_by_default() -> None:
     one = opened(body_of())
-    assert (one.workload, one.session, one.is_stored, one.is_forced) == (None, None, True, False)
+    assert (one.workload, one.is_stored, one.is_forced) == (None, True, False)
+    assert one.record().named_session is None
     assert not one.is_stream
     assert not one.wants_usage
 
@@ -51,8 +52,29 @@ def test_open_exchange_says_nothing_by_default() -> None:
 @pytest.mark.parametrize("metadata", [None, "text", [], {"workload": None, "session": 7}])
 def test_open_exchange_odd_metadata_is_the_teachers_business(metadata: Any) -> None:
     one = opened(body_of(metadata=metadata))
-    assert (one.workload, one.session) == (None, None)
+    assert (one.workload, one.record().named_session) == (None, None)
     assert one.record().request["metadata"] == metadata
+
+
+def test_open_exchange_knows_a_conversation_by_its_beginning() -> None:
+    def session(*texts: str, **fields: Any) -> str | None:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
+        return opened({"messages": messages, **fields}).session
+
+    first = session("hello")
+    assert first is not None
+    assert first.startswith("~")
+    assert session("hello", "hi", "how are you?") == first
+    assert session("bye") != first
+    assert session("hello", user="b") != first
+    assert session("hello", tools=[{"name": "f"}]) != first
+    assert opened({"messages": []}).session is None
+
+
+def test_open_exchange_refuses_a_name_that_looks_derived() -> None:
+    with pytest.raises(HttpError, match="does not begin with '~'"):
+        opened(body_of(), x_own_session="~abc")
 
 
 @pytest.mark.parametrize("options", [None, "x", {"include_usage": False}, {}])

@@ -119,8 +119,8 @@ class Gathered:
         """Take what is needed of one record."""
         self.num_records += 1
         self._has_key &= AUTO_METADATA_KEY in record.metadata
-        self._has_session &= bool(record.session)
-        self._any_session |= bool(record.session)
+        self._has_session &= bool(record.named_session)
+        self._any_session |= bool(record.named_session)
         self._time(record)
         reason = skip_reason(record, self.plan.dataset.max_message_bytes)
         self.by_student += record.role == "student"

@@ -301,3 +301,42 @@ def test_forward_many_streams_at_once(project: Project, replayed: str) -> None:
         assert asyncio.run(ask_all(one.base_url)) == {"HELLO"}
         one.kept.wait(50)
     assert {record.status for record in one.kept.records} == {"ok"}
+
+
+def test_gateway_drains_what_a_caller_left(project: Project) -> None:
+    script = [*sse_answer(WHOLE[0], ends=False), *[PAUSE] * 20, *sse_answer(*WHOLE[1:])[1:]]
+    with (
+        talking(script) as talk,
+        gateway(project, talk.base_url, on_client_gone="drain") as one,
+    ):
+        leave_early(talk, one.chat_url, asked("a", stream=True), after_first=True)
+        record = one.kept.wait()
+    assert (record.status, record.answer_text) == ("ok", "a b")
+    assert record.metadata["own"]["client_gone"] is True
+    assert talk.num_gone == 0
+
+
+def test_gateway_blocks_while_records_have_no_room(project: Project) -> None:
+    with (
+        talking(GOOD) as talk,
+        gateway(project, talk.base_url, on_full="block", timeout_s=0.2) as one,
+    ):
+        one.kept.room = False
+        assert error_code(one.post(asked("a"))) == "503 recorder_full"
+        assert one.post(asked("a"), x_own_no_store="1").status_code == 200
+        one.kept.room = True
+        assert one.post(asked("a")).status_code == 200
+    with talking(GOOD) as talk, gateway(project, talk.base_url) as one:
+        one.kept.room = False
+        assert one.post(asked("a")).status_code == 200
+
+
+def test_forward_after_a_half_read_answer_uses_a_new_connection(project: Project) -> None:
+    busy = json_answer(b"x" * 100_000, "503 No")
+
+    def script(index: int) -> list[bytes]:
+        return busy if index == 0 else GOOD
+
+    with talking(script) as talk, gateway(project, talk.base_url, max_retries=1) as one:
+        assert one.post(asked("a")).content == GOOD_BODY
+        assert len(talk.requests) == 2

@@ -1,0 +1,79 @@
+"""Take up a changed own.toml while serving, whole or not at all.
+
+In: the file's path, and whoever reads and checks it. Out: the new settings, handed on in one step.
+Invariants: a file that cannot be read or says what cannot be changes nothing, and why is told
+(test_gateway_keeps_its_settings_when_the_file_breaks); a file that did not change is not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ownweights.core.errors import OwnError
+from ownweights.gateway.settings import GatewaySettings
+
+log = logging.getLogger("ownweights.gateway")
+LOOK_S = 0.5
+_Stamp = tuple[int, int, int] | None
+
+
+class Reloader:
+    """Looks at a file now and then; `fault` says why its newest content was not taken up."""
+
+    def __init__(
+        self,
+        path: Path,
+        load: Callable[[], GatewaySettings] | None,
+        take_up: Callable[[GatewaySettings], None],
+    ) -> None:
+        self._path, self._load, self._take_up = path, load, take_up
+        self._seen = _stamp(path)
+        self._task: asyncio.Task[None] | None = None
+        self.fault = ""
+
+    def start(self) -> None:
+        """Begin to look."""
+        if self._load is not None:
+            self._task = asyncio.ensure_future(self._watch(self._load))
+
+    async def close(self) -> None:
+        """End looking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self, load: Callable[[], GatewaySettings]) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            stamp = _stamp(self._path)
+            if stamp == self._seen:
+                continue
+            self._seen = stamp
+            try:
+                settings = await asyncio.to_thread(_checked, load)
+            except (OwnError, OSError) as error:
+                self.fault = error.what if isinstance(error, OwnError) else str(error)
+                log.error("own.toml is not taken up, the settings before it stay: %s", self.fault)
+            else:
+                self._take_up(settings)
+                self.fault = ""
+                log.warning("own.toml has changed and is in force")
+
+
+def _checked(load: Callable[[], GatewaySettings]) -> GatewaySettings:
+    settings = load()
+    settings.check_keys()
+    return settings
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes when a file does; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
