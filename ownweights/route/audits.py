@@ -26,10 +26,10 @@ _COLUMNS = (
     "request_id, at, stage, share, kind, outcome, harm, chance, quiet,"
     " asked_in, asked_out, judge_in, judge_out, unit, unsure"
 )
-# when the unit was judged before, by the rows that came first
+# when the unit was judged before (of a failure: when it failed), by the rows that came first
 _SEEN_AT = """(SELECT max(b.at) FROM audit b WHERE b.route = a.route AND b.unit = a.unit
  AND b.unit != '' AND b.seq < a.seq AND b.seq > ?
- AND b.outcome != 'missed' AND b.kind != 'failure')"""
+ AND b.outcome != 'missed' AND (b.kind = 'failure') = (a.kind = 'failure'))"""
 
 
 class AuditLog:

@@ -16,7 +16,8 @@ Requests of one session go wrong together, so a unit (the session, or all that a
 on once: by its first judged audit for the stake and the step
 (test_rollout_promotes_wrongly_within_delta_whatever_the_sessions), by its first of a day for the
 detector, which would else lose sight of sessions that never end
-(test_rollback_by_mistake_is_rare_whatever_the_sessions). The others are kept and counted. An audit
+(test_rollback_by_mistake_is_rare_whatever_the_sessions), and by its first failure of a day
+(test_failures_of_one_session_are_bet_on_once_a_day). The others are kept and counted. An audit
 whose harm the check could not tell counts as harm, as in the certificate; one that the
 teacher did not answer says nothing and is only counted, with the requests before it that were not
 audited (test_audits_missed_hide_no_harm). Sources: the detector of
@@ -62,7 +63,8 @@ class Audit:
     judge: Usage = NO_TOKENS  # likewise its judge
     unit: str = ""  # what goes wrong together; empty where it is not known
     unsure: int = 0
-    seen_at: float | None = None  # when the unit was judged before; said by the log when it is read
+    # when the unit was judged before, or failed, if this is a failure; said by the log when read
+    seen_at: float | None = None
 
     @property
     def is_judged(self) -> bool:
@@ -70,7 +72,7 @@ class Audit:
 
     @property
     def is_seen_today(self) -> bool:
-        """Whether the unit was judged before on the same day (UTC)."""
+        """Whether the unit was judged (or failed, as here) before on the same day (UTC)."""
         return self.seen_at is not None and self.seen_at // DAY_S == self.at // DAY_S
 
     @property
@@ -139,7 +141,9 @@ class Evidence:
         is_failure, num_before = audit.kind == "failure", audit.quiet + audit.unsure
         failures = self.failures
         if audit.stage != "shadow":
-            failures = failures.after_quiet(num_before).after(float(is_failure))
+            failures = failures.after_quiet(num_before)
+            if not (is_failure and audit.is_seen_today):
+                failures = failures.after(float(is_failure))
         return dataclasses.replace(
             self, failures=failures, step_asked=self.step_asked + num_before + 1,
             step_failures=self.step_failures + is_failure,

@@ -256,6 +256,40 @@ def test_rollback_comes_when_failures_rise() -> None:
     assert "failures" in str(next_of(SERVED, audits(SERVED, [1.0] * 20, kind="failure")))
 
 
+def failing_sessions(rng, failure: float, length: int, *, num: int) -> list[Audit]:
+    """Sessions of which some fail from end to end; the others are answered well."""
+    return [
+        Audit(
+            f"q{i}/{turn}", float(i), "canary", "failure" if fails else "audit", float(fails),
+            share=0.05, unit=f"s{i}", seen_at=float(i) if turn else None,
+        )
+        for i, fails in enumerate((rng.random(num) < failure).tolist())
+        for turn in range(length)
+    ]  # fmt: skip
+
+
+def test_failures_of_one_session_are_bet_on_once_a_day() -> None:
+    """.03 of the sessions fail, of .05 allowed: each one alone would else raise the alarm."""
+    rng = np.random.default_rng(10)
+    for _ in range(10):
+        found = failing_sessions(rng, 0.03, 10, num=200)
+        assert not fold(found, WATCH).failures.is_alarmed
+    loose = [dataclasses.replace(a, seen_at=None) for a in found]
+    assert fold(loose, WATCH).failures.is_alarmed
+    assert fold(found, WATCH).num_failures == fold(loose, WATCH).num_failures > 0
+    days = [Audit(f"q{h}", 3600.0 * h, "canary", "failure", 1.0, unit="s",
+                  seen_at=3600.0 * (h - 1) if h else None) for h in range(72)]  # fmt: skip
+    assert fold(days, WATCH).failures.num_seen == 3
+
+
+def test_five_units_that_fail_in_a_row_raise_an_alarm() -> None:
+    failed = failing_sessions(np.random.default_rng(0), 1.0, 10, num=5)
+    assert fold(failed, WATCH).failures.is_alarmed
+    assert not fold(failed[:40], WATCH).failures.is_alarmed
+    good = failing_sessions(np.random.default_rng(0), 0.0, 1, num=1_000)
+    assert fold([*good, *failed], WATCH).failures.is_alarmed
+
+
 def test_rollout_waits_while_failures_are_above_their_limit() -> None:
     shadow = first_standing("r1", "shadow")
     failed = audits(shadow, [1.0] * 5, kind="failure")

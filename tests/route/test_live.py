@@ -104,7 +104,7 @@ def test_audit_log_tallies_are_as_if_one_process_had_counted(project: Project) -
 
 
 def test_audit_log_knows_units_seen_before(project: Project) -> None:
-    """By the judged audits of the same route alone; a unit that is not known is never the same."""
+    """By judged audits of a route, a failure by failures; an unknown unit is never the same."""
     log, rng = AuditLog(project, "r1"), random.Random(0)
     written: list[Audit] = []
     for i in range(80):
@@ -116,7 +116,7 @@ def test_audit_log_knows_units_seen_before(project: Project) -> None:
     found, _ = log.since()
     for i, one in enumerate(found):
         before = [b.at for b in found[:i] if b.unit == one.unit != ""
-                  and b.is_judged and b.kind != "failure"]  # fmt: skip
+                  and b.is_judged and (b.kind == "failure") == (one.kind == "failure")]  # fmt: skip
         assert one.seen_at == (max(before) if before else None)
     half, seq = log.since(40)
     assert [b.seen_at for b in half] == [b.seen_at for b in found[-len(half) :]]
