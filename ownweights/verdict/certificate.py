@@ -186,6 +186,9 @@ class ByRequest:
     n_served: int
     harms: float
     losses: int
+    # 95 % interval over units; None: from before it was counted
+    coverage_low: float | None = None
+    coverage_high: float | None = None
 
     @property
     def coverage_frac(self) -> float:

@@ -59,6 +59,11 @@ def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> No
     assert (checked.is_sound, checked.signed_by) == (True, own_fingerprint(project))
 
 
+FORGED_COUNT = {
+    "coverage_high": 1.0, "coverage_low": 0.9, "harms": 0.0, "losses": 0, "n": 600, "n_served": 600,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -69,7 +74,7 @@ def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> No
         ("n", 4000),
         ("delta_spent", 0.05),
         ("assumptions", []),
-        ("by_request", {"harms": 0.0, "losses": 0, "n": 600, "n_served": 600}),
+        ("by_request", FORGED_COUNT),
     ],
 )
 def test_verify_finds_changed_number(project: Project, field: str, value: Any) -> None:

@@ -202,8 +202,10 @@ def _savings(verdict: Verdict, told: Told) -> dict[str, Any] | None:
         return None
     shares = {"num": verdict.coverage_frac, "low": verdict.coverage_low,
               "high": verdict.coverage_high}  # fmt: skip
-    if verdict.by_request:
-        shares["as_came"] = verdict.by_request.coverage_frac
+    if by := verdict.by_request:
+        shares["as_came"] = by.coverage_frac
+        if by.coverage_low is not None and by.coverage_high is not None:
+            shares |= {"as_came_low": by.coverage_low, "as_came_high": by.coverage_high}
     found = {name: 1000 * share for name, share in shares.items()}
     price = told.usd_per_request
     usd = None if price is None else {name: price * num for name, num in found.items()}
