@@ -240,7 +240,7 @@ class Auditor:
         """What the route's check or judge says of the two answers, and what the judge took for it.
 
         The harm is MISSED where it cannot be asked. Where a check finds harm, the answers recorded
-        for the same request count too: any will do.
+        for the same request count too: any will do. Equal to any of them, nothing is judged.
         """
         from ownweights.route.evidence import MISSED
         from ownweights.verdict.checks import check_named
@@ -251,7 +251,9 @@ class Auditor:
             if found.route.check == JUDGE:
                 answer = Completion(both.answer, "stop")
                 body = found.exchange.body
-                judged = await self._judges.harm(found.route, body, answer, both.told)
+                known = await self._references.of(found.route, body)
+                told = (both.told, *known)
+                judged = await self._judges.harm(found.route, body, answer, told)
                 return MISSED if judged.is_out else judged.harm, judged.spent
             check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
             harm = await asyncio.to_thread(check.harm, both.answer, [both.told])
