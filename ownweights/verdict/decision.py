@@ -351,8 +351,8 @@ def _missed(agreement: Mapping[str, Any], coverage_low: float) -> str:
     """By how much people may find worse than the claim, among all and among those served."""
     high, labels = agreement["missed_high"], agreement["labelled"] + agreement.get("unsaid", 0)
     among_served = (
-        f"; among those served, which are at least {coverage_low:.1%} of all, by up to"
-        f" {min(1.0, high / coverage_low):.1%}"
+        f"; among those served by up to {min(1.0, high / coverage_low):.1%}, if they are"
+        f" {coverage_low:.1%} of all or more, which is 97.5 % sure"
         if coverage_low
         else ""
     )

@@ -159,6 +159,23 @@ def test_rollback_by_mistake_is_rare_whatever_the_sessions() -> None:
     assert fold(loose, WATCH).num_units == 20 * fold(found, WATCH).num_units
 
 
+def test_long_sessions_that_do_worse_raise_an_alarm_though_units_are_within_the_limit() -> None:
+    """Of the sessions .05 do harm, ten times as long: a third of the answers, for audits."""
+    rng, alarms = np.random.default_rng(11), list[int]()
+    for _ in range(5):
+        evidence, quiet, num_requests = Evidence.start(WATCH), 0, 0
+        while not evidence.detector.is_alarmed and num_requests < 50_000:
+            harm, seen_at = float(rng.random() < 0.05), None
+            for lot in rng.random(10 if harm else 1).tolist():
+                num_requests, quiet = num_requests + 1, quiet + 1
+                if lot < WATCH.audit_frac:
+                    one = Audit("q", 0.0, "served", "audit", harm, WATCH.audit_frac, quiet - 1,
+                                unit="s", seen_at=seen_at)  # fmt: skip
+                    evidence, quiet, seen_at = evidence.after(one, WATCH), 0, 0.0
+        alarms.append(num_requests)
+    assert max(alarms) < 10_000
+
+
 def test_session_without_end_is_bet_on_once_a_day() -> None:
     """For the detector; as a proof, and at a step, it counts once."""
     hours = [Audit(f"q{h}", 3600.0 * h, "canary", "audit", 1.0, unit="s",

@@ -358,7 +358,7 @@ def test_certify_divides_what_the_judge_misses_by_coverage() -> None:
     for part in (
         "at most 4.0% of all answers (from 100 labels by people; where they could not say",
         "an error of its own beside that of the claim): by so much more than the claim says",
-        f"those served, which are at least {low:.1%} of all, by up to {0.04 / low:.1%}",
+        f"those served by up to {0.04 / low:.1%}, if they are {low:.1%} of all or more, which is",
     ):
         assert part in line
     refused = certify(Claim(), judged_by(), rows([1.0] * 300), SPEND)
