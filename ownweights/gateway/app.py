@@ -259,7 +259,7 @@ class Gateway:
             self._auditor.served(found, exchange.score)
         elif exchange.has_failed:
             self._auditor.failed(Compared(exchange, route, standing, None))
-        elif exchange.reason == BELOW_THRESHOLD:
+        elif exchange.reason == BELOW_THRESHOLD or _is_kept_back(exchange, standing):
             self._auditor.unsure(route)
         elif exchange.reason == "shadow":
             self._auditor.shadowed(Compared(exchange, route, standing, shadowed))
@@ -339,6 +339,17 @@ class Gateway:
 def _standing_of(route: Route) -> Standing:
     """How far a route is followed: all the way, unless its pointer says otherwise."""
     return route.standing or Standing(route.id)
+
+
+def _is_kept_back(exchange: Exchange, standing: Standing) -> bool:
+    """Whether the student could not answer as asked: such requests are part of what is certified.
+
+    Requests with another prompt are not, nor those of callers who may not ask it.
+    """
+    name = exchange.reason.removeprefix("ineligible:")
+    is_certified = name != exchange.reason and name not in ("prompt", "key")
+    is_in = standing.stage == "shadow" or is_drawn(standing, exchange.session, exchange.id)
+    return is_certified and is_in
 
 
 def _same_text(left: str, right: str) -> bool:

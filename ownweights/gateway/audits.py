@@ -118,7 +118,7 @@ class Auditor:
             self._tally_soon()
 
     def unsure(self, route: Route) -> None:
-        """The student was asked, and its answer was not sure enough to be sent."""
+        """The student's answer was not sure enough to be sent, or it could not answer as asked."""
         if route.check:
             self._unsure[route.id] += 1
             self._tally_soon()

@@ -48,7 +48,8 @@ MISSED = math.nan  # the harm of an audit that the teacher did not answer
 class Audit:
     """One request that says how the student does.
 
-    Before it, `quiet` were served and not audited, and at `unsure` the student was asked in vain.
+    Before it, `quiet` were served and not audited, and `unsure` were the teacher's: the student was
+    not sure enough, or could not answer as asked.
     """
 
     request_id: str
@@ -84,7 +85,7 @@ class Audit:
 class Watch:
     """What is watched for: the certified limits, and how often to cry wolf."""
 
-    alpha: float  # of the requests that the student is asked
+    alpha: float  # of all requests that the route is for
     beta: float  # of the answers that it gives
     delta: float  # error of going on by live evidence
     audit_frac: float
@@ -96,7 +97,7 @@ class Evidence:
     """What all audits of a route say together."""
 
     detector: Detector  # of harm among the answers served
-    failures: Detector  # of failures among the requests that the student was asked
+    failures: Detector  # of failures among all requests, whoever answered
     stake: EProcess
     quiet: int = 0  # served and not audited since the last audit, but known from failures
     num_judged: int = 0
@@ -106,7 +107,7 @@ class Evidence:
     num_units: int = 0  # judged for the first time
     at_step: int = 0  # units judged for the first time at the present step
     step_harms: float = 0.0
-    step_asked: int = 0  # requests that the student was asked at the present step
+    step_asked: int = 0  # requests of the present step, whoever answered
     step_failures: int = 0
     is_within: bool = False  # at the last look of this step, harm and failures were within limits
     is_proved: bool = False  # and then the stake proved it
@@ -137,7 +138,7 @@ class Evidence:
         return found._looked(watch) if is_look else found
 
     def _asked(self, audit: Audit) -> Evidence:
-        """The requests that the student was asked, and whether it failed at the last of them."""
+        """The requests that came, and whether the student failed at the last of them."""
         is_failure, num_before = audit.kind == "failure", audit.quiet + audit.unsure
         failures = self.failures
         if audit.stage != "shadow":
@@ -215,8 +216,8 @@ def next_standing(standing: Standing, evidence: Evidence, watch: Watch) -> Stand
     detector = evidence.detector
     if evidence.failures.is_alarmed:
         return (
-            f"failures have risen above {100 * watch.alpha:.3g} % of the requests that the student"
-            f" was asked: {evidence.num_failures} so far"
+            f"failures have risen above {100 * watch.alpha:.3g} % of all requests:"
+            f" {evidence.num_failures} so far"
         )
     if detector.is_alarmed:
         return (
