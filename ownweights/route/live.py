@@ -2,9 +2,11 @@
 
 In: a route that is followed and the evidence of its audits. Out: the pointer swapped, and a line
 that says so. Invariants: an alarm takes the route out and voids its certificate, and neither is
-promoted again (test_live_alarm_rolls_back_and_voids); a route that is followed anew is judged by
-audits from then on alone (test_live_promoted_again_needs_fresh_audits); what a person did in
-between stays (test_live_never_undoes_what_a_person_did).
+promoted again (test_live_alarm_rolls_back_and_voids), also where the process is killed between the
+two (test_live_alarm_that_is_cut_short_leaves_a_void_certificate); a route that is followed anew is
+judged by audits from then on alone (test_live_promoted_again_needs_fresh_audits); what a person did
+in between stays (test_live_never_undoes_what_a_person_did), and what one does meanwhile waits
+(test_live_never_undoes_what_a_person_does_meanwhile).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ownweights.route.route import (
     rollback,
     stand,
 )
+from ownweights.route.swap import swapping
 from ownweights.verdict.voiding import void_certificate, void_reason
 
 
@@ -62,32 +65,41 @@ class Follower:
 
 def follow_evidence(project: Project, route: Route, evidence: Evidence) -> str | None:
     """Take the step that the evidence asks for, if the route is still followed; what was done."""
-    standing = active_standing(project, route.workload)
-    if standing is None or standing.route_id != route.id:
-        return None
-    found = next_standing(standing, evidence, watch_of(route))
-    if found is None:
-        return None
-    if isinstance(found, str):
-        rollback(project, route.workload, reason=found)
-        void_certificate(project, route.verdict_id, reason=found, by=f"route {route.id}")
-        return f"rolled back to the teacher, certificate {route.verdict_id} is void: {found}"
-    reason = f"{evidence.at_step} units audited, {evidence.step_harms:g} of them harm"
-    stand(project, route.workload, found, reason=reason)
-    return f"on to {found.stage} ({100 * found.share:g} % of the sessions): {reason}"
+    with swapping(project):
+        standing = active_standing(project, route.workload)
+        if standing is None or standing.route_id != route.id:
+            return None
+        found = next_standing(standing, evidence, watch_of(route))
+        if found is None:
+            return None
+        if isinstance(found, str):
+            return _take_back(project, route, found)
+        reason = f"{evidence.at_step} units audited, {evidence.step_harms:g} of them harm"
+        stand(project, route.workload, found, reason=reason)
+        return f"on to {found.stage} ({100 * found.share:g} % of the sessions): {reason}"
+
+
+def _take_back(project: Project, route: Route, reason: str) -> str:
+    """Void first: whoever is killed between the two leaves a route that nobody follows."""
+    try:
+        void_certificate(project, route.verdict_id, reason=reason, by=f"route {route.id}")
+    finally:
+        rollback(project, route.workload, reason=reason)
+    return f"rolled back to the teacher, certificate {route.verdict_id} is void: {reason}"
 
 
 def withdraw_void(project: Project) -> list[str]:
     """Send back to their teachers all workloads whose certificate is void; which, and why."""
     said: list[str] = []
     for pointer in sorted(active_dir(project).glob("[!.]*")):
-        try:
-            standing = active_standing(project, pointer.name)
-            route = load_route(project, standing.route_id) if standing else None
-        except OwnError:
-            continue  # who cannot be followed is followed by nobody
-        voided = void_reason(project, route.verdict_id) if route else None
-        if voided is not None:
-            rollback(project, pointer.name, reason=voided.reason)
-            said.append(f"{pointer.name} goes to the teacher again: {voided.reason}")
+        with swapping(project):
+            try:
+                standing = active_standing(project, pointer.name)
+                route = load_route(project, standing.route_id) if standing else None
+            except OwnError:
+                continue  # who cannot be followed is followed by nobody
+            voided = void_reason(project, route.verdict_id) if route else None
+            if voided is not None:
+                rollback(project, pointer.name, reason=voided.reason)
+                said.append(f"{pointer.name} goes to the teacher again: {voided.reason}")
     return said

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,13 @@ from ownweights.route import (
     activate,
     active_dir,
     active_id,
+    live,
     read_active,
     rollback,
+    write_route,
 )
 from ownweights.route.audits import AuditLog
-from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Watch, fold
+from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Watch, fold, next_standing
 from ownweights.route.live import (
     Follower,
     evidence_of,
@@ -32,7 +36,7 @@ from ownweights.route.live import (
 from ownweights.route.rollout import CANARY_SHARES, Standing, first_standing
 from ownweights.route.route import active_standing, stand
 from ownweights.verdict.voiding import void_certificate, void_reason
-from tests.route.samples import follow
+from tests.route.samples import follow, route_of
 
 
 @pytest.fixture
@@ -208,6 +212,67 @@ def test_live_never_undoes_what_a_person_did(project: Project) -> None:
     stand(project, "tickets", frozen, reason="by hand")
     assert follow_evidence(project, route, evidence) is None
     assert active_standing(project, "tickets") == frozen
+
+
+@pytest.mark.parametrize("is_harm", [True, False])
+def test_live_never_undoes_what_a_person_does_meanwhile(
+    project: Project, monkeypatch: pytest.MonkeyPatch, is_harm: bool
+) -> None:
+    """Somebody swaps while the evidence is looked at: the swap waits, and then holds."""
+    route, other = at_canary(project), write_route(project, route_of(verdict_id="feedfeedfeed"))
+    write(project, route, [1.0] * 10 if is_harm else [0.0] * STEP_AUDITS)
+    people = list[threading.Thread]()
+
+    def looked(*words: Any) -> Any:
+        def swap() -> None:
+            if is_harm:
+                activate(project, "tickets", other.id, stage="canary")
+            else:
+                rollback(project, "tickets", reason="by hand")
+
+        people.append(threading.Thread(target=swap))
+        people[0].start()
+        people[0].join(0.3)  # where swaps do not wait, it is over by now
+        return next_standing(*words)
+
+    monkeypatch.setattr(live, "next_standing", looked)
+    assert follow_now(project, route) is not None
+    people[0].join()
+    assert active_id(project, "tickets") == (other.id if is_harm else None)
+
+
+def test_live_alarm_that_is_cut_short_leaves_a_void_certificate(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between note and swap: no gateway follows the route, and the next audit ends it."""
+    route = at_canary(project)
+    write(project, route, [1.0] * 10)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live, "rollback", killed)
+        with pytest.raises(KeyboardInterrupt):
+            follow_now(project, route)
+    assert void_reason(project, route.verdict_id) is not None
+    assert read_active(project)[0] == {}
+    assert str(follow_now(project, route)).startswith("rolled back to the teacher")
+
+
+def test_live_alarm_rolls_back_where_nothing_can_be_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route = at_canary(project)
+    write(project, route, [1.0] * 10)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(live, "void_certificate", full)
+    with pytest.raises(OSError, match="No space left"):
+        follow_now(project, route)
+    assert active_id(project, "tickets") is None
 
 
 def test_withdraw_void_sends_back_what_is_void_and_no_other(project: Project) -> None:
