@@ -6,12 +6,17 @@ promoted again (test_live_alarm_rolls_back_and_voids), also where the process is
 two (test_live_alarm_that_is_cut_short_leaves_a_void_certificate); a route that is followed anew is
 judged by audits from then on alone (test_live_promoted_again_needs_fresh_audits); what a person did
 in between stays (test_live_never_undoes_what_a_person_did), and what one does meanwhile waits
-(test_live_never_undoes_what_a_person_does_meanwhile).
+(test_live_never_undoes_what_a_person_does_meanwhile). Audits wait in memory while the database
+cannot be written, and each is written once (test_follower_keeps_audits_until_they_can_be_written).
 """
 
 from __future__ import annotations
 
-from ownweights.core.errors import OwnError
+import threading
+from collections import deque
+
+from ownweights.core.database import is_row_refused
+from ownweights.core.errors import OwnError, StoreError
 from ownweights.core.project import Project
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import Audit, Evidence, Watch, fold, next_standing
@@ -25,6 +30,8 @@ from ownweights.route.route import (
 )
 from ownweights.route.swap import swapping
 from ownweights.verdict.voiding import void_certificate, void_reason
+
+MAX_UNWRITTEN = 8192  # audits that wait for the database in memory; more are lost
 
 
 def watch_of(route: Route) -> Watch:
@@ -50,17 +57,59 @@ class Follower:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._folded: dict[tuple[str, int], tuple[Evidence, int]] = {}
+        self._unwritten: deque[tuple[Route, Audit]] = deque()
+        self._behind: dict[str, Route] = {}  # audits of theirs were written and not yet looked at
+        self._lock = threading.Lock()
+        self.num_lost = 0
 
-    def follow(self, route: Route, audit: Audit) -> str | None:
-        """Write an audit down, and do what all so far say; what was done."""
-        AuditLog(self._project, route.id).append(audit)
+    @property
+    def num_unwritten(self) -> int:
+        """Audits that wait until the database can be written."""
+        return len(self._unwritten)
+
+    def add(self, route: Route, audit: Audit) -> None:
+        """Keep an audit until it is written down; where too many wait, it is lost and counted."""
+        if len(self._unwritten) < MAX_UNWRITTEN:
+            self._unwritten.append((route, audit))
+        else:
+            self.num_lost += 1
+
+    def catch_up(self) -> dict[str, str]:
+        """Write down what waits, oldest first, and do what it says; by workload, what was done.
+
+        Raises: StoreError when it cannot be written now; it goes on waiting
+        """
+        said: dict[str, str] = {}
+        with self._lock:
+            while self._unwritten:
+                self._write_oldest()
+            while self._behind:
+                _, route = self._behind.popitem()
+                what = follow_evidence(self._project, route, self._fold(route))
+                said |= {route.workload: what} if what else {}
+        return said
+
+    def _write_oldest(self) -> None:
+        route, audit = self._unwritten[0]
+        try:
+            AuditLog(self._project, route.id).append(audit)
+        except StoreError as error:
+            if is_row_refused(error):  # it never will be written
+                self._unwritten.popleft()
+                self.num_lost += 1
+            raise
+        self._unwritten.popleft()
+        self._behind[route.id] = route
+
+    def _fold(self, route: Route) -> Evidence:
+        """All that the log holds by now."""
         watch, begin = watch_of(route), _begin(self._project, route)
         evidence, seq = self._folded.get((route.id, begin)) or (Evidence.start(watch), begin)
         fresh, seq = AuditLog(self._project, route.id, begin=begin).since(seq)
         for one in fresh:
             evidence = evidence.after(one, watch)
         self._folded[route.id, begin] = evidence, seq
-        return follow_evidence(self._project, route, evidence)
+        return evidence
 
 
 def follow_evidence(project: Project, route: Route, evidence: Evidence) -> str | None:

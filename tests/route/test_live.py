@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ownweights.core.chat import Usage
+from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.route import (
     NotCertified,
@@ -191,13 +192,57 @@ def test_follower_folds_what_the_log_holds(project: Project) -> None:
     route, follower = at_canary(project), Follower(project)
     for _ in range(2):
         write(project, route, [0.0, None])
-        follower.follow(route, Audit("q", 1.0, "canary", "audit", 1.0, share=CANARY_SHARES[0]))
+        follower.add(route, Audit("q", 1.0, "canary", "audit", 1.0, share=CANARY_SHARES[0]))
+        assert follower.catch_up() == {}
         before = evidence_of(project, route)
         assert (before.num_judged, before.num_harms) == (3, 2.0)
         activate(project, "tickets", route.id, stage="canary")
     write(project, route, [0.0] * (STEP_AUDITS - 1))
-    said = follower.follow(route, Audit("q", 1.0, "canary", "audit", 0.0, share=CANARY_SHARES[0]))
-    assert str(said).startswith("on to canary (25 %")
+    follower.add(route, Audit("q", 1.0, "canary", "audit", 0.0, share=CANARY_SHARES[0]))
+    assert follower.catch_up()["tickets"].startswith("on to canary (25 %")
+
+
+def test_follower_keeps_audits_until_they_can_be_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once and in order, and then what they say is done; what finds no room is counted."""
+    monkeypatch.setattr(live, "MAX_UNWRITTEN", 10)
+    route, follower, log = at_canary(project), Follower(project), AuditLog
+    share, is_full = CANARY_SHARES[0], [True]
+
+    class Full(AuditLog):
+        def append(self, audit: Audit) -> None:
+            if is_full[0] or audit.request_id == "q3":
+                is_full[0] = True
+                raise StoreError("own.db cannot grow")
+            super().append(audit)
+
+    monkeypatch.setattr(live, "AuditLog", Full)
+    for i in range(12):
+        follower.add(route, Audit(f"q{i}", float(i), "canary", "audit", 1.0, share=share))
+        with pytest.raises(StoreError, match="cannot grow"):
+            follower.catch_up()
+    is_full[0] = False
+    with pytest.raises(StoreError, match="cannot grow"):
+        follower.catch_up()
+    assert (follower.num_unwritten, follower.num_lost) == (7, 2)
+    assert active_id(project, "tickets") == route.id
+    monkeypatch.setattr(live, "AuditLog", log)
+    assert follower.catch_up()["tickets"].startswith("rolled back to the teacher")
+    found = log(project, route.id).since()[0]
+    assert [audit.request_id for audit in found] == [f"q{i}" for i in range(10)]
+    assert (follower.num_unwritten, active_id(project, "tickets")) == (0, None)
+
+
+def test_follower_goes_by_a_row_that_is_refused(project: Project) -> None:
+    route, follower = at_canary(project), Follower(project)
+    for chance in (0.0, 1.0):
+        follower.add(route, Audit("q", 1.0, "canary", "audit", 0.0, chance))
+    with pytest.raises(StoreError, match="refused a row"):
+        follower.catch_up()
+    assert follower.catch_up() == {}
+    assert (follower.num_unwritten, follower.num_lost) == (0, 1)
+    assert len(AuditLog(project, route.id).since()[0]) == 1
 
 
 def test_live_never_undoes_what_a_person_did(project: Project) -> None:
