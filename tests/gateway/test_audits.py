@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import itertools
 import sqlite3
 import time
@@ -16,7 +14,6 @@ import httpx
 import pytest
 
 from ownweights.core.chat import ChatRequest, Completion, Usage
-from ownweights.core.database import open_database
 from ownweights.core.project import Project
 from ownweights.gateway import audits as audits_module
 from ownweights.gateway.audits import Auditor, Both, Compared
@@ -24,7 +21,6 @@ from ownweights.gateway.exchange import open_exchange
 from ownweights.gateway.judges import LiveJudges
 from ownweights.gateway.settings import GatewaySettings
 from ownweights.route import Route, active_id, load_route
-from ownweights.route import audits as audit_log_module
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import STEP_AUDITS, Audit
 from ownweights.route.live import evidence_of
@@ -432,39 +428,6 @@ def test_gateway_that_starts_anew_counts_all_that_was_served(
         if found and ids.index(found[-1].request_id) > 24:
             break
     assert len(found) + sum(audit.quiet for audit in found) == ids.index(found[-1].request_id) + 1
-
-
-def test_gateway_keeps_audits_while_the_database_cannot_be_written(
-    project: Project,
-    teacher: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Locked by another for a while: no harm is forgotten, and the rollback comes by itself."""
-    impatient = functools.partial(open_database, busy_timeout_s=0.01)
-    monkeypatch.setattr(audit_log_module, "open_database", impatient)
-    monkeypatch.setattr(audits_module, "QUIET_S", 0.05)
-    monkeypatch.setattr(audits_module, "RETRY_S", 0.0)
-    route = followed(project, "served", audit_frac=0.99)
-    AuditLog(project, route.id).tally(0)
-    locked = sqlite3.connect(project.database_path, isolation_level=None)
-    with contextlib.closing(locked), gateway(project, teacher, engines=Engines(sure("x"))) as one:
-        one.until("ready")
-        locked.execute("BEGIN IMMEDIATE")
-        ids = [one.post(body_of(text), **NAMED).headers["x-own-request-id"] for text in WORDS[:20]]
-        give_up_s = time.monotonic() + WAIT_S
-        while "audits wait" not in caplog.text:
-            assert time.monotonic() < give_up_s
-            time.sleep(0.02)
-        assert AuditLog(project, route.id).since()[0] == []
-        locked.execute("COMMIT")
-        while active_id(project, "tickets") is not None:
-            assert time.monotonic() < give_up_s
-            time.sleep(0.02)
-    found = [audit.request_id for audit in AuditLog(project, route.id).since()[0]]
-    assert len(found) == len(set(found)) > 10
-    assert set(found) <= set(ids)
-    assert void_reason(project, route.verdict_id) is not None
 
 
 def test_audits_that_find_no_room_are_missed(
