@@ -27,7 +27,7 @@ from ownweights.route import (
     write_route,
 )
 from ownweights.route.audits import AuditLog
-from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Watch, fold, next_standing
+from ownweights.route.evidence import DAY_S, MISSED, STEP_AUDITS, Audit, Watch, fold, next_standing
 from ownweights.route.live import (
     Follower,
     evidence_of,
@@ -126,6 +126,16 @@ def test_audit_log_knows_units_seen_before(project: Project) -> None:
     half, seq = log.since(40)
     assert [b.seen_at for b in half] == [b.seen_at for b in found[-len(half) :]]
     assert log.since(seq) == ([], seq)
+
+
+def test_audit_log_knows_a_unit_seen_today_although_the_clock_jumped(project: Project) -> None:
+    """A clock that once ran ahead does not let a session be bet on again and again."""
+    log = AuditLog(project, "r1")
+    for at in (5.5 * DAY_S, 0.2 * DAY_S, 0.4 * DAY_S, 5.6 * DAY_S, 0.6 * DAY_S, 1.2 * DAY_S):
+        log.append(Audit("q", at, "canary", "audit", 0.0, unit="a"))
+    found, _ = log.since()
+    assert [one.is_seen_today for one in found] == [False, False, True, True, True, False]
+    assert [one.seen_at is None for one in found] == [True] + [False] * 5
 
 
 def test_audit_log_is_shared(project: Project) -> None:
