@@ -60,6 +60,11 @@ def void_reason(project: Project, verdict_id: str) -> Voided | None:
         return Voided(verdict_id, f"its note {path} cannot be understood", "unknown", 0.0)
 
 
+def void_dir(project: Project) -> Path:
+    """The folder of notes; its time changes with every certificate that becomes void."""
+    return project.kind_dir("verdict") / ".void"
+
+
 def void_certificates(
     project: Project,
     verdicts: Iterable[Verdict],
@@ -79,4 +84,4 @@ def void_certificates(
 def _path(project: Project, verdict_id: str) -> Path:
     if not verdict_id.isalnum():
         raise ArtefactMissing(f"{verdict_id!r} is not the id of a verdict")
-    return project.kind_dir("verdict") / ".void" / f"{verdict_id}.json"
+    return void_dir(project) / f"{verdict_id}.json"
