@@ -92,7 +92,11 @@ def write_judged(path: Path, rows: Iterable[Judged]) -> None:
 def read_judged(path: Path) -> list[Judged]:
     """The rows of a file written by write_judged."""
     rows: list[Judged] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ArtefactError(f"{path} is not UTF-8 text: {error}") from None
+    for number, line in enumerate(lines, 1):
         try:
             data: dict[str, Any] = json.loads(line)
             data["score"] = -math.inf if data["score"] is None else float(data["score"])
@@ -100,6 +104,6 @@ def read_judged(path: Path) -> list[Judged]:
                 again, student = data["pair"]
                 data["pair"] = (float(again), float(student))
             rows.append(Judged(**data))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ArtefactError(f"{path}:{number} is not a judged request: {error}") from None
     return rows

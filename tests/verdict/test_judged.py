@@ -76,6 +76,13 @@ def test_read_judged_names_the_line(tmp_path: Path, line: str) -> None:
         read_judged(path)
 
 
+def test_read_judged_refuses_what_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "judged.jsonl"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ArtefactError, match=r"judged\.jsonl is not UTF-8 text"):
+        read_judged(path)
+
+
 @given(known=rows, seed=st.randoms())
 def test_draw_always_takes_one_per_unit_whatever_the_order(known: list[Judged], seed) -> None:
     drawn = draw_one_per_unit(known)

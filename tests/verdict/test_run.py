@@ -118,6 +118,15 @@ def test_run_same_plan_returns_stored_verdict(project: Project) -> None:
     assert all(last_user_text(r).startswith("develop") for r in again_asked.asked)
 
 
+def test_run_judges_a_damaged_verdict_again_and_mends_it(project: Project) -> None:
+    data = worlds.dataset(50, 80)
+    first = run_verdict(data, worlds.student(data), project, "student1")
+    path = project.kind_dir("verdict") / first.id / "certificate.json"
+    path.write_text(path.read_text()[:100])
+    assert run_verdict(data, worlds.student(data), project, "student1") == first
+    assert load_verdict(project, first.id) == first
+
+
 def test_run_time_out_is_part_of_the_plan(project: Project) -> None:
     """Other time is another claim: late answers are losses, and on a route the teacher's."""
     data = worlds.dataset(50, 80)
