@@ -15,6 +15,7 @@ from ownweights.core.artefact import Artefact, draft_folder, seal
 from ownweights.core.project import Project
 from ownweights.dataset import build_dataset
 from ownweights.traffic import TrafficStore
+from ownweights.verdict.voiding import void_certificate
 from tests.cli.stood_in import JUDGED_BY, StoodInClient, StoodInEngine, seal_student
 from tests.dataset.records import many
 
@@ -115,6 +116,16 @@ def test_verdict_certify_says_first_what_it_needs(
     again = capsys.readouterr()
     assert "attempt 1 has judged exactly this: verdict" in again.err
     assert again.out == said.out
+
+
+def test_verdict_certify_of_a_void_certificate_exits_with_four(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "certify", "--workload", "tickets", "--json") == 0
+    known = json.loads(capsys.readouterr().out)["id"]
+    void_certificate(project, known, reason="harm rose", by="route r1")
+    assert own(project, "certify", "--workload", "tickets") == 4
+    assert capsys.readouterr().out.startswith("Void: this certificate no longer holds. harm rose")
 
 
 def test_verdict_certify_books_nothing_where_no_outcome_could_certify(
