@@ -118,7 +118,8 @@ class Case:
         flags = {f"verdict.{workload}.{key}": value for key, value in given.items()}
         settings = load_settings(project, flags=flags)
         wanted = settings.verdict_of(workload)
-        check_of(project, wanted)  # before anything is asked
+        claim_of(wanted)  # before anything is asked
+        check_of(project, wanted)
         dataset, student = find_student(project, workload, student_id)
         options = replace(
             options, agreement=wanted.agreement, streaming=wanted.streaming,

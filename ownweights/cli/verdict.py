@@ -145,8 +145,13 @@ def verify(ctx: click.Context, verdict_id: str, signed_by: str | None, as_json: 
     found = verify_verdict(kind_dir, folder.resolve().name if is_path else verdict_id)
     voided = None if is_path else void_reason(project, found.id)  # only its own project knows
     wrong = list(found.differences)
-    if signed_by and not (len(signed_by) >= MIN_PREFIX and found.signed_by.startswith(signed_by)):
-        wrong.append(f"signed by {found.signed_by or 'nobody'}, expected {signed_by}")
+    is_theirs = signed_by is None or (
+        len(signed_by) >= MIN_PREFIX and found.signed_by.startswith(signed_by)
+    )
+    if not is_theirs:
+        wrong.append(
+            f"signed by {found.signed_by or 'nobody'}, expected {signed_by or 'a fingerprint'}"
+        )
     if as_json:
         print_json({
             "id": found.id, "is_sound": not wrong, "signed_by": found.signed_by or None,

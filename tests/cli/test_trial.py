@@ -128,6 +128,17 @@ def test_verdict_certify_of_a_void_certificate_exits_with_four(
     assert capsys.readouterr().out.startswith("Void: this certificate no longer holds. harm rose")
 
 
+def test_verdict_run_refuses_a_claim_too_small_for_numbers(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What an attempt may spend of it would be no number above zero; nobody is asked."""
+    monkeypatch.setattr(StoodInEngine, "started", ())
+    assert own(project, "run", "--workload", "tickets", "--delta", "5e-324") == 2
+    assert "verdict delta is 5e-324, expected a share" in capsys.readouterr().err
+    assert StoodInEngine.started == ()
+
+
 def test_verdict_certify_books_nothing_where_no_outcome_could_certify(
     project: Project, student: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

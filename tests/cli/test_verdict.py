@@ -84,7 +84,7 @@ def test_verdict_verify_anywhere_and_by_whom(
     words = ["--project", str(tmp_path / "no project"), "verdict", "verify"]
     key = own_fingerprint(project)
     assert key is not None
-    for said, code in ((key, 0), (key[:8], 0), (key[:7], 1), ("0" * 16, 1)):
+    for said, code in ((key, 0), (key[:8], 0), (key[:7], 1), ("", 1), ("0" * 16, 1)):
         assert main([*words, str(elsewhere / known), "--signed-by", said]) == code
     assert f"signed by {key}, expected {'0' * 16}" in capsys.readouterr().err
     assert not (tmp_path / "no project").exists()

@@ -66,7 +66,32 @@ def test_judged_survives_its_file(tmp_path_factory: pytest.TempPathFactory, know
 
 @pytest.mark.parametrize(
     "line",
-    ["not json", "[1]", '{"id": "a"}', '{"id":"a","unit":"u","split":"s","score":0,"x":1}'],
+    [
+        "not json",
+        "[1]",
+        '{"id": "a"}',
+        '{"id":"a","unit":"u","split":"s","score":0,"x":1}',
+        "[" * 9999,
+    ]
+    + [
+        '{"id":"a","unit":"u","split":"s","score":0,"harm":0,' + changed + "}"
+        for changed in (
+            '"harm": -100',
+            '"harm": 1.5',
+            '"harm": NaN',
+            '"harm": "0"',
+            '"score": NaN',
+            '"unit": null',
+            '"unit": ["u"]',
+            '"status": "good"',
+            '"slices": null',
+            '"slices": {"a": 1}',
+            '"difference": 2',
+            '"pair": [0, 2]',
+            '"pair": [0]',
+            '"score": 1' + "0" * 400,
+        )
+    ],
 )
 def test_read_judged_names_the_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "judged.jsonl"

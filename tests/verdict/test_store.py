@@ -166,6 +166,29 @@ def test_verify_finds_a_certificate_changed_with_its_card(project: Project) -> N
         check_signed(project, forged)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempt", -1), ("attempt", 1e308), ("delta_spent", None), ("coverage_frac", "x"),
+        ("subject.period", [1e308, 2.0]), ("subject.judge", True),
+    ],
+)  # fmt: skip
+def test_verify_says_what_is_wrong_with_anything(project: Project, field: str, value: Any) -> None:
+    """A folder that a stranger sent, its card fitting its files."""
+    table, _, key = field.rpartition(".")
+
+    def change(data: dict[str, Any]) -> None:
+        (data[table] if table else data)[key] = value
+
+    told: list[str] = []
+    for harm_frac, student in ((0.2, "student1"), (1.0, "student2")):  # a certificate, a refusal
+        known = made(project, harm_frac=harm_frac, student=student)
+        found = verify_verdict(project.kind_dir("verdict"), forge(project, known, change))
+        assert not found.is_sound
+        told += found.differences
+    assert any("no verdict can be decided again" in line for line in told)
+
+
 def test_verify_reads_a_verdict_that_was_copied_elsewhere(project: Project, tmp_path: Path) -> None:
     found = made(project)
     shutil.copytree(project.kind_dir("verdict") / found.id, tmp_path / "sent" / found.id)
