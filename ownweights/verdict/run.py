@@ -37,6 +37,7 @@ from ownweights.verdict.judged import Judged, unit_hash
 from ownweights.verdict.ledger import Opened
 from ownweights.verdict.risks.measure import measure_risks
 from ownweights.verdict.risks.section import Risks
+from ownweights.verdict.signing import own_fingerprint
 from ownweights.verdict.slices import slice_keys
 from ownweights.verdict.store import stored_verdict, write_verdict
 from ownweights.verdict.trial import (
@@ -100,6 +101,7 @@ async def _both_phases(trial: Trial) -> Verdict:
 async def certify_student(trial: Trial, developed: Developed) -> Verdict:
     """The second phase: book an attempt, ask and judge certify, decide, and keep the verdict."""
     started = time.monotonic()
+    own_fingerprint(trial.project)  # a key that cannot be read is told before anything is spent
     opened = trial.ledger.open(*trial.booking(developed.check))
     if opened.verdict_id and (stored := stored_verdict(trial.project, opened.verdict_id)):
         return stored

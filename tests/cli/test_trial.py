@@ -139,6 +139,34 @@ def test_verdict_run_refuses_a_claim_too_small_for_numbers(
     assert StoodInEngine.started == ()
 
 
+@pytest.mark.parametrize("place", ["dataset/*/certify.jsonl", "student/*/adapter_config.json"])
+def test_verdict_of_what_was_changed_is_refused(
+    project: Project, student: str, place: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A verdict names student and dataset by their hashes; nobody is asked."""
+    monkeypatch.setattr(StoodInEngine, "started", ())
+    (path,) = project.store_dir.glob(place)
+    path.write_text(path.read_text() + "\n")
+    for command in ("run", "certify"):
+        assert own(project, command, "--workload", "tickets") == 1
+        assert f"'{path.name}' is not what its card says" in capsys.readouterr().err
+    assert StoodInEngine.started == ()
+
+
+def test_verdict_certify_with_a_damaged_key_books_nothing(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project.store_dir / "signing_key.pem"
+    path.write_text("junk")
+    assert own(project, "certify", "--workload", "tickets") == 1
+    assert "cannot be read as a signing key" in capsys.readouterr().err
+    assert {text.split()[0] for text in StoodInEngine.asked} == {"develop"}
+    path.unlink()
+    assert own(project, "certify", "--workload", "tickets", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["attempt"] == 1
+
+
 def test_verdict_certify_books_nothing_where_no_outcome_could_certify(
     project: Project, student: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
