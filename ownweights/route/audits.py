@@ -27,8 +27,8 @@ _COLUMNS = (
     "request_id, at, stage, share, kind, outcome, harm, chance, quiet,"
     " asked_in, asked_out, judge_in, judge_out, unit, unsure"
 )
-# when the unit was judged before (of a failure: when it failed), by the rows that came first: on the
-# same day if it was, whatever the clock said in between
+# when the unit was judged before (of a failure: when it failed), by the rows that came first: on
+# the same day if it was, whatever the clock said in between
 _SEEN_AT = """(SELECT coalesce(
  max(CASE WHEN CAST(b.at / 86400 AS INTEGER) = CAST(a.at / 86400 AS INTEGER) THEN b.at END),
  max(b.at)) FROM audit b WHERE b.route = a.route AND b.unit = a.unit

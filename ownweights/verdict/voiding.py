@@ -30,6 +30,10 @@ class Voided:
     by: str
     at: float
 
+    def sentence(self) -> str:
+        """What a reader of the certificate must know first."""
+        return f"Void: this certificate no longer holds. {self.reason} (by {self.by})"
+
 
 def void_certificate(
     project: Project, verdict_id: str, *, reason: str, by: str, at: float | None = None
@@ -56,7 +60,7 @@ def void_reason(project: Project, verdict_id: str) -> Voided | None:
     try:
         table = json.loads(text)
         return Voided(verdict_id, str(table["reason"]), str(table["by"]), float(table["at"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Voided(verdict_id, f"its note {path} cannot be understood", "unknown", 0.0)
 
 

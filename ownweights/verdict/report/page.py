@@ -38,6 +38,7 @@ class Told:
     answers: Sequence[Mapping[str, Any]] = ()
     usd_per_request: float | None = None
     live: str = ""  # what its routes have saved so far, in words
+    voided: str = ""  # that it no longer holds, in words
 
 
 def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = None) -> str:
@@ -56,6 +57,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
     return pages.get_template("page.html").render(
         verdict=verdict,
         sentence=sentence(verdict),
+        voided=told.voided,
         warnings=request_warnings(verdict),
         teacher=teacher_line(verdict.subject),
         leaks=verdict.risks.leaks() if verdict.risks else (),

@@ -17,9 +17,10 @@ from ownweights.verdict.certificate import (
 MAX_SLICES = 8
 
 
-def report_text(verdict: Verdict) -> str:
-    """The whole report."""
+def report_text(verdict: Verdict, voided: str = "") -> str:
+    """The whole report; `voided` says that it no longer holds, where that is so."""
     blocks = [
+        [voided] if voided else [],
         [sentence(verdict)],
         request_warnings(verdict),
         verdict.risks.leaks() if verdict.risks else [],
