@@ -64,7 +64,7 @@ def build(
     options = options_of(load_settings(project), workload)
     options = replace(
         options,
-        split_by=split_by or options.split_by,
+        split_by=options.split_by if split_by is None else split_by,
         allow_teachers=(*options.allow_teachers, *allow_teachers),
         data_licence=licence,
         prune_system=options.prune_system and not no_prune,

@@ -34,14 +34,23 @@ def drift() -> None:
 @click.pass_context
 def status(ctx: click.Context, teacher: str | None, as_json: bool) -> int:
     """Print what is known of TEACHER, or of every teacher that has a baseline; asks nothing."""
+    from ownweights.core.errors import ArtefactError
     from ownweights.core.settings import load_settings
     from ownweights.verdict.drift import drift_text, load_monitor, watched_teachers
 
     project = project_of(ctx)
     every_h = load_settings(project).drift.every_h
-    names = watched_teachers(project) if teacher is None else [teacher]
-    monitors = [monitor for name in names if (monitor := load_monitor(project, name))]
-    if not monitors:
+    monitors: list[DriftMonitor] = []
+    codes: list[int] = []
+    for name in watched_teachers(project) if teacher is None else [teacher]:
+        try:
+            monitors += [monitor] if (monitor := load_monitor(project, name)) else []
+        except ArtefactError as error:
+            if teacher is not None:
+                raise
+            say(f"warning: teacher {name} cannot be told of: {error}")
+            codes.append(EXIT_UNDECIDED)
+    if not monitors and not codes:
         say("no baseline yet: `own drift run` takes one")
         return EXIT_UNDECIDED if teacher else EXIT_OK
     for monitor in monitors:
@@ -51,7 +60,8 @@ def status(ctx: click.Context, teacher: str | None, as_json: bool) -> int:
         else:
             due = "now" if due_h <= 0 else f"in {due_h:.1f} h"
             click.echo(f"{drift_text(monitor)}\n  next look due {due}")
-    return max(EXIT_CODES[m.state.outcome] if m.state.looks else EXIT_OK for m in monitors)
+    codes += [EXIT_CODES[m.state.outcome] if m.state.looks else EXIT_OK for m in monitors]
+    return max(codes)
 
 
 @drift.command()
@@ -91,6 +101,7 @@ def run(
     if known and if_due and not renew:
         due_h = due_in_h(known, settings.drift.every_h, time.time())
         if due_h > 0:
+            void_certificates_of(project)  # a run that was killed may have left some
             say(f"teacher {name}: the next look is due in {due_h:.1f} h")
             return EXIT_CODES[known.state.outcome] if known.state.looks else EXIT_OK
     with Progress(f"drift {name}") as bar:
@@ -122,6 +133,8 @@ def due_in_h(monitor: DriftMonitor, every_h: float, now: float) -> float:
     """Hours until the next look is due; 0 or less when it is."""
     looks = monitor.state.looks
     last = looks[-1].at if looks else monitor.baseline.at - every_h * SECONDS_PER_H
+    if last > now:  # the clock was wrong then, or is now: never wait for it
+        return 0.0
     return (last - now) / SECONDS_PER_H + every_h
 
 
@@ -153,14 +166,32 @@ def void_certificates_of(project: Project) -> None:
     from ownweights.verdict.voiding import void_certificates
 
     verdicts = list_verdicts(project)
-    for incident in incidents(project):
+    for incident in incidents(project, on_broken=lambda what: say(f"warning: {what}")):
         voided = void_certificates(
             project, verdicts, incident.voids, reason=incident.reason, by=incident.name
         )
         for one in voided:
             say(f"certificate {one.verdict_id} is void: {one.reason}")
+    _void_unread(project, {verdict.id for verdict in verdicts})
     for line in withdraw_void(project):
         say(line)
+
+
+def _void_unread(project: Project, read_ids: set[str]) -> None:
+    """Void what is followed, cannot be read, and so may name a teacher with an open incident."""
+    from ownweights.cli.savings import teacher_name
+    from ownweights.core.settings import load_settings
+    from ownweights.route import read_active
+    from ownweights.verdict.drift.store import open_incidents
+    from ownweights.verdict.voiding import void_certificate
+
+    settings, opened = load_settings(project), open_incidents(project)
+    for route in read_active(project)[0].values():
+        incident = opened.get(teacher_name(settings, route))
+        if incident is not None and route.verdict_id not in read_ids:
+            reason = f"{incident.reason}, and the certificate cannot be read to see what it names"
+            void_certificate(project, route.verdict_id, reason=reason, by=incident.name)
+            say(f"certificate {route.verdict_id} is void: {reason}")
 
 
 def manner_of(settings: Settings, name: str, concurrency: int, bar: Progress) -> Manner:

@@ -1,8 +1,10 @@
 """What a command prints: data as JSON or an aligned table on stdout, talk and progress on stderr.
 
 Invariants: stdout holds nothing but data (test_say_goes_to_stderr); JSON is one line that any
-strict parser reads (test_print_json_writes_one_strict_line); without a terminal, progress is a line
-now and then instead of a bar (test_progress_without_a_terminal_is_periodic).
+strict parser reads (test_print_json_writes_one_strict_line); a table has a line for each row,
+whatever a stranger's text holds (test_format_table_keeps_strange_text_on_its_line); without a
+terminal, progress is a line now and then instead of a bar
+(test_progress_without_a_terminal_is_periodic).
 """
 
 from __future__ import annotations
@@ -160,7 +162,13 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
-    return str(value)
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    """A character as a terminal may have it: what would move its cursor is written as an escape."""
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 def _plain(value: Any) -> Any:

@@ -87,11 +87,9 @@ def promote(
     it back. A refusal, or a certificate that is void, promotes nothing and exits with 4. A running
     gateway follows at the next request.
     """
-    from ownweights.route.route import active_standing
-
     project = project_of(ctx)
     known = promote_verdict(project, verdict_id, stage=stage, reason=reason)
-    standing = active_standing(project, known.workload)
+    standing = known.standing  # as it was promoted: a gateway may have moved it already
     assert standing is not None, "what was just promoted stands"
     foretold = _foretold(known)
     if as_json:
@@ -140,13 +138,15 @@ def freeze(ctx: click.Context, workload: str, *, off: bool, as_json: bool) -> No
 
     from ownweights.core.errors import UsageError
     from ownweights.route.route import active_standing, stand
+    from ownweights.route.swap import swapping
 
     project = project_of(ctx)
-    standing = active_standing(project, workload)
-    if standing is None:
-        raise UsageError(f"workload {workload!r} has no active route: its teacher answers")
-    stand(project, workload, replace(standing, is_frozen=not off),
-          reason="goes on" if off else "frozen")  # fmt: skip
+    with swapping(project):
+        standing = active_standing(project, workload)
+        if standing is None:
+            raise UsageError(f"workload {workload!r} has no active route: its teacher answers")
+        stand(project, workload, replace(standing, is_frozen=not off),
+              reason="goes on" if off else "frozen")  # fmt: skip
     word = "goes on by itself" if off else f"stays at {standing.stage}"
     if as_json:
         print_json({"workload": workload, "stage": standing.stage, "is_frozen": not off})

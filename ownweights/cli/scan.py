@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, format_table, json_option, print_json, say
 
 if TYPE_CHECKING:
@@ -14,16 +15,13 @@ if TYPE_CHECKING:
     from ownweights.verdict.scan import Plan, Prices, WorkloadScan
 
 MAX_REASONS = 6
+_USD = click.FloatRange(0, 1_000_000)  # as in [teacher.<name>]
 
 
 @click.command()
-@click.option("--workload", metavar="NAME", help="Only this workload.")
-@click.option(
-    "--usd-per-mtok-in", type=click.FloatRange(0), help="The price of a million tokens read."
-)
-@click.option(
-    "--usd-per-mtok-out", type=click.FloatRange(0), help="The price of a million tokens written."
-)  # fmt: skip
+@click.option("--workload", metavar="NAME", callback=workload_name, help="Only this workload.")
+@click.option("--usd-per-mtok-in", type=_USD, help="The price of a million tokens read.")
+@click.option("--usd-per-mtok-out", type=_USD, help="The price of a million tokens written.")
 @json_option
 @click.pass_context
 def scan(

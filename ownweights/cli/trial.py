@@ -103,8 +103,10 @@ class Case:
     def of(cls, project: Project, workload: str, student_id: str | None, given: Any) -> Case:
         """The case that the flags describe.
 
-        Raises: SettingsError for a claim or check that cannot be; ArtefactMissing for no student
+        Raises: SettingsError for a claim or check that cannot be; ArtefactMissing for no student;
+        ArtefactError for one that was changed, or whose dataset was
         """
+        from ownweights.core.artefact import open_artefact
         from ownweights.core.settings import load_settings
         from ownweights.route import unanswerable
         from ownweights.verdict import RunOptions
@@ -118,8 +120,11 @@ class Case:
         flags = {f"verdict.{workload}.{key}": value for key, value in given.items()}
         settings = load_settings(project, flags=flags)
         wanted = settings.verdict_of(workload)
-        check_of(project, wanted)  # before anything is asked
+        claim_of(wanted)  # before anything is asked
+        check_of(project, wanted)
         dataset, student = find_student(project, workload, student_id)
+        for kind, name in (("student", student.id), ("dataset", dataset.id)):
+            open_artefact(project.kind_dir(kind), name, kind, verify=True)  # a verdict names both
         options = replace(
             options, agreement=wanted.agreement, streaming=wanted.streaming,
             timeout_s=timeout_s or settings.route_of(workload).timeout_s,

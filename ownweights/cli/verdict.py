@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ownweights.verdict import Verdict
     from ownweights.verdict.develop import Developed
     from ownweights.verdict.preview import Preview
+    from ownweights.verdict.voiding import Voided
 
 MIN_PREFIX = 8  # of a fingerprint: fewer characters would name anyone
 
@@ -61,15 +62,16 @@ def certify(
     """Judge a student on develop and certify, and write a certificate or a refusal.
 
     Says first what `own verdict run` says. The claim is fixed, and an attempt booked, before
-    certify is asked; where no outcome could certify, nothing is booked. A refusal exits with 4.
+    certify is asked; where no outcome could certify, nothing is booked. A refusal exits with 4, and
+    so does a certificate of before that is void by now.
     """
     case = Case.of(project_of(ctx), workload, student_id, given)
     developed, seen, found = on_engine(case, look_and_certify)
     if found is None:
         _print_blocked(case, developed, seen, as_json=as_json)
-    else:
-        _print(found, as_json=as_json)
-    ctx.exit(0 if found is not None and found.issued else EXIT_REFUSED)
+        ctx.exit(EXIT_REFUSED)
+    voided = _print(case.project, found, as_json=as_json)
+    ctx.exit(0 if found.issued and not voided else EXIT_REFUSED)
 
 
 @verdict.command()
@@ -82,13 +84,14 @@ def show(ctx: click.Context, verdict_id: str | None, as_json: bool) -> None:
 
     project = project_of(ctx)
     if verdict_id:
-        found = load_verdict(project, verdict_id)
-        print_json({"id": found.id, **found.to_dict()})
+        _print(project, load_verdict(project, verdict_id), as_json=True)
         return
     broken: dict[str, str] = {}
     listed = list_verdicts(project, on_broken=broken.__setitem__)
     empty = "no verdict yet: `own verdict certify`"
-    print_listing("verdict", [_row(one) for one in listed], broken, as_json=as_json, empty=empty)
+    print_listing(
+        "verdict", [_row(project, one) for one in listed], broken, as_json=as_json, empty=empty
+    )
     _tell_together(listed)
 
 
@@ -118,7 +121,7 @@ def report(
     project = project_of(ctx)
     found = load_verdict(project, verdict_id)
     if page is None:
-        _print(found, as_json=as_json)
+        _print(project, found, as_json=as_json)
         return
     write_page(project, found, Path(page), usd_per_request)
     say(f"wrote {page}")
@@ -135,22 +138,31 @@ def verify(ctx: click.Context, verdict_id: str, signed_by: str | None, as_json: 
     Give an id of this project, or a verdict's folder, wherever it was copied to.
     """
     from ownweights.verdict import verify_verdict
+    from ownweights.verdict.voiding import void_reason
 
-    folder, is_path = Path(verdict_id), os.sep in verdict_id
-    kind_dir = folder.resolve().parent if is_path else project_of(ctx).kind_dir("verdict")
+    project, folder, is_path = project_of(ctx), Path(verdict_id), os.sep in verdict_id
+    kind_dir = folder.resolve().parent if is_path else project.kind_dir("verdict")
     found = verify_verdict(kind_dir, folder.resolve().name if is_path else verdict_id)
+    voided = None if is_path else void_reason(project, found.id)  # only its own project knows
     wrong = list(found.differences)
-    if signed_by and not (len(signed_by) >= MIN_PREFIX and found.signed_by.startswith(signed_by)):
-        wrong.append(f"signed by {found.signed_by or 'nobody'}, expected {signed_by}")
+    is_theirs = signed_by is None or (
+        len(signed_by) >= MIN_PREFIX and found.signed_by.startswith(signed_by)
+    )
+    if not is_theirs:
+        wrong.append(
+            f"signed by {found.signed_by or 'nobody'}, expected {signed_by or 'a fingerprint'}"
+        )
     if as_json:
         print_json({
             "id": found.id, "is_sound": not wrong, "signed_by": found.signed_by or None,
-            "differences": wrong,
+            "differences": wrong, "void": voided,
         })  # fmt: skip
     elif not wrong:
         click.echo(f"sound: the judged requests give the same verdict; signed by {found.signed_by}")
     for difference in wrong:
         say(difference)
+    if voided:
+        say(voided.sentence())
     ctx.exit(EXIT_ERROR if wrong else 0)
 
 
@@ -161,6 +173,7 @@ def write_page(project: Project, found: Verdict, path: Path, usd_per_request: fl
     from ownweights.dataset.load import load_dataset
     from ownweights.verdict.report.page import Told, report_page
     from ownweights.verdict.store import load_rows
+    from ownweights.verdict.voiding import void_reason
 
     rows, answers = load_rows(project, found.id)
     prompts: dict[str, str] = {}
@@ -172,7 +185,9 @@ def write_page(project: Project, found: Verdict, path: Path, usd_per_request: fl
             }
         except ArtefactError as error:
             say(f"warning: the page shows no prompts: {error}")
-    told = Told(prompts, answers, usd_per_request, _live_savings(project, found))
+    voided = void_reason(project, found.id)
+    live, void_words = _live_savings(project, found), voided.sentence() if voided else ""
+    told = Told(prompts, answers, usd_per_request, live, void_words)
     write_atomic(path, report_page(found, rows, told).encode("utf-8", "replace"))
 
 
@@ -199,13 +214,17 @@ def _live_savings(project: Project, found: Verdict) -> str:
     return " ".join(told)
 
 
-def _print(found: Verdict, *, as_json: bool) -> None:
+def _print(project: Project, found: Verdict, *, as_json: bool) -> Voided | None:
+    """Print a verdict and why it is void, if it is."""
     from ownweights.verdict import report_text
+    from ownweights.verdict.voiding import void_reason
 
+    voided = void_reason(project, found.id)
     if as_json:
-        print_json({"id": found.id, **found.to_dict()})
+        print_json({"id": found.id, **found.to_dict(), "void": voided})
     else:
-        click.echo(report_text(found))
+        click.echo(report_text(found, voided.sentence() if voided else ""))
+    return voided
 
 
 def _foreseen(case: Case, developed: Developed, seen: Preview) -> dict[str, Any]:
@@ -246,9 +265,12 @@ def _tell_together(verdicts: list[Verdict]) -> None:
         )
 
 
-def _row(one: Verdict) -> dict[str, Any]:
+def _row(project: Project, one: Verdict) -> dict[str, Any]:
+    from ownweights.verdict.voiding import void_reason
+
     return {
         "id": one.id, "workload": one.subject.workload, "student": one.subject.student,
         "issued": one.issued, "coverage_frac": one.coverage_frac, "n": one.n,
         "attempt": one.attempt, "threshold": one.threshold,
+        "is_void": void_reason(project, one.id) is not None,
     }  # fmt: skip

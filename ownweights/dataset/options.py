@@ -42,6 +42,11 @@ class DatasetOptions:
             raise UsageError(f"fractions add up to {sum(self.fractions):g}, expected 1")
         if not 0 < self.near_dup_jaccard <= 1:
             raise UsageError(f"near_dup_jaccard is {self.near_dup_jaccard:g}, expected (0, 1]")
+        if not self.split_by:
+            raise UsageError(
+                "split_by is empty",
+                hint="it is auto, session, prompt, session-or-prompt, or a metadata key",
+            )
         if self.max_message_bytes < 1:
             raise UsageError(f"max_message_bytes is {self.max_message_bytes}, expected ≥ 1")
         if self.canaries < 0:

@@ -83,6 +83,6 @@ def _spelled(asked: str) -> str:
 def _lacks(record: Record, what: str, split_by: str, instead: str) -> InputError:
     return InputError(
         f"the record has no {what}, so it cannot be split by {split_by!r}",
-        where=f"record {record.source_id or record.id}",
+        where=f"workload {record.workload!r}, record {record.source_id or record.id}",
         hint=f"split by something that every record has, or by {instead}",
     )

@@ -20,7 +20,13 @@ from ownweights.gateway.protocols import CHAT
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream
 from ownweights.gateway.student_stream import may_stream, stream_student
-from ownweights.gateway.student_turn import may_try, send_student, standing_of, try_student
+from ownweights.gateway.student_turn import (
+    is_kept_back,
+    may_try,
+    send_student,
+    standing_of,
+    try_student,
+)
 from ownweights.gateway.students import Students
 from ownweights.gateway.upstreams.door import TeacherDoor
 from ownweights.route import BELOW_THRESHOLD, Route
@@ -115,7 +121,7 @@ class Answering:
             self._auditor.served(found, exchange.score)
         elif exchange.has_failed:
             self._auditor.failed(Compared(exchange, route, standing, None))
-        elif exchange.reason == BELOW_THRESHOLD:
+        elif exchange.reason == BELOW_THRESHOLD or is_kept_back(exchange, standing):
             self._auditor.unsure(route)
         elif exchange.reason == "shadow":
             self._auditor.shadowed(Compared(exchange, route, standing, shadowed))

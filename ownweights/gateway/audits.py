@@ -13,6 +13,8 @@ gateway ends meanwhile (test_audit_under_way_at_the_end_is_missed). While its te
 incident of drift, answers are audited more often, and weighed by the chance that they had
 (test_gateway_audits_more_while_an_incident_is_open). What was served and not audited counts as
 much when the gateway is started anew (test_gateway_that_starts_anew_counts_all_that_was_served).
+While the database cannot be written, audits wait for it
+(test_gateway_keeps_audits_while_the_database_cannot_be_written).
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ log = logging.getLogger("ownweights.gateway")
 MAX_AT_ONCE = 16
 DRIFT_LOOK_S = 5.0  # how often the incidents on disk are read again
 QUIET_S = 30.0  # so long may answers that are not audited be counted in memory alone
+RETRY_S = 5.0  # so long nobody tries again to write what could not be written
 CLOSE_S = 2.0  # for audits under way when the gateway ends
 
 
@@ -94,6 +97,7 @@ class Auditor:
         self._asking: set[asyncio.Future[_Outcome | None]] = set()  # by those tasks
         self._follower: Follower | None = None
         self._lock = asyncio.Lock()  # evidence is folded by one task at a time
+        self._retry_s = -math.inf
         self._drifted: frozenset[str] = frozenset()  # teachers with an open incident
         self._looked_s = -math.inf
         self._look: asyncio.Task[None] | None = None
@@ -118,7 +122,7 @@ class Auditor:
             self._tally_soon()
 
     def unsure(self, route: Route) -> None:
-        """The student was asked, and its answer was not sure enough to be sent."""
+        """The student's answer was not sure enough to be sent, or it could not answer as asked."""
         if route.check:
             self._unsure[route.id] += 1
             self._tally_soon()
@@ -156,6 +160,7 @@ class Auditor:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await self._catch_up(is_end=True)
         await self._write_tally()
 
     def _tally_soon(self) -> None:
@@ -163,8 +168,13 @@ class Auditor:
             self._tally = asyncio.ensure_future(self._tally_later())
 
     async def _tally_later(self) -> None:
-        await asyncio.sleep(QUIET_S)
-        await self._write_tally()
+        is_behind = True
+        while is_behind:
+            await asyncio.sleep(QUIET_S)
+            await self._catch_up()
+            await self._write_tally()
+            is_waiting = self._follower is not None and self._follower.num_unwritten > 0
+            is_behind = is_waiting or any((self._quiet + self._unsure).values())
 
     async def _write_tally(self) -> None:
         """Keep what was served, or kept back, since the last audits, for whoever audits next."""
@@ -192,6 +202,7 @@ class Auditor:
     ) -> None:
         """Compare, write down, and let the rollout follow."""
         from ownweights.route.evidence import MISSED, Audit
+        from ownweights.route.live import Follower
 
         asking = asyncio.ensure_future(self._outcome(found, is_full=is_full))
         self._asking.add(asking)
@@ -210,11 +221,9 @@ class Auditor:
             chance, quiet, found.standing.share, asked=outcome.asked, judge=outcome.judge,
             unit=_unit_of(found.exchange), unsure=self._unsure.pop(found.route.id, 0),
         )  # fmt: skip
-        try:
-            async with self._lock:
-                await asyncio.to_thread(self._follow, found.route, audit)
-        except Exception as error:  # an audit may fail; requests go on
-            log.error("%s audit failed with %s", found.exchange.id, type(error).__name__)
+        self._follower = self._follower or Follower(self._project)
+        self._follower.add(found.route, audit)
+        await self._catch_up()
 
     async def _outcome(self, found: Compared, *, is_full: bool) -> _Outcome | None:
         """What comparing comes to; None: the student's answer would not have been sent."""
@@ -240,7 +249,7 @@ class Auditor:
         """What the route's check or judge says of the two answers, and what the judge took for it.
 
         The harm is MISSED where it cannot be asked. Where a check finds harm, the answers recorded
-        for the same request count too: any will do.
+        for the same request count too: any will do. Equal to any of them, nothing is judged.
         """
         from ownweights.route.evidence import MISSED
         from ownweights.verdict.checks import check_named
@@ -251,7 +260,9 @@ class Auditor:
             if found.route.check == JUDGE:
                 answer = Completion(both.answer, "stop")
                 body = found.exchange.body
-                judged = await self._judges.harm(found.route, body, answer, both.told)
+                known = await self._references.of(found.route, body)
+                told = (both.told, *known)
+                judged = await self._judges.harm(found.route, body, answer, told)
                 return MISSED if judged.is_out else judged.harm, judged.spent
             check = await asyncio.to_thread(check_named, found.route.check, self._project.root)
             harm = await asyncio.to_thread(check.harm, both.answer, [both.told])
@@ -266,16 +277,23 @@ class Auditor:
             log.error("%s cannot be audited: its check failed with %s", found.exchange.id, kind)
             return MISSED, Usage()
 
-    def _follow(self, route: Route, audit: object) -> None:
-        """Write an audit down, and do what all audits so far say."""
-        from ownweights.route.evidence import Audit
-        from ownweights.route.live import Follower
-
-        assert isinstance(audit, Audit)
-        self._follower = self._follower or Follower(self._project)
-        said = self._follower.follow(route, audit)
-        if said:
-            log.warning("%s: %s", route.workload, said)
+    async def _catch_up(self, *, is_end: bool = False) -> None:
+        """Write audits down, and do what all so far say; what cannot be written waits."""
+        async with self._lock:
+            follower = self._follower
+            if follower is None or (time.monotonic() < self._retry_s and not is_end):
+                return
+            try:
+                said = await asyncio.to_thread(follower.catch_up)
+            except Exception as error:  # an audit may fail; requests go on
+                self._retry_s = time.monotonic() + RETRY_S
+                self._tally_soon()
+                what = error.what if isinstance(error, OwnError) else type(error).__name__
+                waiting, fate = follower.num_unwritten, "are lost" if is_end else "wait"
+                log.error("%d audits %s, %d were lost: %s", waiting, fate, follower.num_lost, what)
+                return
+        for workload, what in said.items():
+            log.warning("%s: %s", workload, what)
 
 
 def _unit_of(exchange: Exchange) -> str:

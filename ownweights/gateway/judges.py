@@ -1,10 +1,12 @@
 """The judge of a certificate, asked again about single live answers.
 
 In: a route whose certificate was judged by a model, a request, the student's answer and the
-teacher's. Out: harm as the verdict found it (both orders; what equals is no harm and nobody is
-asked; what is left open is None, which a certificate counts as harm), and the tokens that judging
-took. Invariants: it is the judge that was certified, to the wording of its prompt and rubric, or
-nobody is asked (test_live_judge_is_the_one_certified); an outage is no judgement
+teacher's: the fresh one, and those recorded. Out: harm as the verdict found it (both orders, beside
+the fresh one; what equals any is no harm and nobody is asked; what is left open is None, which a
+certificate counts as harm), and the tokens that judging took. Invariants: what equals a recorded
+answer asks nobody (test_live_judge_is_not_asked_of_an_answer_that_was_recorded); it is the judge
+that was certified, to the wording of its prompt and rubric, or nobody is asked
+(test_live_judge_is_the_one_certified); an outage is no judgement
 (test_live_judge_that_is_out_says_nothing).
 """
 
@@ -62,14 +64,14 @@ class LiveJudges:
             await client.close()
 
     async def harm(
-        self, route: Route, request: Mapping[str, Any], answer: Completion, told: str
+        self, route: Route, request: Mapping[str, Any], answer: Completion, told: Sequence[str]
     ) -> Judged:
-        """Whether the student's answer is worse than the teacher's.
+        """Whether the student's answer is worse than the first of `told`, and equal to none.
 
         Raises: OwnError when the judge that was certified cannot be had
         """
         check = await self._check(route)
-        example = _Example("live", "live", request, (told,))
+        example = _Example("live", "live", request, told)
         is_out, harms = False, list[float | None]()
         try:
             harms = await check.judge_all([example], [answer], stage="live")

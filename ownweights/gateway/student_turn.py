@@ -26,6 +26,17 @@ def standing_of(route: Route) -> Standing:
     return route.standing or Standing(route.id)
 
 
+def is_kept_back(exchange: Exchange, standing: Standing) -> bool:
+    """Whether the student could not answer as asked: such requests are part of what is certified.
+
+    Requests with another prompt or protocol are not, nor those of callers who may not ask it.
+    """
+    name = exchange.reason.removeprefix("ineligible:")
+    is_certified = name != exchange.reason and name not in ("prompt", "key", "protocol")
+    is_in = standing.stage == "shadow" or is_drawn(standing, exchange.session, exchange.id)
+    return is_certified and is_in
+
+
 def may_try(exchange: Exchange, route: Route, *, is_allowed: bool) -> bool:
     """Whether the student may be asked; else False, with the exchange's reason set."""
     odd = eligible(route, exchange.body) if is_allowed else "ineligible:key"

@@ -7,7 +7,8 @@ Out: the audits, in one order for all, from which the evidence is folded; a tall
 no request. Invariant: what is read is what was written, in that order
 (test_audit_log_gives_back_what_was_written); two processes lose nothing of each other's
 (test_audit_log_is_shared); which audits are of a unit seen before, it knows from the rows alone
-(test_audit_log_knows_units_seen_before).
+(test_audit_log_knows_units_seen_before), also where the clock jumped
+(test_audit_log_knows_a_unit_seen_today_although_the_clock_jumped).
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ _COLUMNS = (
     "request_id, at, stage, share, kind, outcome, harm, chance, quiet,"
     " asked_in, asked_out, judge_in, judge_out, unit, unsure"
 )
-# when the unit was judged before, by the rows that came first
-_SEEN_AT = """(SELECT max(b.at) FROM audit b WHERE b.route = a.route AND b.unit = a.unit
+# when the unit was judged before (of a failure: when it failed), by the rows that came first: on
+# the same day if it was, whatever the clock said in between
+_SEEN_AT = """(SELECT coalesce(
+ max(CASE WHEN CAST(b.at / 86400 AS INTEGER) = CAST(a.at / 86400 AS INTEGER) THEN b.at END),
+ max(b.at)) FROM audit b WHERE b.route = a.route AND b.unit = a.unit
  AND b.unit != '' AND b.seq < a.seq AND b.seq > ?
- AND b.outcome != 'missed' AND b.kind != 'failure')"""
+ AND b.outcome != 'missed' AND (b.kind = 'failure') = (a.kind = 'failure'))"""
 
 
 class AuditLog:

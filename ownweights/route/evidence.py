@@ -16,7 +16,8 @@ Requests of one session go wrong together, so a unit (the session, or all that a
 on once: by its first judged audit for the stake and the step
 (test_rollout_promotes_wrongly_within_delta_whatever_the_sessions), by its first of a day for the
 detector, which would else lose sight of sessions that never end
-(test_rollback_by_mistake_is_rare_whatever_the_sessions). The others are kept and counted. An audit
+(test_rollback_by_mistake_is_rare_whatever_the_sessions), and by its first failure of a day
+(test_failures_of_one_session_are_bet_on_once_a_day). The others are kept and counted. An audit
 whose harm the check could not tell counts as harm, as in the certificate; one that the
 teacher did not answer says nothing and is only counted, with the requests before it that were not
 audited (test_audits_missed_hide_no_harm). Sources: the detector of
@@ -47,7 +48,8 @@ MISSED = math.nan  # the harm of an audit that the teacher did not answer
 class Audit:
     """One request that says how the student does.
 
-    Before it, `quiet` were served and not audited, and at `unsure` the student was asked in vain.
+    Before it, `quiet` were served and not audited, and `unsure` were the teacher's: the student was
+    not sure enough, or could not answer as asked.
     """
 
     request_id: str
@@ -62,7 +64,8 @@ class Audit:
     judge: Usage = NO_TOKENS  # likewise its judge
     unit: str = ""  # what goes wrong together; empty where it is not known
     unsure: int = 0
-    seen_at: float | None = None  # when the unit was judged before; said by the log when it is read
+    # when the unit was judged before, or failed, if this is a failure; said by the log when read
+    seen_at: float | None = None
 
     @property
     def is_judged(self) -> bool:
@@ -70,7 +73,7 @@ class Audit:
 
     @property
     def is_seen_today(self) -> bool:
-        """Whether the unit was judged before on the same day (UTC)."""
+        """Whether the unit was judged (or failed, as here) before on the same day (UTC)."""
         return self.seen_at is not None and self.seen_at // DAY_S == self.at // DAY_S
 
     @property
@@ -82,7 +85,7 @@ class Audit:
 class Watch:
     """What is watched for: the certified limits, and how often to cry wolf."""
 
-    alpha: float  # of the requests that the student is asked
+    alpha: float  # of all requests that the route is for
     beta: float  # of the answers that it gives
     delta: float  # error of going on by live evidence
     audit_frac: float
@@ -94,7 +97,7 @@ class Evidence:
     """What all audits of a route say together."""
 
     detector: Detector  # of harm among the answers served
-    failures: Detector  # of failures among the requests that the student was asked
+    failures: Detector  # of failures among all requests, whoever answered
     stake: EProcess
     quiet: int = 0  # served and not audited since the last audit, but known from failures
     num_judged: int = 0
@@ -104,7 +107,7 @@ class Evidence:
     num_units: int = 0  # judged for the first time
     at_step: int = 0  # units judged for the first time at the present step
     step_harms: float = 0.0
-    step_asked: int = 0  # requests that the student was asked at the present step
+    step_asked: int = 0  # requests of the present step, whoever answered
     step_failures: int = 0
     is_within: bool = False  # at the last look of this step, harm and failures were within limits
     is_proved: bool = False  # and then the stake proved it
@@ -135,11 +138,13 @@ class Evidence:
         return found._looked(watch) if is_look else found
 
     def _asked(self, audit: Audit) -> Evidence:
-        """The requests that the student was asked, and whether it failed at the last of them."""
+        """The requests that came, and whether the student failed at the last of them."""
         is_failure, num_before = audit.kind == "failure", audit.quiet + audit.unsure
         failures = self.failures
         if audit.stage != "shadow":
-            failures = failures.after_quiet(num_before).after(float(is_failure))
+            failures = failures.after_quiet(num_before)
+            if not (is_failure and audit.is_seen_today):
+                failures = failures.after(float(is_failure))
         return dataclasses.replace(
             self, failures=failures, step_asked=self.step_asked + num_before + 1,
             step_failures=self.step_failures + is_failure,
@@ -211,8 +216,8 @@ def next_standing(standing: Standing, evidence: Evidence, watch: Watch) -> Stand
     detector = evidence.detector
     if evidence.failures.is_alarmed:
         return (
-            f"failures have risen above {100 * watch.alpha:.3g} % of the requests that the student"
-            f" was asked: {evidence.num_failures} so far"
+            f"failures have risen above {100 * watch.alpha:.3g} % of all requests:"
+            f" {evidence.num_failures} so far"
         )
     if detector.is_alarmed:
         return (

@@ -87,9 +87,14 @@ def licensed_route(project: Project, verdict_id: str, terms: RouteTerms) -> Rout
     time than `terms` do; SettingsError where a file that its check reads is gone or changed
     """
     from ownweights.verdict.checks import check_named
-    from ownweights.verdict.store import load_rows, load_verdict  # scipy: serving never needs it
+    from ownweights.verdict.store import (
+        check_signed,
+        load_rows,
+        load_verdict,
+    )  # scipy: not to serve
 
     verdict = load_verdict(project, verdict_id)
+    check_signed(project, verdict.id)
     if not verdict.issued:
         raise NotCertified(
             f"verdict {verdict.id} is a refusal: {'; '.join(verdict.reasons) or 'no reason given'}",

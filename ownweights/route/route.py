@@ -25,6 +25,7 @@ from ownweights.core.artefact import hash_json, write_atomic
 from ownweights.core.errors import (
     ArtefactError,
     ArtefactMissing,
+    ArtefactUnwritten,
     InputError,
     OwnError,
     UsageError,
@@ -32,6 +33,7 @@ from ownweights.core.errors import (
 )
 from ownweights.core.project import Project
 from ownweights.route.rollout import Stage, Standing, first_standing
+from ownweights.route.swap import swapping
 from ownweights.traffic.workload import check_workload_name
 from ownweights.verdict.voiding import void_reason
 
@@ -127,8 +129,10 @@ def activate(
     """Send the workload's requests by this route from now on, beginning with `stage`.
 
     Only audits from now on decide how it goes on, also where the route was followed before.
+    Raises: NotCertified when its certificate is void
     """
     from ownweights.route.audits import AuditLog  # scipy: serving never needs it
+    from ownweights.route.promotion import check_not_void
 
     check_workload_name(workload)
     route = load_route(project, route_id)
@@ -137,16 +141,20 @@ def activate(
             f"route {route.id} was certified for workload {route.workload!r}, not {workload!r}"
         )
     since = AuditLog(project, route.id).last()
-    stand(project, workload, first_standing(route.id, stage, since=since), reason=reason)
-    return route
+    standing = first_standing(route.id, stage, since=since)
+    with swapping(project):
+        check_not_void(project, route.verdict_id)
+        stand(project, workload, standing, reason=reason)
+    return replace(route, standing=standing)
 
 
 def stand(project: Project, workload: str, standing: Standing, *, reason: str) -> None:
     """Follow a route as far as `standing` says; one atomic swap of the workload's pointer."""
-    before = _id_before(project, workload)
-    _make_way(_pointer(project, workload))
-    write_atomic(_pointer(project, workload), standing.to_text().encode())
-    _note(project, workload, before, standing, reason)
+    with swapping(project):
+        before = _id_before(project, workload)
+        _make_way(_pointer(project, workload))
+        write_atomic(_pointer(project, workload), standing.to_text().encode())
+        _note(project, workload, before, standing, reason)
 
 
 def rollback(project: Project, workload: str, *, to: str | None = None, reason: str = "") -> None:
@@ -158,13 +166,15 @@ def rollback(project: Project, workload: str, *, to: str | None = None, reason: 
         activate(project, workload, to, reason=reason or "rolled back", stage="canary")
         return
     check_workload_name(workload)
-    before = _id_before(project, workload)
-    if before is None:
-        raise UsageError(f"workload {workload!r} has no active route: its teacher answers already")
-    _make_way(_pointer(project, workload))
-    with contextlib.suppress(FileNotFoundError):
-        _pointer(project, workload).unlink()
-    _note(project, workload, before, None, reason or "rolled back")
+    with swapping(project):
+        before = _id_before(project, workload)
+        if before is None:
+            what = f"workload {workload!r} has no active route: its teacher answers already"
+            raise UsageError(what)
+        _make_way(_pointer(project, workload))
+        with contextlib.suppress(FileNotFoundError):
+            _pointer(project, workload).unlink()
+        _note(project, workload, before, None, reason or "rolled back")
 
 
 def active_id(project: Project, workload: str) -> str | None:
@@ -263,10 +273,20 @@ def _note(
         row |= {"to": after.route_id, "stage": after.stage, "share": after.share,
                 "is_frozen": after.is_frozen, "since": after.since}  # fmt: skip
     row["reason"] = reason
-    with history_path(project).open("ab") as file:
-        file.write(json.dumps(row).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    path = history_path(project)
+    try:
+        with path.open("a+b") as file:
+            file.seek(max(0, file.tell() - 1))
+            start = b"" if file.read(1) in (b"", b"\n") else b"\n"  # half a line ends here
+            file.write(start + json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ArtefactUnwritten(
+            f"{workload} goes {'by route ' + row['to'] if row['to'] else 'to the teacher'} from now"
+            f" on, but {path} could not be written: {error.strerror}",
+            hint="make room; the swap itself is done, and is missing from the history",
+        ) from error
 
 
 def _route_path(project: Project, route_id: str) -> Path:

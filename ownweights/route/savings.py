@@ -172,8 +172,9 @@ def followed_since(project: Project, route_id: str) -> float | None:
     path = history_path(project)
     lines = read_jsonl(path) if path.exists() else ()
     rows = (line.value for line in lines if line.value is not None)
-    times = [row["at"] for row in rows if row.get("to") == route_id and "at" in row]
-    return float(times[0]) if times else None
+    times = (row.get("at") for row in rows if row.get("to") == route_id)
+    known = (at for at in times if isinstance(at, int | float) and not isinstance(at, bool))
+    return next(map(float, known), None)
 
 
 def _is_asked(audit: Audit) -> bool:

@@ -18,6 +18,7 @@ from ownweights.verdict.risks.section import Risks
 
 PAIRED = ("C", "D")  # the claims that may be asked for besides the two of every certificate
 PAIRED_FIELDS = ("paired", "margin")
+SMALLEST_SHARE = 1e-9  # no traffic proves less, and an attempt's part of it is still a number
 Conclusion = Literal["not_worse", "worse", "undecided", "says_nothing"]
 
 
@@ -42,9 +43,10 @@ class Claim:
         for name in ("alpha", "beta", "delta", "min_coverage_frac", "margin"):
             value = getattr(self, name)
             top = 1.0 if name != "min_coverage_frac" else 1.0 + 1e-12
-            if not 0.0 < value < top:
+            if not SMALLEST_SHARE <= value < top:
                 raise SettingsError(
-                    f"verdict {name} is {value!r}, expected a share between 0 and 1",
+                    f"verdict {name} is {value!r}, expected a share between 0 and 1, and no less"
+                    f" than {SMALLEST_SHARE:g}",
                     hint="for 5 % write 0.05",
                 )
 
@@ -186,6 +188,9 @@ class ByRequest:
     n_served: int
     harms: float
     losses: int
+    # 95 % interval over units; None: from before it was counted
+    coverage_low: float | None = None
+    coverage_high: float | None = None
 
     @property
     def coverage_frac(self) -> float:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ from ownweights.verdict.statistics import (
     units_needed,
     walk_thresholds,
 )
+from ownweights.verdict.statistics.clusters import share_interval
 from ownweights.verdict.statistics.corrections import Confusion
 
 JUDGE = "judge"  # the check's name where harm is a judge's word
@@ -191,7 +193,13 @@ def _by_request(rows: Sequence[Judged], threshold: float) -> ByRequest:
     asked = [row for row in rows if row.split == "certify"]
     served = [row for row in asked if row.status == ANSWERED and row.score >= threshold]
     harms = math.fsum(row.counted_harm for row in served)
-    return ByRequest(len(asked), len(served), harms, _count(asked, FAILED))
+    found = ByRequest(len(asked), len(served), harms, _count(asked, FAILED))
+    if not asked:
+        return found
+    num, num_served = Counter(row.unit for row in asked), Counter(row.unit for row in served)
+    units = sorted(num)  # so that the order of the rows is nothing to the last digit
+    _, low, high = share_interval([num_served[u] for u in units], [num[u] for u in units])
+    return dataclasses.replace(found, coverage_low=low, coverage_high=high)
 
 
 def _corrected(subject: Subject, drawn: Sequence[Judged]) -> Corrected | None:
@@ -343,8 +351,8 @@ def _missed(agreement: Mapping[str, Any], coverage_low: float) -> str:
     """By how much people may find worse than the claim, among all and among those served."""
     high, labels = agreement["missed_high"], agreement["labelled"] + agreement.get("unsaid", 0)
     among_served = (
-        f"; among those served, which are at least {coverage_low:.1%} of all, by up to"
-        f" {min(1.0, high / coverage_low):.1%}"
+        f"; among those served by up to {min(1.0, high / coverage_low):.1%}, if they are"
+        f" {coverage_low:.1%} of all or more, which is 97.5 % sure"
         if coverage_low
         else ""
     )

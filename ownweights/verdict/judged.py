@@ -92,14 +92,34 @@ def write_judged(path: Path, rows: Iterable[Judged]) -> None:
 def read_judged(path: Path) -> list[Judged]:
     """The rows of a file written by write_judged."""
     rows: list[Judged] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ArtefactError(f"{path} is not UTF-8 text: {error}") from None
+    for number, line in enumerate(lines, 1):
         try:
             data: dict[str, Any] = json.loads(line)
             data["score"] = -math.inf if data["score"] is None else float(data["score"])
             if "pair" in data:
                 again, student = data["pair"]
                 data["pair"] = (float(again), float(student))
-            rows.append(Judged(**data))
-        except (ValueError, TypeError, KeyError) as error:
+            rows.append(_checked(Judged(**data)))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ArtefactError(f"{path}:{number} is not a judged request: {error}") from None
     return rows
+
+
+def _checked(row: Judged) -> Judged:
+    """The row, if it could have been written; the file may come from anyone."""
+    texts = [row.id, row.unit, row.split, *dict(row.slices), *dict(row.slices).values()]
+    if row.status not in (ANSWERED, FAILED, INELIGIBLE) or not all(
+        isinstance(text, str) for text in texts
+    ):
+        raise TypeError("id, unit, split and slices must be text, status one of those there are")
+    shares = [0.0 if row.harm is None else row.harm, *(row.pair or ())]
+    is_difference = row.difference is None or -1.0 <= row.difference <= 1.0
+    if not is_difference or not all(0.0 <= share <= 1.0 for share in shares):
+        raise ValueError("a harm or share is not between 0 and 1, or a difference beyond that")
+    if math.isnan(row.score):
+        raise ValueError("the score is not a number")
+    return row

@@ -9,7 +9,8 @@ In: a Trial and what its first phase found. Out: a Verdict and its artefact `.ow
 with certificate.json or refusal.json, and judged.jsonl from which anyone can recompute it.
 `run_verdict` does both phases in a row. Invariants: certify requests are asked only after the
 attempt is booked (test_run_asks_certify_only_after_booking); the same plan again returns the stored
-verdict (test_run_same_plan_returns_stored_verdict).
+verdict (test_run_same_plan_returns_stored_verdict); judged again, what was void stays void
+(test_run_judges_a_void_verdict_again_and_it_stays_void).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ownweights.verdict.judged import Judged, unit_hash
 from ownweights.verdict.ledger import Opened
 from ownweights.verdict.risks.measure import measure_risks
 from ownweights.verdict.risks.section import Risks
+from ownweights.verdict.signing import own_fingerprint
 from ownweights.verdict.slices import slice_keys
 from ownweights.verdict.store import stored_verdict, write_verdict
 from ownweights.verdict.trial import (
@@ -47,6 +49,7 @@ from ownweights.verdict.trial import (
     RunOptions,
     Trial,
 )
+from ownweights.verdict.voiding import void_certificate, void_reason
 
 
 def run_verdict(
@@ -98,6 +101,7 @@ async def _both_phases(trial: Trial) -> Verdict:
 async def certify_student(trial: Trial, developed: Developed) -> Verdict:
     """The second phase: book an attempt, ask and judge certify, decide, and keep the verdict."""
     started = time.monotonic()
+    own_fingerprint(trial.project)  # a key that cannot be read is told before anything is spent
     opened = trial.ledger.open(*trial.booking(developed.check))
     if opened.verdict_id and (stored := stored_verdict(trial.project, opened.verdict_id)):
         return stored
@@ -112,7 +116,14 @@ async def certify_student(trial: Trial, developed: Developed) -> Verdict:
     facts = _facts(developed, started)
     verdict = write_verdict(trial.project, verdict, rows, answers=kept, facts=facts)
     trial.ledger.close(trial.workload, opened.k, verdict.id)
+    _stay_void(trial.project, opened.verdict_id, verdict.id)
     return verdict
+
+
+def _stay_void(project: Project, before: str | None, now: str) -> None:
+    """What voided the verdict that an attempt led to before voids the one that it leads to now."""
+    if before and (voided := void_reason(project, before)):
+        void_certificate(project, now, reason=voided.reason, by=voided.by, at=voided.at)
 
 
 async def _answer_certify(trial: Trial, developed: Developed, opened: Opened) -> Answers:

@@ -2,7 +2,8 @@
 
 In: a verdict and the rows it was decided from. Out: the artefact, and from the artefact the verdict
 again, or what is wrong with it. Invariants: a verdict can be recomputed from its own files
-(test_verify_recomputes_the_verdict); a changed number is found (test_verify_finds_changed_number).
+(test_verify_recomputes_the_verdict); a changed number is found (test_verify_finds_changed_number);
+one whose files were changed is not read (test_load_verdict_refuses_a_changed_file).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ownweights.core.artefact import (
     read_artefacts,
     seal,
 )
-from ownweights.core.errors import ArtefactError, ArtefactMissing, InvalidJudge
+from ownweights.core.errors import ArtefactError, InvalidJudge
 from ownweights.core.project import Project
 from ownweights.verdict.certificate import Verdict
 from ownweights.verdict.decision import Spend, certify
@@ -91,13 +92,21 @@ def list_verdicts(
 
 
 def load_verdict(project: Project, verdict_id: str) -> Verdict:
-    """The verdict `verdict_id` (a unique prefix will do)."""
-    return _read(open_artefact(project.kind_dir("verdict"), verdict_id, "verdict"))
+    """The verdict `verdict_id` (a unique prefix will do), if its files are as they were written.
+
+    Raises: ArtefactError for a verdict that is gone, damaged or changed
+    """
+    return _read(open_artefact(project.kind_dir("verdict"), verdict_id, "verdict", verify=True))
+
+
+def check_signed(project: Project, verdict_id: str) -> None:
+    """Raises: ArtefactError unless a signature holds for the verdict's files."""
+    _signer(open_artefact(project.kind_dir("verdict"), verdict_id, "verdict"))
 
 
 def load_rows(project: Project, verdict_id: str) -> tuple[list[Judged], list[dict[str, Any]]]:
     """The judged requests of a verdict, and the answers where they were kept."""
-    artefact = open_artefact(project.kind_dir("verdict"), verdict_id, "verdict")
+    artefact = open_artefact(project.kind_dir("verdict"), verdict_id, "verdict", verify=True)
     path = artefact.path / ANSWERS
     answers = (
         [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
@@ -111,19 +120,39 @@ def verify_verdict(kind_dir: Path, verdict_id: str) -> Verified:
     `kind_dir` is the folder that holds it: a project's, or wherever it was sent to.
     """
     artefact = open_artefact(kind_dir, verdict_id, "verdict", verify=True)
-    signed_by, wrong = "", _differences(artefact)
+    signed_by, wrong = "", _differences_of_anything(artefact)
     try:
-        signature = artefact.card["facts"].get(SIGNATURE)
-        signed_by = signer(signature, artefact.path, _signed_names(artefact.path))
+        signed_by = _signer(artefact)
     except ArtefactError as error:
         wrong = [str(error), *wrong]
     return Verified(artefact.id, signed_by, tuple(wrong))
+
+
+def _signer(artefact: Artefact) -> str:
+    signature = artefact.card["facts"].get(SIGNATURE)
+    return signer(signature, artefact.path, _signed_names(artefact.path))
 
 
 def _signed_names(folder: Path) -> list[str]:
     """The files of a verdict that its signature is for: all but the card."""
     names = (*FILES.values(), JUDGED, ANSWERS)
     return [name for name in names if (folder / name).is_file()]
+
+
+def _differences_of_anything(artefact: Artefact) -> list[str]:
+    """The differences, where the certificate's numbers and texts may be whatever a stranger wrote.
+
+    Raises: ArtefactError for a file that is no certificate, refusal or judged request at all
+    """
+    try:
+        return _differences(artefact)
+    except ArtefactError:
+        raise
+    except (
+        TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError,
+        RecursionError,
+    ) as error:  # fmt: skip
+        return [f"no verdict can be decided again from what its files say: {error!r}"]
 
 
 def _differences(artefact: Artefact) -> list[str]:
@@ -156,10 +185,10 @@ def _is_same(left: Any, right: Any) -> bool:
 
 
 def stored_verdict(project: Project, verdict_id: str) -> Verdict | None:
-    """The verdict, or None where its folder is gone."""
+    """The verdict, or None where its folder is gone or damaged: judging again mends it."""
     try:
         return load_verdict(project, verdict_id)
-    except ArtefactMissing:
+    except ArtefactError:
         return None
 
 
@@ -168,7 +197,7 @@ def _read(artefact: Artefact) -> Verdict:
         if (artefact.path / name).is_file():
             try:
                 data = json.loads((artefact.path / name).read_text("utf-8"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ArtefactError(f"{artefact.path / name} is not JSON: {error}") from None
             return Verdict.from_dict(data, verdict_id=artefact.id)
     raise ArtefactError(f"verdict {artefact.id} has neither {' nor '.join(FILES.values())}")

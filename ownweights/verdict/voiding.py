@@ -30,6 +30,10 @@ class Voided:
     by: str
     at: float
 
+    def sentence(self) -> str:
+        """What a reader of the certificate must know first."""
+        return f"Void: this certificate no longer holds. {self.reason} (by {self.by})"
+
 
 def void_certificate(
     project: Project, verdict_id: str, *, reason: str, by: str, at: float | None = None
@@ -56,8 +60,13 @@ def void_reason(project: Project, verdict_id: str) -> Voided | None:
     try:
         table = json.loads(text)
         return Voided(verdict_id, str(table["reason"]), str(table["by"]), float(table["at"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Voided(verdict_id, f"its note {path} cannot be understood", "unknown", 0.0)
+
+
+def void_dir(project: Project) -> Path:
+    """The folder of notes; its time changes with every certificate that becomes void."""
+    return project.kind_dir("verdict") / ".void"
 
 
 def void_certificates(
@@ -79,4 +88,4 @@ def void_certificates(
 def _path(project: Project, verdict_id: str) -> Path:
     if not verdict_id.isalnum():
         raise ArtefactMissing(f"{verdict_id!r} is not the id of a verdict")
-    return project.kind_dir("verdict") / ".void" / f"{verdict_id}.json"
+    return void_dir(project) / f"{verdict_id}.json"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ownweights.cli import drift
 from ownweights.cli.main import main
 from ownweights.core.project import Project
+from ownweights.route import active_id
 from ownweights.traffic import TrafficStore, make_record
 from ownweights.verdict import run_verdict
 from ownweights.verdict.drift import load_monitor
 from ownweights.verdict.drift.store import drift_dir
 from ownweights.verdict.voiding import void_reason
+from tests.route.samples import follow
 from tests.teacher.servers import asked, completion, free_port, replay_of, running
 from tests.verdict import worlds
 
@@ -83,6 +87,65 @@ def test_drift_run_alarms_with_four_and_voids_certificates(
     assert voided is not None
     assert voided.by.startswith("main/")
     assert own(project, "status") == 4
+
+
+def test_drift_alarm_voids_beside_a_damaged_monitor(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = worlds.dataset(100, 400)
+    made = run_verdict(data, worlds.student(data), project, "student1")
+    for name in ("main (copy)", "other"):
+        (drift_dir(project) / name / "0001").mkdir(parents=True)
+        (drift_dir(project) / name / "0001" / "baseline.json").write_text("{")
+    assert ran(project, SAME) == 0
+    capsys.readouterr()
+    assert own(project, "status") == 3
+    told = capsys.readouterr()
+    assert "teacher main: baseline of 40 canaries" in told.out
+    assert "warning: teacher other cannot be told of" in told.err
+    assert ran(project, SHOUTED) == 4
+    assert void_reason(project, made.id) is not None
+    assert "warning: " in capsys.readouterr().err
+    assert own(project, "status", "other") == 1
+
+
+def test_drift_alarm_voids_a_followed_certificate_that_cannot_be_read(project: Project) -> None:
+    """Who knows which teacher it names? Nobody follows it while its teacher has an incident."""
+    route = follow(project, workload="t")
+    assert ran(project, SAME) == 0
+    assert active_id(project, "t") == route.id
+    assert ran(project, SHOUTED) == 4
+    voided = void_reason(project, route.verdict_id)
+    assert voided is not None
+    assert "cannot be read" in voided.reason
+    assert active_id(project, "t") is None
+
+
+def test_drift_run_if_due_voids_what_a_killed_run_left(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(project: Project) -> None:
+        raise SystemExit(137)
+
+    data = worlds.dataset(100, 400)
+    made = run_verdict(data, worlds.student(data), project, "student1")
+    assert ran(project, SAME) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(drift, "void_certificates_of", killed)
+        assert ran(project, SHOUTED) == 137
+    assert void_reason(project, made.id) is None
+    assert ran(project, SHOUTED, "--if-due") == 4
+    assert void_reason(project, made.id) is not None
+
+
+def test_drift_look_of_a_clock_that_ran_ahead_is_due(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ran(project, SAME) == 0
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: 4e9)
+        assert ran(project, SAME) == 0
+    assert ran(project, SHOUTED, "--if-due") == 4
 
 
 def test_drift_run_names_the_channel(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,3 +145,9 @@ def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str]) -> 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "training" in captured.err
+
+
+def test_format_table_keeps_strange_text_on_its_line() -> None:
+    """An endpoint may call its model anything."""
+    table = format_table([{"model": "m\x1b[2J\nyes\x00 \u202eü", "ok": False}])
+    assert table.splitlines()[1:] == [r"m\x1b[2J\nyes\x00 \u202eü  no"]

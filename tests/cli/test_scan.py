@@ -156,6 +156,10 @@ def test_scan_refuses_a_negative_price_and_unknown_words(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan(project, "--usd-per-mtok-in", -1, "--usd-per-mtok-out", 1, code=2)
+    scan(project, "--usd-per-mtok-in", 1, "--usd-per-mtok-out", 1e308, code=2)
+    assert "is not in the range 0<=x<=1000000" in capsys.readouterr().err
+    scan(project, "--workload", "", code=2)
+    assert "cannot name a workload" in capsys.readouterr().err
     scan(project, "--price", 1, code=2)
     assert "--price" in capsys.readouterr().err
 

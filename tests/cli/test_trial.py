@@ -15,6 +15,7 @@ from ownweights.core.artefact import Artefact, draft_folder, seal
 from ownweights.core.project import Project
 from ownweights.dataset import build_dataset
 from ownweights.traffic import TrafficStore
+from ownweights.verdict.voiding import void_certificate
 from tests.cli.stood_in import JUDGED_BY, StoodInClient, StoodInEngine, seal_student
 from tests.dataset.records import many
 
@@ -115,6 +116,55 @@ def test_verdict_certify_says_first_what_it_needs(
     again = capsys.readouterr()
     assert "attempt 1 has judged exactly this: verdict" in again.err
     assert again.out == said.out
+
+
+def test_verdict_certify_of_a_void_certificate_exits_with_four(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(project, "certify", "--workload", "tickets", "--json") == 0
+    known = json.loads(capsys.readouterr().out)["id"]
+    void_certificate(project, known, reason="harm rose", by="route r1")
+    assert own(project, "certify", "--workload", "tickets") == 4
+    assert capsys.readouterr().out.startswith("Void: this certificate no longer holds. harm rose")
+
+
+def test_verdict_run_refuses_a_claim_too_small_for_numbers(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What an attempt may spend of it would be no number above zero; nobody is asked."""
+    monkeypatch.setattr(StoodInEngine, "started", ())
+    assert own(project, "run", "--workload", "tickets", "--delta", "5e-324") == 2
+    assert "verdict delta is 5e-324, expected a share" in capsys.readouterr().err
+    assert StoodInEngine.started == ()
+
+
+@pytest.mark.parametrize("place", ["dataset/*/certify.jsonl", "student/*/adapter_config.json"])
+def test_verdict_of_what_was_changed_is_refused(
+    project: Project, student: str, place: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A verdict names student and dataset by their hashes; nobody is asked."""
+    monkeypatch.setattr(StoodInEngine, "started", ())
+    (path,) = project.store_dir.glob(place)
+    path.write_text(path.read_text() + "\n")
+    for command in ("run", "certify"):
+        assert own(project, command, "--workload", "tickets") == 1
+        assert f"'{path.name}' is not what its card says" in capsys.readouterr().err
+    assert StoodInEngine.started == ()
+
+
+def test_verdict_certify_with_a_damaged_key_books_nothing(
+    project: Project, student: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project.store_dir / "signing_key.pem"
+    path.write_text("junk")
+    assert own(project, "certify", "--workload", "tickets") == 1
+    assert "cannot be read as a signing key" in capsys.readouterr().err
+    assert {text.split()[0] for text in StoodInEngine.asked} == {"develop"}
+    path.unlink()
+    assert own(project, "certify", "--workload", "tickets", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["attempt"] == 1
 
 
 def test_verdict_certify_books_nothing_where_no_outcome_could_certify(

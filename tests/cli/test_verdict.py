@@ -12,6 +12,7 @@ from ownweights.cli.main import main
 from ownweights.core.project import Project
 from ownweights.verdict import Claim, RunOptions, run_verdict
 from ownweights.verdict.signing import own_fingerprint
+from ownweights.verdict.voiding import void_certificate
 from tests.verdict import worlds
 
 
@@ -67,6 +68,7 @@ def test_verdict_verify_says_sound_or_what_differs(
     told = json.loads(capsys.readouterr().out)
     assert told == {
         "id": known, "is_sound": True, "signed_by": own_fingerprint(project), "differences": [],
+        "void": None,
     }  # fmt: skip
     path = project.kind_dir("verdict") / known / "judged.jsonl"
     path.write_text(path.read_text() + "\n")
@@ -82,10 +84,32 @@ def test_verdict_verify_anywhere_and_by_whom(
     words = ["--project", str(tmp_path / "no project"), "verdict", "verify"]
     key = own_fingerprint(project)
     assert key is not None
-    for said, code in ((key, 0), (key[:8], 0), (key[:7], 1), ("0" * 16, 1)):
+    for said, code in ((key, 0), (key[:8], 0), (key[:7], 1), ("", 1), ("0" * 16, 1)):
         assert main([*words, str(elsewhere / known), "--signed-by", said]) == code
     assert f"signed by {key}, expected {'0' * 16}" in capsys.readouterr().err
     assert not (tmp_path / "no project").exists()
+
+
+def test_verdict_that_is_void_says_so_first(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, page = made(project), tmp_path / "page.html"
+    void_certificate(project, known, reason="harm rose <b>", by="route r1")
+    words = "Void: this certificate no longer holds. harm rose <b> (by route r1)"
+    assert own(project, "report", known) == 0
+    assert capsys.readouterr().out.startswith(words + "\n\nThe student may answer")
+    assert own(project, "report", known, "--html", page) == 0
+    html = page.read_text()
+    assert ">certified<" not in html and 'class="stamp">void<' in html
+    assert "no longer holds. harm rose &lt;b&gt;" in html
+    assert own(project, "verify", known) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("sound") and words in said.err
+    for command in (("show", known), ("verify", known, "--json"), ("report", known, "--json")):
+        assert own(project, *command) == 0
+        assert json.loads(capsys.readouterr().out)["void"]["reason"] == "harm rose <b>"
+    assert own(project, "show", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["is_void"] is True
 
 
 def test_verdict_of_an_unknown_id_says_so(

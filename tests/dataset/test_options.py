@@ -14,6 +14,7 @@ from ownweights.dataset.options import DatasetOptions
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"split_by": ""}, "split_by is empty"),
         ({"fractions": (0.5, 0.5)}, r"fractions needs four numbers ≥ 0 \(train, develop, certify"),
         ({"fractions": (1.2, -0.2, 0, 0)}, "fractions needs four numbers ≥ 0"),
         ({"fractions": (0.5, 0.1, 0.1, 0.1)}, "fractions add up to 0.8, expected 1"),

@@ -98,7 +98,9 @@ def test_unit_of_mixed_traffic_is_each_records_own(known: list[tuple[str, str]])
      ("meta:who", "no metadata 'who', so it cannot be split by 'meta:who'")],
 )  # fmt: skip
 def test_unit_of_refuses_a_record_that_lacks_it(split_by: str, lack: str) -> None:
-    with pytest.raises(InputError, match=f"record r-9: the record has {lack}") as caught:
+    with pytest.raises(
+        InputError, match=f"workload 'w', record r-9: the record has {lack}"
+    ) as caught:
         unit_of(record(id="r-9"), split_by)
     hint = "split by something that every record has, or by "
     known = {"session": "'session-or-prompt', or by 'prompt'", "meta:who": "'prompt'"}

@@ -28,6 +28,7 @@ from ownweights.route.live import evidence_of
 from ownweights.route.replay import Logged, replay
 from ownweights.route.rollout import CANARY_SHARES, first_standing, is_audited, is_drawn
 from ownweights.route.route import active_standing
+from ownweights.traffic.workload import workload_hash
 from ownweights.verdict import check_named
 from ownweights.verdict.voiding import void_reason
 from tests.dataset.records import built, record
@@ -48,9 +49,7 @@ from tests.verdict.drift.endpoints import with_incident
 
 NAMED = {"x_own_workload": "tickets"}
 QUESTIONS = [f"q{i}" for i in range(160)]  # to the student's eye one prompt, but for its number
-WORDS = [
-    "".join(pair) for pair in itertools.product("abcdefghijklm", repeat=2)
-]  # each its own unit
+WORDS = ["".join(pair) for pair in itertools.product("abcdefghijklm", repeat=2)]  # a unit each
 
 
 @pytest.fixture
@@ -193,17 +192,19 @@ def test_gateway_shadow_leaves_out_what_would_not_be_sent(project: Project, teac
     assert AuditLog(project, route.id).since()[0] == []
 
 
-def test_gateway_counts_answers_that_were_not_sent(project: Project, teacher: str) -> None:
-    """They belong to all requests that the student was asked: failures are watched among them."""
-    logprob_of = {"q1": -3.0, "q2": -3.0, "q3": -0.1}
-    engines = Engines(lambda r: answer_of("Q3", logprob=logprob_of[last_user_text(r)]))
-    route = followed(project, "canary")
+def test_gateway_counts_requests_that_were_not_the_students(project: Project, teacher: str) -> None:
+    """Not sure enough, or ineligible: of its sessions, but not of another prompt."""
+    engines = Engines(lambda r: answer_of("Q3", logprob=-0.1 if last_user_text(r) == "q3" else -3))
+    route = followed(project, "canary", prompt_hashes=(workload_hash(body_of("q3")),))
+    odd, asked = body_of("q1", temperature=0.7), [body_of(text) for text in ("q1", "q2", "q3")]
+    other = body_of("q1", messages=[{"role": "system", "content": "x"}, *body_of()["messages"]])
     with gateway(project, teacher, engines=engines) as one:
         one.until("ready")
-        ask_all(one, ["q1", "q2", "q3"], x_own_session=_drawn_session(route))
+        one.post(odd, **NAMED, x_own_session="s-not-drawn")
+        for body in (other, odd, *asked):
+            one.post(body, **NAMED, x_own_session=_drawn_session(route))
         (found,) = audits_when(project, route, lambda found: len(found) == 1)
-    assert (found.unsure, found.harm) == (2, 0.0)
-    assert evidence_of(project, route).step_asked == 3
+    assert (found.unsure, found.harm, evidence_of(project, route).step_asked) == (3, 0.0, 4)
 
 
 def test_gateway_counts_a_failing_student_as_harm(project: Project, teacher: str) -> None:

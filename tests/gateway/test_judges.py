@@ -18,6 +18,7 @@ from ownweights.route import JUDGE, Route
 from ownweights.route.evidence import Audit
 from ownweights.route.live import evidence_of
 from ownweights.verdict.judge import Cascade, Judge
+from tests.dataset.records import built, record
 from tests.fakes import ScriptedTeacher
 from tests.gateway.harness import Engines, audits_when, followed, gateway
 from tests.route.samples import STUDENT, answer_of, body_of, make_verdict
@@ -66,10 +67,10 @@ def judging() -> Iterator[Talk]:
         yield talk
 
 
-def judged_route(project: Project, rubric: str = RUBRIC) -> Route:
+def judged_route(project: Project, rubric: str = RUBRIC, **subject: Any) -> Route:
     """A route whose certificate names the judge `jury`."""
     cascade = Cascade([Judge(ScriptedTeacher("x"), "judge-9", name="jury", rubric=rubric)])
-    verdict = make_verdict(project, check=JUDGE, judge=cascade.identity)
+    verdict = make_verdict(project, check=JUDGE, judge=cascade.identity, **subject)
     fields: dict[str, Any] = {"verdict_id": verdict.id, "check": JUDGE, "near": 10.0}
     return followed(project, "served", student_id=STUDENT, **fields)
 
@@ -103,6 +104,17 @@ def test_live_judge_is_asked_in_both_orders(project: Project) -> None:
     assert [audit.judge for audit in found] == [Usage(), Usage(80, 10), Usage(80, 10)]
     assert len(jury.requests) == 4
     assert evidence_of(project, route).num_harms == 2.0
+
+
+def test_live_judge_is_not_asked_of_an_answer_that_was_recorded(project: Project) -> None:
+    """As in the certificate: what equals any recorded answer to the request is no harm."""
+    asked = [record(request=body_of("bad"), says=one, id=one) for one in ("a bad answer", "other")]
+    dataset = built(project, [*asked, record(request=body_of("odd"), says="other", id="odd")])
+    route = judged_route(project, dataset=dataset.id)
+    with judging() as jury:
+        found = audits_of(project, route, ["bad", "odd"], jury.base_url)
+    assert [audit.harm for audit in found] == [0.0, None]
+    assert len(jury.requests) == 2
 
 
 def test_live_judge_that_is_out_says_nothing(project: Project) -> None:

@@ -12,6 +12,7 @@ from ownweights.core.project import Project
 from ownweights.gateway import routes as routes_module
 from ownweights.gateway.routes import TICK_NS, RouteTable
 from ownweights.route import active_dir, rollback
+from ownweights.verdict.voiding import void_certificate, void_dir
 from tests.route.samples import follow
 
 
@@ -23,7 +24,9 @@ def project(tmp_path: Path) -> Project:
 def settle(project: Project) -> None:
     """Make the last swap look as if it were long ago."""
     past = time.time_ns() - 10 * TICK_NS
-    os.utime(active_dir(project), ns=(past, past))
+    for folder in (active_dir(project), void_dir(project)):
+        if folder.exists():
+            os.utime(folder, ns=(past, past))
 
 
 def test_route_table_without_routes_is_empty(project: Project) -> None:
@@ -39,6 +42,18 @@ def test_route_table_follows_every_swap(project: Project) -> None:
         assert table.current() == {"tickets": route}
     rollback(project, "tickets")
     assert table.current() == {}
+
+
+def test_route_table_sees_a_certificate_become_void(project: Project) -> None:
+    """Also where whoever voided it was killed before the pointer was swapped."""
+    kept, route = follow(project, workload="mail", verdict_id="feedfeedfeed"), follow(project)
+    void_certificate(project, "abadabadabad", reason="another", by="incident")
+    settle(project)
+    table = RouteTable(project)
+    assert table.current() == {"mail": kept, "tickets": route}
+    void_certificate(project, route.verdict_id, reason="drift", by="incident")
+    assert table.current() == {"mail": kept}
+    assert "is void: drift" in str(table.faults["tickets"])
 
 
 def test_route_table_reads_only_after_a_swap(

@@ -159,6 +159,23 @@ def test_rollback_by_mistake_is_rare_whatever_the_sessions() -> None:
     assert fold(loose, WATCH).num_units == 20 * fold(found, WATCH).num_units
 
 
+def test_long_sessions_that_do_worse_raise_an_alarm_though_units_are_within_the_limit() -> None:
+    """Of the sessions .05 do harm, ten times as long: a third of the answers, for audits."""
+    rng, alarms = np.random.default_rng(11), list[int]()
+    for _ in range(5):
+        evidence, quiet, num_requests = Evidence.start(WATCH), 0, 0
+        while not evidence.detector.is_alarmed and num_requests < 50_000:
+            harm, seen_at = float(rng.random() < 0.05), None
+            for lot in rng.random(10 if harm else 1).tolist():
+                num_requests, quiet = num_requests + 1, quiet + 1
+                if lot < WATCH.audit_frac:
+                    one = Audit("q", 0.0, "served", "audit", harm, WATCH.audit_frac, quiet - 1,
+                                unit="s", seen_at=seen_at)  # fmt: skip
+                    evidence, quiet, seen_at = evidence.after(one, WATCH), 0, 0.0
+        alarms.append(num_requests)
+    assert max(alarms) < 10_000
+
+
 def test_session_without_end_is_bet_on_once_a_day() -> None:
     """For the detector; as a proof, and at a step, it counts once."""
     hours = [Audit(f"q{h}", 3600.0 * h, "canary", "audit", 1.0, unit="s",
@@ -254,6 +271,40 @@ def test_rollback_comes_when_failures_rise() -> None:
     found = of_requests(np.random.default_rng(9), harm=0.0, failure=0.2, num=400)
     assert "failures have risen above 5 %" in str(next_of(CANARY, found))
     assert "failures" in str(next_of(SERVED, audits(SERVED, [1.0] * 20, kind="failure")))
+
+
+def failing_sessions(rng, failure: float, length: int, *, num: int) -> list[Audit]:
+    """Sessions of which some fail from end to end; the others are answered well."""
+    return [
+        Audit(
+            f"q{i}/{turn}", float(i), "canary", "failure" if fails else "audit", float(fails),
+            share=0.05, unit=f"s{i}", seen_at=float(i) if turn else None,
+        )
+        for i, fails in enumerate((rng.random(num) < failure).tolist())
+        for turn in range(length)
+    ]  # fmt: skip
+
+
+def test_failures_of_one_session_are_bet_on_once_a_day() -> None:
+    """.03 of the sessions fail, of .05 allowed: each one alone would else raise the alarm."""
+    rng = np.random.default_rng(10)
+    for _ in range(10):
+        found = failing_sessions(rng, 0.03, 10, num=200)
+        assert not fold(found, WATCH).failures.is_alarmed
+    loose = [dataclasses.replace(a, seen_at=None) for a in found]
+    assert fold(loose, WATCH).failures.is_alarmed
+    assert fold(found, WATCH).num_failures == fold(loose, WATCH).num_failures > 0
+    days = [Audit(f"q{h}", 3600.0 * h, "canary", "failure", 1.0, unit="s",
+                  seen_at=3600.0 * (h - 1) if h else None) for h in range(72)]  # fmt: skip
+    assert fold(days, WATCH).failures.num_seen == 3
+
+
+def test_five_units_that_fail_in_a_row_raise_an_alarm() -> None:
+    failed = failing_sessions(np.random.default_rng(0), 1.0, 10, num=5)
+    assert fold(failed, WATCH).failures.is_alarmed
+    assert not fold(failed[:40], WATCH).failures.is_alarmed
+    good = failing_sessions(np.random.default_rng(0), 0.0, 1, num=1_000)
+    assert fold([*good, *failed], WATCH).failures.is_alarmed
 
 
 def test_rollout_waits_while_failures_are_above_their_limit() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ownweights.core.chat import Usage
+from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.route import (
     NotCertified,
@@ -18,11 +21,13 @@ from ownweights.route import (
     activate,
     active_dir,
     active_id,
+    live,
     read_active,
     rollback,
+    write_route,
 )
 from ownweights.route.audits import AuditLog
-from ownweights.route.evidence import MISSED, STEP_AUDITS, Audit, Watch, fold
+from ownweights.route.evidence import DAY_S, MISSED, STEP_AUDITS, Audit, Watch, fold, next_standing
 from ownweights.route.live import (
     Follower,
     evidence_of,
@@ -32,7 +37,7 @@ from ownweights.route.live import (
 from ownweights.route.rollout import CANARY_SHARES, Standing, first_standing
 from ownweights.route.route import active_standing, stand
 from ownweights.verdict.voiding import void_certificate, void_reason
-from tests.route.samples import follow
+from tests.route.samples import follow, route_of
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def test_audit_log_tallies_are_as_if_one_process_had_counted(project: Project) -
 
 
 def test_audit_log_knows_units_seen_before(project: Project) -> None:
-    """By the judged audits of the same route alone; a unit that is not known is never the same."""
+    """By judged audits of a route, a failure by failures; an unknown unit is never the same."""
     log, rng = AuditLog(project, "r1"), random.Random(0)
     written: list[Audit] = []
     for i in range(80):
@@ -116,11 +121,21 @@ def test_audit_log_knows_units_seen_before(project: Project) -> None:
     found, _ = log.since()
     for i, one in enumerate(found):
         before = [b.at for b in found[:i] if b.unit == one.unit != ""
-                  and b.is_judged and b.kind != "failure"]  # fmt: skip
+                  and b.is_judged and (b.kind == "failure") == (one.kind == "failure")]  # fmt: skip
         assert one.seen_at == (max(before) if before else None)
     half, seq = log.since(40)
     assert [b.seen_at for b in half] == [b.seen_at for b in found[-len(half) :]]
     assert log.since(seq) == ([], seq)
+
+
+def test_audit_log_knows_a_unit_seen_today_although_the_clock_jumped(project: Project) -> None:
+    """A clock that once ran ahead does not let a session be bet on again and again."""
+    log = AuditLog(project, "r1")
+    for at in (5.5 * DAY_S, 0.2 * DAY_S, 0.4 * DAY_S, 5.6 * DAY_S, 0.6 * DAY_S, 1.2 * DAY_S):
+        log.append(Audit("q", at, "canary", "audit", 0.0, unit="a"))
+    found, _ = log.since()
+    assert [one.is_seen_today for one in found] == [False, False, True, True, True, False]
+    assert [one.seen_at is None for one in found] == [True] + [False] * 5
 
 
 def test_audit_log_is_shared(project: Project) -> None:
@@ -187,13 +202,57 @@ def test_follower_folds_what_the_log_holds(project: Project) -> None:
     route, follower = at_canary(project), Follower(project)
     for _ in range(2):
         write(project, route, [0.0, None])
-        follower.follow(route, Audit("q", 1.0, "canary", "audit", 1.0, share=CANARY_SHARES[0]))
+        follower.add(route, Audit("q", 1.0, "canary", "audit", 1.0, share=CANARY_SHARES[0]))
+        assert follower.catch_up() == {}
         before = evidence_of(project, route)
         assert (before.num_judged, before.num_harms) == (3, 2.0)
         activate(project, "tickets", route.id, stage="canary")
     write(project, route, [0.0] * (STEP_AUDITS - 1))
-    said = follower.follow(route, Audit("q", 1.0, "canary", "audit", 0.0, share=CANARY_SHARES[0]))
-    assert str(said).startswith("on to canary (25 %")
+    follower.add(route, Audit("q", 1.0, "canary", "audit", 0.0, share=CANARY_SHARES[0]))
+    assert follower.catch_up()["tickets"].startswith("on to canary (25 %")
+
+
+def test_follower_keeps_audits_until_they_can_be_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once and in order, and then what they say is done; what finds no room is counted."""
+    monkeypatch.setattr(live, "MAX_UNWRITTEN", 10)
+    route, follower, log = at_canary(project), Follower(project), AuditLog
+    share, is_full = CANARY_SHARES[0], [True]
+
+    class Full(AuditLog):
+        def append(self, audit: Audit) -> None:
+            if is_full[0] or audit.request_id == "q3":
+                is_full[0] = True
+                raise StoreError("own.db cannot grow")
+            super().append(audit)
+
+    monkeypatch.setattr(live, "AuditLog", Full)
+    for i in range(12):
+        follower.add(route, Audit(f"q{i}", float(i), "canary", "audit", 1.0, share=share))
+        with pytest.raises(StoreError, match="cannot grow"):
+            follower.catch_up()
+    is_full[0] = False
+    with pytest.raises(StoreError, match="cannot grow"):
+        follower.catch_up()
+    assert (follower.num_unwritten, follower.num_lost) == (7, 2)
+    assert active_id(project, "tickets") == route.id
+    monkeypatch.setattr(live, "AuditLog", log)
+    assert follower.catch_up()["tickets"].startswith("rolled back to the teacher")
+    found = log(project, route.id).since()[0]
+    assert [audit.request_id for audit in found] == [f"q{i}" for i in range(10)]
+    assert (follower.num_unwritten, active_id(project, "tickets")) == (0, None)
+
+
+def test_follower_goes_by_a_row_that_is_refused(project: Project) -> None:
+    route, follower = at_canary(project), Follower(project)
+    for chance in (0.0, 1.0):
+        follower.add(route, Audit("q", 1.0, "canary", "audit", 0.0, chance))
+    with pytest.raises(StoreError, match="refused a row"):
+        follower.catch_up()
+    assert follower.catch_up() == {}
+    assert (follower.num_unwritten, follower.num_lost) == (0, 1)
+    assert len(AuditLog(project, route.id).since()[0]) == 1
 
 
 def test_live_never_undoes_what_a_person_did(project: Project) -> None:
@@ -208,6 +267,67 @@ def test_live_never_undoes_what_a_person_did(project: Project) -> None:
     stand(project, "tickets", frozen, reason="by hand")
     assert follow_evidence(project, route, evidence) is None
     assert active_standing(project, "tickets") == frozen
+
+
+@pytest.mark.parametrize("is_harm", [True, False])
+def test_live_never_undoes_what_a_person_does_meanwhile(
+    project: Project, monkeypatch: pytest.MonkeyPatch, is_harm: bool
+) -> None:
+    """Somebody swaps while the evidence is looked at: the swap waits, and then holds."""
+    route, other = at_canary(project), write_route(project, route_of(verdict_id="feedfeedfeed"))
+    write(project, route, [1.0] * 10 if is_harm else [0.0] * STEP_AUDITS)
+    people = list[threading.Thread]()
+
+    def looked(*words: Any) -> Any:
+        def swap() -> None:
+            if is_harm:
+                activate(project, "tickets", other.id, stage="canary")
+            else:
+                rollback(project, "tickets", reason="by hand")
+
+        people.append(threading.Thread(target=swap))
+        people[0].start()
+        people[0].join(0.3)  # where swaps do not wait, it is over by now
+        return next_standing(*words)
+
+    monkeypatch.setattr(live, "next_standing", looked)
+    assert follow_now(project, route) is not None
+    people[0].join()
+    assert active_id(project, "tickets") == (other.id if is_harm else None)
+
+
+def test_live_alarm_that_is_cut_short_leaves_a_void_certificate(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between note and swap: no gateway follows the route, and the next audit ends it."""
+    route = at_canary(project)
+    write(project, route, [1.0] * 10)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live, "rollback", killed)
+        with pytest.raises(KeyboardInterrupt):
+            follow_now(project, route)
+    assert void_reason(project, route.verdict_id) is not None
+    assert read_active(project)[0] == {}
+    assert str(follow_now(project, route)).startswith("rolled back to the teacher")
+
+
+def test_live_alarm_rolls_back_where_nothing_can_be_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route = at_canary(project)
+    write(project, route, [1.0] * 10)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(live, "void_certificate", full)
+    with pytest.raises(OSError, match="No space left"):
+        follow_now(project, route)
+    assert active_id(project, "tickets") is None
 
 
 def test_withdraw_void_sends_back_what_is_void_and_no_other(project: Project) -> None:

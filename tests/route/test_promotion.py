@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ownweights.core.artefact import draft_folder, read_card, seal
 from ownweights.core.errors import ArtefactError, ArtefactMissing, SettingsError
 from ownweights.core.project import Project
 from ownweights.core.tables import RouteSettings
@@ -89,6 +90,23 @@ def test_promote_changed_student_is_refused(project: Project) -> None:
     path.write_text("other weights")
     with pytest.raises(ArtefactError, match="not what its card says"):
         promote(project, verdict.id)
+
+
+def test_promote_changed_certificate_is_refused(project: Project) -> None:
+    """A lower threshold, written into the file by hand, or sealed again under a name of its own."""
+    verdict = make_verdict(project)
+    folder = project.kind_dir("verdict") / verdict.id
+    text, card = (folder / "certificate.json").read_text(), read_card(folder)
+    with draft_folder(folder.parent) as draft:
+        shutil.copyfile(folder / "judged.jsonl", draft / "judged.jsonl")
+        (draft / "certificate.json").write_text(text.replace("-0.25", "-9.25"))
+        forged = seal(draft, "verdict", identity=card["identity"], facts=card["facts"])
+    with pytest.raises(ArtefactError, match="is not what was signed"):
+        promote(project, forged.id)
+    (folder / "certificate.json").write_text(text.replace("-0.25", "-9.25"))
+    with pytest.raises(ArtefactError, match="not what its card says"):
+        promote(project, verdict.id)
+    assert active_routes(project) == {}
 
 
 def test_promote_prompts_that_always_change_are_no_condition(project: Project) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import random
 import threading
 import tomllib
 from pathlib import Path
@@ -14,9 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ownweights.core.errors import ArtefactError, ArtefactMissing, InputError, UsageError
+from ownweights.core.errors import (
+    ArtefactError,
+    ArtefactMissing,
+    ArtefactUnwritten,
+    InputError,
+    UsageError,
+)
 from ownweights.core.project import Project
 from ownweights.route import (
+    NotCertified,
     activate,
     active_id,
     active_routes,
@@ -27,6 +36,8 @@ from ownweights.route import (
     write_route,
 )
 from ownweights.route.rollout import Standing
+from ownweights.route.route import stand
+from ownweights.verdict.voiding import void_certificate
 from tests.route.samples import drop_rule, follow, route_file, route_of
 
 
@@ -346,6 +357,58 @@ def test_activate_readers_never_see_a_part(project: Project) -> None:
     is_done.set()
     reader.join()
     assert seen <= {route.id for route in routes}
+
+
+def test_rollback_to_a_void_certificate_is_refused(project: Project) -> None:
+    old, new = follow(project), follow(project, threshold=-0.3, verdict_id="feedfeedfeed")
+    void_certificate(project, old.verdict_id, reason="drift", by="incident")
+    with pytest.raises(NotCertified, match="is void: drift"):
+        rollback(project, "tickets", to=old.id)
+    assert active_id(project, "tickets") == new.id
+
+
+def test_history_always_begins_where_it_ended(project: Project) -> None:
+    """Many swap at once: each line goes on from the one before, so none undid another unseen."""
+    routes = [write_route(project, route_of(threshold=-float(n))) for n in (1, 2)]
+
+    def swap(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(25):
+            with contextlib.suppress(UsageError):
+                if rng.random() < 0.5:
+                    stand(project, "tickets", Standing(rng.choice(routes).id), reason=str(seed))
+                else:
+                    rollback(project, "tickets", reason=str(seed))
+
+    threads = [threading.Thread(target=swap, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = history(project)
+    assert [row["from"] for row in told[1:]] == [row["to"] for row in told[:-1]]
+    assert active_id(project, "tickets") == told[-1]["to"]
+
+
+def test_history_goes_on_after_half_a_line(project: Project) -> None:
+    """What a full disk left there spoils no line but its own."""
+    path = project.kind_dir("route") / "history.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"at": 1, "wor')
+    route = follow(project)
+    half, whole = path.read_bytes().splitlines()
+    assert half == b'{"at": 1, "wor'
+    assert json.loads(whole)["to"] == route.id
+
+
+def test_swap_without_room_for_its_history_is_done_and_says_so(project: Project) -> None:
+    follow(project)
+    path = project.kind_dir("route") / "history.jsonl"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ArtefactUnwritten, match="goes to the teacher from now on, but"):
+        rollback(project, "tickets")
+    assert active_id(project, "tickets") is None
 
 
 def test_route_is_immutable() -> None:

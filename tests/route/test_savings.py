@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ownweights.core.chat import Usage
 from ownweights.core.project import Project
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import MISSED, Audit
+from ownweights.route.route import history_path
 from ownweights.route.savings import Saved, followed_since, savings_of
 from ownweights.traffic.record import Record, Role, make_record
 from ownweights.traffic.store import TrafficStore
@@ -132,3 +134,14 @@ def test_savings_are_read_from_the_store(tmp_path: Path) -> None:
     assert (total.requests, total.served, total.audits) == (1, 1, 1)
     assert total.usd_audits == pytest.approx(80e-6)
     assert followed_since(project, "another") is None
+
+
+def test_followed_since_is_read_past_damaged_lines(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    route = follow(project)
+    path = history_path(project)
+    (known,) = path.read_bytes().splitlines()
+    odd = [b'{"at": 1, "wor', b"[1]", b"\xff", f'{{"to": "{route.id}"}}'.encode()]
+    odd += [f'{{"to": "{route.id}", "at": {at}}}'.encode() for at in ('"x"', "null", "[1]", "true")]
+    path.write_bytes(b"\n".join([*odd, known, b""]))
+    assert followed_since(project, route.id) == json.loads(known)["at"]

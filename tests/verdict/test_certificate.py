@@ -120,7 +120,7 @@ def test_by_request_of_nothing_is_no_share() -> None:
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "delta", "min_coverage_frac"])
-@pytest.mark.parametrize("value", [0.0, -0.1, 5.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, -0.1, 5.0, float("nan"), 5e-324, 0.9e-9])
 def test_claim_refuses_what_is_no_share(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=f"verdict {name} is .* between 0 and 1") as info:
         Claim(**{name: value})
@@ -128,6 +128,7 @@ def test_claim_refuses_what_is_no_share(name: str, value: float) -> None:
 
 
 def test_claim_of_all_requests_may_be_wanted() -> None:
+    assert Claim(delta=1e-9).delta == 1e-9
     assert Claim(min_coverage_frac=1.0).min_coverage_frac == 1.0
     with pytest.raises(SettingsError):
         Claim(alpha=1.0)

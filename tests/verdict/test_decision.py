@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from ownweights.verdict import Claim, Judged, Spend, Subject, certify
 from ownweights.verdict.certificate import ByRequest, request_warnings
 from ownweights.verdict.judged import ANSWERED, FAILED, INELIGIBLE
 from ownweights.verdict.statistics import attempt_delta, served_without_harm
+from ownweights.verdict.statistics.clusters import share_interval
 
 SUBJECT = Subject("tickets", "s1", "d1", "json", teachers=("rented-1",), units_per_record=0.08)
 SPEND = Spend(1, attempt_delta(0.05, 1))
@@ -127,8 +129,12 @@ def test_certify_counts_units_and_says_what_requests_show() -> None:
     ]
     found = certify(Claim(), SUBJECT, [*judged("develop", [0.0] * 300), *once, *often], SPEND)
     assert (found.issued, found.n, found.harms) == (True, 608, 7.0)
-    assert found.by_request == ByRequest(1000, 1000, 252.0, 0)
-    assert found.by_request.harm_all_frac == found.by_request.harm_served_frac == 0.252
+    by = found.by_request
+    assert by is not None
+    assert (by.n, by.n_served, by.harms, by.losses) == (1000, 1000, 252.0, 0)
+    least = 0.025 ** (1 / (1000**2 / (600 + 8 * 50**2)))  # all served: as few draws as units allow
+    assert (by.coverage_low, by.coverage_high) == (pytest.approx(least), 1.0)
+    assert by.harm_all_frac == by.harm_served_frac == 0.252
     every, served = request_warnings(found)
     assert "25.2 % of all requests came to harm, more than 5 %" in every
     assert "25.2 % of those served came to harm, more than 10 %" in served
@@ -154,7 +160,10 @@ def test_certify_by_request_matches_its_own_count(seed: int) -> None:
         served = [r for r in asked if r.score >= found.threshold and r.status == ANSWERED]
         harms = sum(1.0 if r.harm is None else r.harm for r in served)
         failed = sum(r.status == FAILED for r in asked)
-        assert found.by_request == ByRequest(600, len(served), harms, failed)
+        num = Counter(r.unit for r in asked)
+        hits = [sum(r.unit == unit for r in served) for unit in sorted(num)]
+        _, low, high = share_interval(hits, [num[unit] for unit in sorted(num)])
+        assert found.by_request == ByRequest(600, len(served), harms, failed, low, high)
 
 
 def test_certify_says_what_later_attempts_leave_out() -> None:
@@ -349,7 +358,7 @@ def test_certify_divides_what_the_judge_misses_by_coverage() -> None:
     for part in (
         "at most 4.0% of all answers (from 100 labels by people; where they could not say",
         "an error of its own beside that of the claim): by so much more than the claim says",
-        f"those served, which are at least {low:.1%} of all, by up to {0.04 / low:.1%}",
+        f"those served by up to {0.04 / low:.1%}, if they are {low:.1%} of all or more, which is",
     ):
         assert part in line
     refused = certify(Claim(), judged_by(), rows([1.0] * 300), SPEND)

@@ -66,13 +66,45 @@ def test_judged_survives_its_file(tmp_path_factory: pytest.TempPathFactory, know
 
 @pytest.mark.parametrize(
     "line",
-    ["not json", "[1]", '{"id": "a"}', '{"id":"a","unit":"u","split":"s","score":0,"x":1}'],
+    [
+        "not json",
+        "[1]",
+        '{"id": "a"}',
+        '{"id":"a","unit":"u","split":"s","score":0,"x":1}',
+        "[" * 9999,
+    ]
+    + [
+        '{"id":"a","unit":"u","split":"s","score":0,"harm":0,' + changed + "}"
+        for changed in (
+            '"harm": -100',
+            '"harm": 1.5',
+            '"harm": NaN',
+            '"harm": "0"',
+            '"score": NaN',
+            '"unit": null',
+            '"unit": ["u"]',
+            '"status": "good"',
+            '"slices": null',
+            '"slices": {"a": 1}',
+            '"difference": 2',
+            '"pair": [0, 2]',
+            '"pair": [0]',
+            '"score": 1' + "0" * 400,
+        )
+    ],
 )
 def test_read_judged_names_the_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "judged.jsonl"
     write_judged(path, [Judged("a", "u", "certify")])
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(ArtefactError, match=r"judged\.jsonl:2 is not a judged request"):
+        read_judged(path)
+
+
+def test_read_judged_refuses_what_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "judged.jsonl"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ArtefactError, match=r"judged\.jsonl is not UTF-8 text"):
         read_judged(path)
 
 

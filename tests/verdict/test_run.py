@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ownweights.verdict import (
 from ownweights.verdict.drift.outcome import Incident
 from ownweights.verdict.judged import FAILED, INELIGIBLE, read_judged
 from ownweights.verdict.ledger import MemoryLedger
+from ownweights.verdict.voiding import void_certificate, void_reason
 from tests.dataset.records import answer, built, phrase, record
 from tests.fakes import FlakyTeacher, ScriptedTeacher, last_user_text
 from tests.verdict import worlds
@@ -116,6 +118,27 @@ def test_run_same_plan_returns_stored_verdict(project: Project) -> None:
     again = run_verdict(data, again_asked, project, "student1")
     assert again == first
     assert all(last_user_text(r).startswith("develop") for r in again_asked.asked)
+
+
+def test_run_judges_a_damaged_verdict_again_and_mends_it(project: Project) -> None:
+    data = worlds.dataset(50, 80)
+    first = run_verdict(data, worlds.student(data), project, "student1")
+    path = project.kind_dir("verdict") / first.id / "certificate.json"
+    path.write_text(path.read_text()[:100])
+    assert run_verdict(data, worlds.student(data), project, "student1") == first
+    assert load_verdict(project, first.id) == first
+
+
+def test_run_judges_a_void_verdict_again_and_it_stays_void(project: Project) -> None:
+    """Kept answers give it another name; its name is not what was found out about it."""
+    data = worlds.dataset(50, 80)
+    first = run_verdict(data, worlds.student(data), project, "student1")
+    known = void_certificate(project, first.id, reason="harm rose", by="route r1", at=7.0)
+    shutil.rmtree(project.kind_dir("verdict") / first.id)
+    options = RunOptions(keeps_answers=True)
+    again = run_verdict(data, worlds.student(data), project, "student1", options=options)
+    assert again.id != first.id
+    assert void_reason(project, again.id) == dataclasses.replace(known, verdict_id=again.id)
 
 
 def test_run_time_out_is_part_of_the_plan(project: Project) -> None:

@@ -21,7 +21,7 @@ from ownweights.verdict import (
     verify_verdict,
 )
 from ownweights.verdict.signing import own_fingerprint
-from ownweights.verdict.store import stored_verdict
+from ownweights.verdict.store import check_signed, load_rows, stored_verdict
 from tests.verdict import worlds
 
 
@@ -59,6 +59,11 @@ def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> No
     assert (checked.is_sound, checked.signed_by) == (True, own_fingerprint(project))
 
 
+FORGED_COUNT = {
+    "coverage_high": 1.0, "coverage_low": 0.9, "harms": 0.0, "losses": 0, "n": 600, "n_served": 600,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -69,7 +74,7 @@ def test_verify_recomputes_the_verdict(project: Project, harm_frac: float) -> No
         ("n", 4000),
         ("delta_spent", 0.05),
         ("assumptions", []),
-        ("by_request", {"harms": 0.0, "losses": 0, "n": 600, "n_served": 600}),
+        ("by_request", FORGED_COUNT),
     ],
 )
 def test_verify_finds_changed_number(project: Project, field: str, value: Any) -> None:
@@ -107,10 +112,23 @@ def test_load_verdict_refuses_the_unknown(project: Project) -> None:
     assert stored_verdict(project, "nope") is None
 
 
-def test_load_verdict_refuses_what_is_no_json(project: Project) -> None:
+@pytest.mark.parametrize("name", ["certificate.json", "judged.jsonl"])
+def test_load_verdict_refuses_a_changed_file(project: Project, name: str) -> None:
+    """As well formed as before, but for one number: nobody may read it as what was certified."""
     found = made(project)
-    path = project.kind_dir("verdict") / found.id / "certificate.json"
-    path.write_text("{")
+    path = project.kind_dir("verdict") / found.id / name
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    for read in (load_verdict, load_rows):
+        with pytest.raises(ArtefactError, match=f"{name}' is not what its card says"):
+            read(project, found.id)
+    assert stored_verdict(project, found.id) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000], ids=["cut off", "too deep"])
+def test_load_verdict_refuses_what_is_no_json(project: Project, text: str) -> None:
+    with draft_folder(project.kind_dir("verdict")) as draft:
+        (draft / "certificate.json").write_text(text)
+        found = seal(draft, "verdict", identity={})
     with pytest.raises(ArtefactError, match=r"certificate\.json is not JSON"):
         load_verdict(project, found.id)
 
@@ -148,6 +166,32 @@ def test_verify_finds_a_certificate_changed_with_its_card(project: Project) -> N
     forged = forge(project, found, lambda data: data["subject"].update({"student": "another"}))
     (wrong,) = verify_verdict(project.kind_dir("verdict"), forged).differences
     assert wrong.endswith("certificate.json is not what was signed")
+    check_signed(project, found.id)
+    with pytest.raises(ArtefactError, match="is not what was signed"):
+        check_signed(project, forged)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempt", -1), ("attempt", 1e308), ("delta_spent", None), ("coverage_frac", "x"),
+        ("subject.period", [1e308, 2.0]), ("subject.judge", True),
+    ],
+)  # fmt: skip
+def test_verify_says_what_is_wrong_with_anything(project: Project, field: str, value: Any) -> None:
+    """A folder that a stranger sent, its card fitting its files."""
+    table, _, key = field.rpartition(".")
+
+    def change(data: dict[str, Any]) -> None:
+        (data[table] if table else data)[key] = value
+
+    told: list[str] = []
+    for harm_frac, student in ((0.2, "student1"), (1.0, "student2")):  # a certificate, a refusal
+        known = made(project, harm_frac=harm_frac, student=student)
+        found = verify_verdict(project.kind_dir("verdict"), forge(project, known, change))
+        assert not found.is_sound
+        told += found.differences
+    assert any("no verdict can be decided again" in line for line in told)
 
 
 def test_verify_reads_a_verdict_that_was_copied_elsewhere(project: Project, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@
 
 In: a DriftMonitor. Out: the same one again (test_monitor_survives_its_files), or an ArtefactError
 that names the file and what is wrong in it. Two runs at once cannot both add the same look: the
-second is refused (test_save_look_refuses_a_look_that_another_run_made).
+second is refused (test_save_look_refuses_a_look_that_another_run_made). A baseline appears whole or
+not at all, and what a killed run left bars no other (test_a_half_made_baseline_bars_no_other); a
+damaged monitor hides no incident of another (test_incidents_are_found_beside_a_damaged_monitor).
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
 
-from ownweights.core.artefact import write_atomic
+from ownweights.core.artefact import draft_folder, write_atomic
 from ownweights.core.errors import ArtefactError, StoreError
 from ownweights.core.project import Project
 from ownweights.core.strict import NAME_PATTERN
@@ -42,7 +44,8 @@ def drift_dir(project: Project) -> Path:
 def watched_teachers(project: Project) -> list[str]:
     """The teachers that have a baseline."""
     folders = drift_dir(project).glob("*") if drift_dir(project).is_dir() else ()
-    return sorted(path.name for path in folders if _numbers(path))
+    named = [path for path in folders if re.fullmatch(NAME_PATTERN, path.name)]
+    return sorted(path.name for path in named if _numbers(path))
 
 
 def load_monitor(project: Project, teacher: str) -> DriftMonitor | None:
@@ -61,14 +64,17 @@ def baseline_name(project: Project, teacher: str) -> str:
 def save_baseline(project: Project, baseline: Baseline) -> DriftMonitor:
     """Keep a new baseline, after those the teacher had; what it found will be counted from here."""
     folder = _folder(project, baseline.teacher)
-    made = folder / f"{(_numbers(folder) or [0])[-1] + 1:04d}"
     monitor = DriftMonitor(baseline)
-    try:
-        made.mkdir(parents=True)
-    except FileExistsError:
-        raise StoreError(f"{made} is being made by another run", hint="try again") from None
-    write_atomic(made / STATE, _encode(monitor.state))
-    write_atomic(made / BASELINE, _encode(baseline))  # last: a folder without one is not counted
+    with draft_folder(folder) as draft:
+        write_atomic(draft / STATE, _encode(monitor.state))
+        write_atomic(draft / BASELINE, _encode(baseline))
+        made = folder / f"{max(_taken(folder), default=0) + 1:04d}"
+        try:
+            draft.rename(made)
+        except OSError:
+            if not made.exists():
+                raise
+            raise StoreError(f"{made} was made by another run", hint="try again") from None
     return monitor
 
 
@@ -91,15 +97,23 @@ def save_look(project: Project, monitor: DriftMonitor, asked: Asked) -> None:
     write_atomic(current / STATE, _encode(monitor.state))
 
 
-def incidents(project: Project) -> list[Incident]:
-    """Every incident that was ever opened, those of past baselines too, oldest first."""
-    found = [
-        monitor.state.incident
-        for teacher in watched_teachers(project)
-        for number in _numbers(_folder(project, teacher))
-        if (monitor := _read_monitor(_folder(project, teacher) / f"{number:04d}")).state.incident
-    ]
-    return sorted((one for one in found if one), key=lambda incident: incident.opened_at)
+def incidents(project: Project, on_broken: Callable[[str], None] | None = None) -> list[Incident]:
+    """Every incident that was ever opened, those of past baselines too, oldest first.
+
+    A monitor that cannot be read is told to `on_broken`, else raised.
+    """
+    found: list[Incident] = []
+    for teacher in watched_teachers(project):
+        for number in _numbers(_folder(project, teacher)):
+            try:
+                monitor = _read_monitor(_folder(project, teacher) / f"{number:04d}")
+            except ArtefactError as error:
+                if on_broken is None:
+                    raise
+                on_broken(error.what)
+                continue
+            found += [monitor.state.incident] if monitor.state.incident else []
+    return sorted(found, key=lambda incident: incident.opened_at)
 
 
 def open_incidents(project: Project) -> dict[str, Incident]:
@@ -124,10 +138,14 @@ def _folder(project: Project, teacher: str) -> Path:
 
 def _numbers(folder: Path) -> list[int]:
     """The numbers of a teacher's baselines, oldest first."""
+    return [number for number in _taken(folder) if (folder / f"{number:04d}" / BASELINE).is_file()]
+
+
+def _taken(folder: Path) -> list[int]:
+    """The numbers in use, those of baselines that are not whole too."""
     if not folder.is_dir():
         return []
-    names = [name for name in os.listdir(folder) if re.fullmatch(r"\d{4,}", name)]
-    return sorted(int(name) for name in names if (folder / name / BASELINE).is_file())
+    return sorted(int(name) for name in os.listdir(folder) if re.fullmatch(r"[0-9]{4,}", name))
 
 
 def _read_monitor(folder: Path) -> DriftMonitor:
@@ -150,7 +168,7 @@ def _decode(path: Path, kind: type[Value]) -> Value:
         return msgspec.convert(table, kind)
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise ArtefactError(
             f"{path} is not what a monitor wrote: {error}",
             hint="move the folder away and take a new baseline",

@@ -38,6 +38,7 @@ class Told:
     answers: Sequence[Mapping[str, Any]] = ()
     usd_per_request: float | None = None
     live: str = ""  # what its routes have saved so far, in words
+    voided: str = ""  # that it no longer holds, in words
 
 
 def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = None) -> str:
@@ -56,6 +57,7 @@ def report_page(verdict: Verdict, rows: Sequence[Judged], told: Told | None = No
     return pages.get_template("page.html").render(
         verdict=verdict,
         sentence=sentence(verdict),
+        voided=told.voided,
         warnings=request_warnings(verdict),
         teacher=teacher_line(verdict.subject),
         leaks=verdict.risks.leaks() if verdict.risks else (),
@@ -202,8 +204,10 @@ def _savings(verdict: Verdict, told: Told) -> dict[str, Any] | None:
         return None
     shares = {"num": verdict.coverage_frac, "low": verdict.coverage_low,
               "high": verdict.coverage_high}  # fmt: skip
-    if verdict.by_request:
-        shares["as_came"] = verdict.by_request.coverage_frac
+    if by := verdict.by_request:
+        shares["as_came"] = by.coverage_frac
+        if by.coverage_low is not None and by.coverage_high is not None:
+            shares |= {"as_came_low": by.coverage_low, "as_came_high": by.coverage_high}
     found = {name: 1000 * share for name, share in shares.items()}
     price = told.usd_per_request
     usd = None if price is None else {name: price * num for name, num in found.items()}

@@ -17,9 +17,10 @@ from ownweights.verdict.certificate import (
 MAX_SLICES = 8
 
 
-def report_text(verdict: Verdict) -> str:
-    """The whole report."""
+def report_text(verdict: Verdict, voided: str = "") -> str:
+    """The whole report; `voided` says that it no longer holds, where that is so."""
     blocks = [
+        [voided] if voided else [],
         [sentence(verdict)],
         request_warnings(verdict),
         verdict.risks.leaks() if verdict.risks else [],
@@ -70,10 +71,13 @@ def _by_request(verdict: Verdict) -> list[str]:
     found = verdict.by_request
     if found is None:
         return []
+    interval = ""
+    if found.coverage_low is not None and found.coverage_high is not None:
+        interval = f" (95 % interval {found.coverage_low:.1%} to {found.coverage_high:.1%})"
     return [
         "  by request    as often as each came (measured, not certified):"
-        f" {found.coverage_frac:.1%} of {found.n:,} served, harm {found.harm_all_frac:.1%}"
-        f" of all and {found.harm_served_frac:.1%} of those served"
+        f" {found.coverage_frac:.1%} of {found.n:,} served{interval}, harm"
+        f" {found.harm_all_frac:.1%} of all and {found.harm_served_frac:.1%} of those served"
     ]
 
 

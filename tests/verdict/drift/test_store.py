@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from ownweights.core.errors import ArtefactError, StoreError
+from ownweights.core.errors import ArtefactError, ArtefactUnwritten, StoreError
 from ownweights.core.project import Project
 from ownweights.verdict.drift import (
     DriftMonitor,
@@ -17,6 +18,7 @@ from ownweights.verdict.drift import (
     load_monitor,
     save_baseline,
     save_look,
+    store,
     take_baseline,
     watched_teachers,
 )
@@ -152,9 +154,42 @@ def test_load_monitor_refuses_names_that_are_no_names(project: Project, name: st
         load_monitor(project, name)
 
 
-def test_a_half_made_baseline_is_not_counted(project: Project) -> None:
+def test_a_half_made_baseline_bars_no_other(project: Project) -> None:
+    """What a run left that was killed is not counted, and the next baseline goes by it."""
     monitor = save_baseline(project, taken())
     (drift_dir(project) / "main" / "0002").mkdir()
+    (drift_dir(project) / "main" / "0002" / "state.json").write_text("{}")
     assert load_monitor(project, "main") == monitor
-    with pytest.raises(StoreError, match="is being made by another run"):
-        save_baseline(project, taken())
+    renewed = save_baseline(project, taken(at=2.0))
+    assert load_monitor(project, "main") == renewed
+    assert sorted(path.name for path in (drift_dir(project) / "main").iterdir()) == [
+        "0001", "0002", "0003",
+    ]  # fmt: skip
+
+
+def test_a_baseline_that_cannot_be_written_leaves_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_atomic", full)
+        with pytest.raises(ArtefactUnwritten, match="could not be written: No space left"):
+            save_baseline(project, taken())
+    assert list((drift_dir(project) / "main").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["main (copy)", ".main.old", "notes", "deep"])
+def test_incidents_are_found_beside_a_damaged_monitor(project: Project, name: str) -> None:
+    """Whatever else lies in the folder; what looks like a monitor and is none is told."""
+    known = with_incident(project).state.incident
+    other = drift_dir(project) / name / "0001"
+    other.mkdir(parents=True)
+    (other / "baseline.json").write_text("[" * 100_000 if name == "deep" else "{")
+    told = list[str]()
+    assert incidents(project, on_broken=told.append) == [known]
+    assert list(open_incidents(project)) == ["main"]
+    can_be_one = name in ("notes", "deep")
+    assert (name in watched_teachers(project)) == can_be_one
+    assert len(told) == can_be_one

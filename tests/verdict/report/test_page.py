@@ -85,13 +85,18 @@ def test_page_counts_by_request_too(project: Project) -> None:
     assert found.by_request is not None
     text = Tags(report_page(found, rows, Told(usd_per_request=0.01))).text
     share = found.by_request.coverage_frac
-    assert f"{100 * share:.1f} % of 600 requests answered by the student" in text
+    low, high = found.by_request.coverage_low, found.by_request.coverage_high
+    assert low is not None and high is not None and low < share <= high
+    of_units = f"(95 % interval over units: {100 * low:.1f} to {100 * high:.1f} %)"
+    assert f"{100 * share:.1f} % of 600 requests answered by the student {of_units}" in text
     assert f"as often as they came, {1000 * share:.0f}, USD {10 * share:.2f} of 10.00" in text
+    between = f"{1000 * low:.0f} to {1000 * high:.0f}, USD {10 * low:.2f} to {10 * high:.2f}"
+    assert f"(measured on certify; 95 % interval over units: {between})" in text
     assert "Warning" not in text
     often = dataclasses.replace(found, by_request=ByRequest(2000, 800, 200.0, 10))
     text = Tags(report_page(often, rows)).text
     assert "10.5 % of all requests came to harm, more than 5 %" in text
-    assert "as often as they came, 400 (measured" in text
+    assert "as often as they came, 400 (measured on certify)." in text
     before = dataclasses.replace(found, by_request=None)
     assert "as often as" not in Tags(report_page(before, rows)).text
 

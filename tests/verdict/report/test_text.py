@@ -49,6 +49,10 @@ def test_report_counts_by_request_and_warns() -> None:
     assert "25 % of those served came to harm, more than 10 %" in second
     mild = report_text(verdict(subject=SUBJECT, by_request=ByRequest(2000, 800, 20.0, 10)))
     assert "Warning" not in mild and "by request" in mild
+    by = ByRequest(2000, 800, 20.0, 10, 0.31, 0.487)
+    assert "40.0% of 2,000 served (95 % interval 31.0% to 48.7%), harm" in report_text(
+        verdict(subject=SUBJECT, by_request=by)
+    )
     assert "by request" not in report_text(verdict(subject=SUBJECT))
 
 

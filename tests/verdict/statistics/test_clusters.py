@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ownweights.verdict.statistics.clusters import ratio_interval
+from ownweights.verdict.statistics.clusters import ratio_interval, share_interval
 
 NUM_TRIALS = 1500
 
@@ -50,4 +50,40 @@ def test_ratio_interval_covers_in_simulation() -> None:
         alone = stats.ttest_1samp(np.repeat(sums / counts, counts), 0.0).confidence_interval(0.95)
         naive += alone.low <= 1.0 <= alone.high
     assert hits / NUM_TRIALS == pytest.approx(0.95, abs=0.02)
+    assert naive / NUM_TRIALS < 0.8
+
+
+def test_share_interval_matches_clopper_pearson() -> None:
+    """One request a group, or groups of one size that are all alike: as scipy has it for groups."""
+    known = stats.binomtest(38, 40).proportion_ci(0.9, "exact")
+    hits = np.repeat([1.0, 0.0], [38, 2])
+    for size in (1, 7):
+        found = share_interval(size * hits, np.full(40, size), level=0.9)
+        assert found.value == pytest.approx(0.95)
+        assert (found.low, found.high) == (pytest.approx(known.low), pytest.approx(known.high))
+
+
+def test_share_interval_of_all_or_nothing_is_as_sure_as_its_units() -> None:
+    known = stats.binomtest(40, 40).proportion_ci(0.95, "exact")
+    every = share_interval(np.full(40, 3.0), np.full(40, 3))
+    assert every == (1.0, pytest.approx(known.low), 1.0)
+    none = share_interval(np.zeros(40), np.full(40, 3))
+    assert none == (0.0, 0.0, pytest.approx(1.0 - known.low))
+    assert share_interval([2.0], [2]) == (1.0, pytest.approx(0.025), 1.0)
+
+
+@pytest.mark.parametrize("served", [0.8, 0.98])
+def test_share_interval_covers_heavy_groups(served: float) -> None:
+    """A few groups hold most requests: the spread alone covers in three of four cases, or less."""
+    rng, hits, naive = np.random.default_rng(3), 0, 0
+    for _ in range(NUM_TRIALS):
+        counts = np.minimum(rng.zipf(1.7, 300), 2_000)
+        sums = counts * (rng.random(300) < served)
+        found, alone = share_interval(sums, counts), ratio_interval(sums, counts)
+        assert found.low is not None and found.high is not None
+        assert alone.low is not None and alone.high is not None
+        assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+        hits += found.low <= served <= found.high
+        naive += alone.low <= served <= alone.high
+    assert hits / NUM_TRIALS >= 0.94
     assert naive / NUM_TRIALS < 0.8
