@@ -82,16 +82,20 @@ def list_(ctx: click.Context, *, limit: int, as_json: bool, **only: Any) -> None
 def show(ctx: click.Context, record_id: str, as_json: bool) -> None:
     """One record: its conversation and answer. The beginning of ID will do."""
     from ownweights.traffic import messages_of
+    from ownweights.traffic.feedback import feedback_of
 
     with _open_store(ctx) as store:
         record = _find(store, record_id)
+        said = feedback_of(store.database, request_id=record.id, session=record.session)
     if as_json:
-        print_json(record)
+        print_json({**dataclasses.asdict(record), "feedback": said})
         return
     print_rows([{k: v for k, v in _summary(record).items() if k != "asks"}])
     for message in (*messages_of(record.request), record.message):
         click.echo(f"\n[{message.get('role', 'nobody')}]")
         click.echo(_told(message))
+    for one in said:
+        click.echo(f"\n[feedback {one.name} {_time(one.at)}]\n{_shown(one.value)}")
 
 
 @traffic.command()
@@ -223,6 +227,12 @@ def _told(message: Any) -> str:
     calls = message.get("tool_calls")
     text = content_text(message.get("content"))
     return "\n".join(filter(None, [text, json.dumps(calls, ensure_ascii=False) if calls else ""]))
+
+
+def _shown(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _time(at: float) -> str:

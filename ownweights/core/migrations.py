@@ -8,6 +8,7 @@ end. Every package's tables stand here, so that one file shows the whole schema.
     part     system prompts and tool schemas, stored once by hash
     attempt  the error budget: attempt k on a workload and the delta it may spend
     event    what happened, append-only
+    feedback what callers said of answers they got
     audit    what live requests showed of a route, in order; its evidence is recomputed from these,
              with tallies of what was served and not audited between them
 """
@@ -136,6 +137,21 @@ ALTER TABLE record ADD COLUMN latency_ms REAL;
 CREATE INDEX record_by_end_user ON record (end_user) WHERE end_user IS NOT NULL;
 """
 
+_FEEDBACK = """
+CREATE TABLE feedback (
+  id         TEXT PRIMARY KEY,
+  at         REAL NOT NULL,
+  request_id TEXT,
+  session    TEXT,
+  name       TEXT NOT NULL,
+  kind       TEXT NOT NULL CHECK (kind IN ('boolean', 'number', 'comment', 'demonstration')),
+  value      TEXT NOT NULL,
+  CHECK ((request_id IS NULL) <> (session IS NULL))
+);
+CREATE INDEX feedback_by_request ON feedback (request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX feedback_by_session ON feedback (session) WHERE session IS NOT NULL;
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first tables", _FIRST_TABLES),
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
@@ -143,4 +159,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "tokens that audits cost", _AUDIT_COSTS),
     Migration(5, "units that audits belong to, and answers not sent", _AUDIT_UNITS),
     Migration(6, "whose a record is, and what it cost", _RECORD_FACTS),
+    Migration(7, "feedback on answers", _FEEDBACK),
 )

@@ -22,6 +22,7 @@ from ownweights.gateway.audits import Auditor
 from ownweights.gateway.callers import Callers
 from ownweights.gateway.connection import Drains
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
+from ownweights.gateway.feedback import take_feedback
 from ownweights.gateway.judges import LiveJudges
 from ownweights.gateway.protocols import PROTOCOLS, Protocol
 from ownweights.gateway.reload import Reloader
@@ -49,8 +50,9 @@ from ownweights.traffic.recorder import Recorder, RecorderCounts
 log = logging.getLogger("ownweights.gateway")
 ROOM_LOOK_S = 0.005
 _METHODS = {
-    **dict.fromkeys(PROTOCOLS, "POST"), "/v1/models": "GET", "/health": "GET", "/ready": "GET"
-}  # fmt: skip
+    **dict.fromkeys([*PROTOCOLS, "/v1/feedback"], "POST"),
+    **dict.fromkeys(["/v1/models", "/health", "/ready"], "GET"),
+}
 
 
 class Keeper(Interface):
@@ -160,6 +162,8 @@ class Gateway:
             await self._exchange(PROTOCOLS[path], scope, receive, send)
         elif path == "/v1/models":
             await self._models(scope, send)
+        elif path == "/v1/feedback":
+            await take_feedback(self._project, self._callers, scope, receive, send)
         else:
             await send_json(send, 200, self._status() if path == "/ready" else {"status": "ok"})
 
@@ -215,7 +219,8 @@ class Gateway:
             self._answering.compare(exchange, scope)
 
     def _record(self, exchange: Exchange) -> None:
-        log.info("%s", exchange.log_line())
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", exchange.log_line())
         if exchange.is_stored:
             self._keeper.offer(exchange.record())
 
