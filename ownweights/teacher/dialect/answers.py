@@ -80,12 +80,20 @@ def messages_answer(body: Any) -> dict[str, Any]:
 def served_tier(usage: Any) -> dict[str, str]:
     """Chat's `service_tier`, where Messages' usage tells one that chat knows."""
     tier = usage.get("service_tier") if isinstance(usage, Mapping) else None
-    return {"service_tier": SERVED_TIER[tier]} if tier in SERVED_TIER else {}
+    known = SERVED_TIER.get(tier) if isinstance(tier, str) else None
+    return {"service_tier": known} if known else {}
 
 
 def call_id(given: Any, answer_id: str, index: int) -> str:
     """The id of a call; where a server gave none, one of our own that no other call has."""
     return given if isinstance(given, str) and given else f"{answer_id or 'call'}_{index}"
+
+
+def listed(calls: Any) -> list[Any]:
+    """The calls of a message, or of a piece of one; servers write none as null or as no list."""
+    if calls is not None and not isinstance(calls, list):
+        raise CompleterGarbled(f"tool_calls is a {type(calls).__name__}, expected a list")
+    return calls or []
 
 
 def check_legacy(message: Mapping[str, Any]) -> None:
@@ -136,7 +144,7 @@ def _choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 def _messages_calls(calls: Any, answer_id: str, *, is_cut: bool) -> list[dict[str, Any]]:
     """tool_use blocks; a last call that a token limit cut through is no call."""
     blocks: list[dict[str, Any]] = []
-    for index, call in enumerate(calls or ()):
+    for index, call in enumerate(listed(calls)):
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping):
             raise CompleterGarbled("the answer calls a tool that is no function")

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ownweights.core.errors import CompleterGarbled
-from ownweights.teacher.dialect.answers import call_id, check_legacy
+from ownweights.teacher.dialect.answers import call_id, check_legacy, listed
 from ownweights.teacher.dialect.error_bodies import messages_error
 from ownweights.teacher.dialect.words import messages_usage, refusal_details, stop_of
 
@@ -99,7 +99,7 @@ class MessagesStream:
                 events += self._text(delta["content"])
             if isinstance(delta.get("refusal"), str):
                 self._refusal += delta["refusal"]
-            for piece in delta.get("tool_calls") or ():
+            for piece in listed(delta.get("tool_calls")):
                 events += self._call(piece)
         if choice.get("finish_reason") is not None:
             self._finish = choice["finish_reason"]

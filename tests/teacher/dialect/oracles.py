@@ -128,7 +128,7 @@ def read_chat_stream(chunks: Iterable[Mapping[str, Any]]) -> ChatCompletion:
     with client, client.chat.completions.stream(model="m", messages=asked) as stream:
         for _ in stream:
             pass
-        return stream.get_final_completion()
+        return stream.current_completion_snapshot
 
 
 def read_messages_stream(events: Iterable[Mapping[str, Any]]) -> anthropic.types.Message:

@@ -206,3 +206,108 @@ def chat_answers(draw: st.DrawFn) -> Json:
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
         "usage": usage,
     }
+
+
+def cut(draw: st.DrawFn, text: str) -> list[str]:
+    """A text in pieces, some of them empty."""
+    places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
+    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+@st.composite
+def chunks_of(draw: st.DrawFn, body: Json) -> list[Json]:
+    """The chunks that stream a chat completion, cut anywhere."""
+    choice = body["choices"][0]
+    message = choice["message"]
+    head = {"id": body["id"], "created": body["created"], "model": body["model"],
+            "object": "chat.completion.chunk"}  # fmt: skip
+
+    def chunk(delta: Json, finish: str | None = None) -> Json:
+        given = {"index": 0, "delta": delta, "finish_reason": finish}
+        return {**head, "choices": [given], "usage": None}
+
+    found = [chunk({"role": "assistant", "content": "" if message["content"] else None})]
+    found += [chunk({"content": piece}) for piece in cut(draw, message["content"] or "")]
+    found += [chunk({"refusal": piece}) for piece in cut(draw, message["refusal"] or "")]
+    for index, one in enumerate(message.get("tool_calls", ())):
+        function = {"name": one["function"]["name"], "arguments": ""}
+        begun = {"index": index, "id": one["id"], "type": "function", "function": function}
+        found.append(chunk({"tool_calls": [begun]}))
+        for piece in cut(draw, one["function"]["arguments"]):
+            found.append(
+                chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+            )
+    found.append(chunk({}, choice["finish_reason"]))
+    return [*found, {**head, "choices": [], "usage": body["usage"]}]
+
+
+blocks = st.one_of(
+    words.map(text_part),
+    st.builds(
+        lambda call_id, name, given: {
+            "type": "tool_use", "id": call_id, "name": name, "input": given,
+        },
+        names, names, plain_objects,
+    ),
+    st.just({"type": "thinking", "thinking": "hm", "signature": "s"}),
+    st.just({"type": "redacted_thinking", "data": "d"}),
+)  # fmt: skip
+
+
+@st.composite
+def messages_answers(draw: st.DrawFn) -> Json:
+    """Messages answers that chat can say."""
+    stop = draw(
+        st.sampled_from(
+            ["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal",
+             "model_context_window_exceeded"]
+        )
+    )  # fmt: skip
+    details = {"type": "refusal", "category": None, "explanation": draw(st.none() | words)}
+    counts = st.integers(0, 10**6)
+    return {
+        "id": draw(names),
+        "type": "message",
+        "role": "assistant",
+        "model": draw(words),
+        "content": draw(st.lists(blocks, max_size=5)),
+        "stop_reason": stop,
+        "stop_sequence": None,
+        "stop_details": details if stop == "refusal" else None,
+        "usage": {"input_tokens": draw(counts), "output_tokens": draw(counts),
+                  "cache_read_input_tokens": draw(counts),
+                  "cache_creation_input_tokens": draw(counts)},
+    }  # fmt: skip
+
+
+@st.composite
+def events_of(draw: st.DrawFn, body: Json) -> list[Json]:
+    """The events that stream a Messages answer, cut anywhere, with pings."""
+    empty = {"content": [], "stop_reason": None, "stop_details": None}
+    first = {**body, **empty, "usage": {**body["usage"], "output_tokens": 1}}
+    found: list[Json] = [{"type": "message_start", "message": first}, {"type": "ping"}]
+    for index, block in enumerate(body["content"]):
+        blank, deltas = _pieces(draw, block)
+        found.append({"type": "content_block_start", "index": index, "content_block": blank})
+        found += [{"type": "content_block_delta", "index": index, "delta": d} for d in deltas]
+        found.append({"type": "content_block_stop", "index": index})
+    delta = {name: body[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
+    usage = {"output_tokens": body["usage"]["output_tokens"]}
+    found.append({"type": "message_delta", "delta": delta, "usage": usage})
+    return [*found, {"type": "message_stop"}]
+
+
+def _pieces(draw: st.DrawFn, block: Json) -> tuple[Json, list[Json]]:
+    if block["type"] == "text":
+        pieces = cut(draw, block["text"])
+        return {**block, "text": ""}, [{"type": "text_delta", "text": one} for one in pieces]
+    if block["type"] == "tool_use":
+        text = json.dumps(block["input"]) if block["input"] else ""
+        pieces = cut(draw, text)
+        deltas = [{"type": "input_json_delta", "partial_json": one} for one in pieces]
+        return {**block, "input": {}}, deltas
+    if block["type"] == "thinking":
+        deltas = [{"type": "thinking_delta", "thinking": block["thinking"]},
+                  {"type": "signature_delta", "signature": block["signature"]}]  # fmt: skip
+        return {**block, "thinking": "", "signature": ""}, deltas
+    return block, []
