@@ -22,7 +22,7 @@ from typing import Any
 
 from ownweights.teacher.dialect import as_chat
 from ownweights.traffic.chat import answer_fault, messages_fault
-from ownweights.traffic.record import Record
+from ownweights.traffic.record import Record, status_of
 from ownweights.traffic.workload import content_text, workload_hash
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -44,9 +44,13 @@ def in_chat(record: Record) -> Record:
     if found is None:
         return record
     request, response = found
-    prompt_hash = workload_hash(request)
     return replace(
-        record, protocol="chat", request=request, response=response, prompt_hash=prompt_hash
+        record,
+        protocol="chat",
+        request=request,
+        response=response,
+        status=status_of(response) if record.status == "ok" else record.status,
+        prompt_hash=workload_hash(request),
     )
 
 

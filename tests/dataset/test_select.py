@@ -148,6 +148,7 @@ def test_in_chat_leaves_all_else_as_it_is() -> None:
     ("fields", "reason"),
     [
         ({"stop": "max_tokens", "status": "partial"}, "truncated"),
+        ({"stop": "max_tokens", "status": "ok"}, "truncated"),
         ({"stop": None, "status": "partial"}, "truncated"),
         ({"stop": "refusal", "status": "partial"}, "filtered"),
         ({"blocks": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}],

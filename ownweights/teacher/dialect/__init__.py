@@ -16,6 +16,7 @@ from ownweights.teacher.dialect.to_messages import (
     Translation,
     messages_request,
 )
+from ownweights.teacher.dialect.whole_message import whole_message
 
 __all__ = [
     "ANTHROPIC_VERSION",
@@ -30,4 +31,5 @@ __all__ = [
     "messages_answer",
     "messages_error",
     "messages_request",
+    "whole_message",
 ]

@@ -29,6 +29,10 @@ _TYPES = {
 }
 # OpenAI's types; its code is Anthropic's type, so that nothing of it is lost
 _CHAT_TYPES = {
+    "invalid_request_error": "invalid_request_error",
+    "not_found_error": "invalid_request_error",
+    "request_too_large": "invalid_request_error",
+    "conflict_error": "invalid_request_error",
     "authentication_error": "authentication_error",
     "permission_error": "permission_error",
     "rate_limit_error": "rate_limit_error",
@@ -36,6 +40,13 @@ _CHAT_TYPES = {
     "api_error": "server_error",
     "timeout_error": "server_error",
     "overloaded_error": "server_error",
+}
+# OpenAI's own words for these, where there is no status to go by
+_WORDS = {
+    "invalid_api_key": "authentication_error",
+    "insufficient_quota": "billing_error",
+    "rate_limit_exceeded": "rate_limit_error",
+    **{kind: kind for kind in _CHAT_TYPES},
 }
 _UNSAID = "the teacher did not say what went wrong"
 
@@ -55,7 +66,7 @@ def chat_error(status: int | None, body: Any) -> dict[str, Any]:
     said = _inner(body)
     kind = said.get("type")
     code = kind if isinstance(kind, str) and kind else _messages_type(status or 500)
-    fallback = "server_error" if status is not None and status >= 500 else "invalid_request_error"
+    fallback = "server_error" if (status or 500) >= 500 else "invalid_request_error"
     return error_body(_message(said, body), kind=_CHAT_TYPES.get(code, fallback), code=code)
 
 
@@ -67,11 +78,9 @@ def _messages_type(status: int) -> str:
 
 def _type_of_words(said: Mapping[str, Any]) -> str:
     """Anthropic's type of an error inside a stream, from OpenAI's code or type."""
-    known = {*_TYPES.values()}
-    turned = {theirs: ours for ours, theirs in _CHAT_TYPES.items() if theirs != "server_error"}
     for word in (said.get("code"), said.get("type")):
-        if isinstance(word, str) and (word in known or word in turned):
-            return word if word in known else turned[word]
+        if isinstance(word, str) and word in _WORDS:
+            return _WORDS[word]
     return "api_error"
 
 

@@ -34,7 +34,26 @@ class Field:
     is_required: bool = False
 
 
-Table = Mapping[str, Sequence[Field]]
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The fields that an object of one kind may have, and those it must have."""
+
+    fields: Mapping[str, Field]
+    required: tuple[str, ...]
+
+
+Table = Mapping[str, Kind]
+
+
+def table(kinds: Mapping[str, Sequence[Field]]) -> Table:
+    """The table of these kinds of objects."""
+    return {
+        name: Kind(
+            {field.name: field for field in fields},
+            tuple(field.name for field in fields if field.is_required),
+        )
+        for name, fields in kinds.items()
+    }
 
 
 def kept(
@@ -81,7 +100,7 @@ class Reader:
         """The fields of `value` that are translated; `where` is its place in the request."""
         if not isinstance(value, Mapping):
             raise wrong(where or "request", "an object", value)
-        fields = {field.name: field for field in self._table[kind]}
+        fields = self._table[kind].fields
         found: dict[str, Any] = {}
         for name, given in value.items():
             param = inside(where, name)
@@ -97,9 +116,9 @@ class Reader:
                 continue
             check_shape(field.shape, given, param)
             found[name] = given
-        for field in fields.values():
-            if field.is_required and field.name not in found:
-                raise Inexpressible(inside(where, field.name), "is missing")
+        for name in self._table[kind].required:
+            if name not in found:
+                raise Inexpressible(inside(where, name), "is missing")
         return found
 
 

@@ -6,7 +6,7 @@ sampling fields of API version 2023-06-01, which later versions do not have.
 
 from __future__ import annotations
 
-from ownweights.teacher.dialect.fields import Table, hint, kept, refused
+from ownweights.teacher.dialect.fields import hint, kept, refused, table
 
 _CACHE = "where the teacher keeps its cache changes no word of the answer"
 _NO_SUCH = "chat cannot ask for it"
@@ -16,7 +16,7 @@ _FILES = "files lie with whoever took them"
 _TYPE = kept("type", "type", "text", must=True)
 _CACHED = hint("cache_control", _CACHE)
 
-MESSAGES: Table = {
+MESSAGES = table({
     "request": (
         kept("model", "model", "text", must=True),
         kept("max_tokens", "max_completion_tokens; 0 is refused", "count", must=True),
@@ -113,7 +113,7 @@ MESSAGES: Table = {
     ),
     "json_schema format": (_TYPE, kept("schema", "json_schema.schema", "object", must=True)),
     "disabled thinking": (_TYPE,),
-}  # fmt: skip
+})  # fmt: skip
 
 # type → why it is refused; empty where it is translated
 USER_BLOCKS = {

@@ -41,8 +41,8 @@ def page_tables() -> str:
 
 def _section(title: str, table: Table, types: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     yield from ("", f"## {title}", "", "| where | field | what becomes of it |", "|---|---|---|")
-    for kind, fields in table.items():
-        for field in fields:
+    for kind, known in table.items():
+        for field in known.fields.values():
             yield f"| {kind} | `{field.name}` | {_fate(field)} |"
     for kind, words in types.items():
         for word, why in words.items():

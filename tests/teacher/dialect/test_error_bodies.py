@@ -84,6 +84,11 @@ def test_chat_error_keeps_the_other_type_as_its_code(theirs: str, kind: str) -> 
     assert body == error_body("no", kind=kind, code=theirs)
 
 
+def test_unknown_error_inside_a_stream_is_the_servers() -> None:
+    event = {"type": "error", "error": {"type": "brand_new_error", "message": "no"}}
+    assert chat_error(None, event) == error_body("no", kind="server_error", code="brand_new_error")
+
+
 @pytest.mark.parametrize("theirs", ["api_error", "overloaded_error", "rate_limit_error"])
 def test_errors_inside_a_stream_come_back_as_they_were(theirs: str) -> None:
     event = {"type": "error", "error": {"type": theirs, "message": "no"}}
@@ -95,6 +100,8 @@ def test_errors_inside_a_stream_come_back_as_they_were(theirs: str) -> None:
     [
         ({"code": "insufficient_quota"}, "billing_error"),
         ({"type": "rate_limit_error"}, "rate_limit_error"),
+        ({"code": "rate_limit_exceeded", "type": "requests"}, "rate_limit_error"),
+        ({"code": "invalid_api_key", "type": "invalid_request_error"}, "authentication_error"),
         ({"type": "server_error"}, "api_error"),
         ({"type": 3, "code": None}, "api_error"),
     ],

@@ -28,7 +28,7 @@ from typing_extensions import is_typeddict
 from ownweights.core.errors import Inexpressible, InputError
 from ownweights.teacher.dialect import chat_fields, messages_fields
 from ownweights.teacher.dialect.chat_fields import CHAT
-from ownweights.teacher.dialect.fields import Reader, Table, inside, kept, refused
+from ownweights.teacher.dialect.fields import Reader, Table, inside, kept, refused, table
 from ownweights.teacher.dialect.messages_fields import MESSAGES
 
 CHAT_KINDS = {
@@ -75,8 +75,8 @@ CHAT_BEYOND = {"assistant message": {"annotations"}}  # clients send an answer b
 MESSAGES_BEYOND = {"request": {"temperature", "top_p", "top_k"}}  # of API version 2023-06-01
 
 
-def names(table: Table, kind: str) -> set[str]:
-    return {field.name for field in table[kind]}
+def names(kinds: Table, kind: str) -> set[str]:
+    return set(kinds[kind].fields)
 
 
 def test_table_names_every_field_of_chat() -> None:
@@ -127,13 +127,15 @@ def test_tables_name_every_type_of_part_block_tool_and_choice() -> None:
     assert set(messages_fields.TOOL_CHOICES) == tags(messages_types.ToolChoiceParam)
 
 
-TINY: Table = {
-    "thing": (
-        kept("name", "label", "text", must=True),
-        kept("count", "number", "count"),
-        refused("loud", "it is quiet here", False, 0),
-    )
-}
+TINY = table(
+    {
+        "thing": (
+            kept("name", "label", "text", must=True),
+            kept("count", "number", "count"),
+            refused("loud", "it is quiet here", False, 0),
+        )
+    }
+)
 
 
 def test_reader_gives_what_is_translated() -> None:
@@ -171,10 +173,10 @@ def test_reader_refuses(asked: Any, param: str, says: str) -> None:
 
 
 def test_reader_refuses_unknown_fields() -> None:
-    for table in (CHAT, MESSAGES):
-        for kind in table:
+    for kinds in (CHAT, MESSAGES):
+        for kind in kinds:
             with pytest.raises(Inexpressible) as caught:
-                Reader(table).read(kind, {"brand_new": 1}, "")
+                Reader(kinds).read(kind, {"brand_new": 1}, "")
             assert caught.value.param == "brand_new"
 
 
@@ -189,7 +191,6 @@ def test_inside_cuts_a_long_name() -> None:
 
 
 def test_tables_say_why_of_everything() -> None:
-    for table in (CHAT, MESSAGES):
-        for kind, fields in table.items():
-            assert len({field.name for field in fields}) == len(fields), kind
-            assert all(field.becomes for field in fields), kind
+    for kinds in (CHAT, MESSAGES):
+        for name, kind in kinds.items():
+            assert all(field.becomes for field in kind.fields.values()), name
