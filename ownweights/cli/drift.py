@@ -254,6 +254,7 @@ def _canaries(project: Project, settings: Settings, name: str, seed: int) -> lis
 
     Raises: UsageError when none of them has a recorded answer
     """
+    from ownweights.dataset.select import in_chat
     from ownweights.traffic import TrafficStore
     from ownweights.verdict.drift import pick_canaries
 
@@ -262,8 +263,8 @@ def _canaries(project: Project, settings: Settings, name: str, seed: int) -> lis
             record
             for stats in store.workloads()
             if settings.teacher_of(stats.workload)[0] == name
-            for record in store.records(workload=stats.workload)
-            if record.status == "ok" and record.role != "student"
+            for record in map(in_chat, store.records(workload=stats.workload))
+            if record.status == "ok" and record.role != "student" and record.protocol == "chat"
         )
         found = pick_canaries(records, settings.drift.num_canaries, seed=seed)
     if not found:

@@ -4,6 +4,7 @@
     ├── UsageError (ValueError)         the call itself is wrong: flags, arguments
     ├── SettingsError (ValueError)      own.toml or OWN_* says something that cannot be
     ├── InputError (ValueError)         a file or a message that is not what its format promises
+    │   └── Inexpressible               a field that the other API cannot say
     ├── ArtefactError (ValueError)      a dataset, student, base ... that lacks parts or was changed
     │   ├── ArtefactMissing (FileNotFoundError)
     │   └── ArtefactUnwritten (OSError)  the disk is full, or may not be written
@@ -72,6 +73,14 @@ class InputError(OwnError, ValueError):
     def __init__(self, what: str, *, where: str = "", hint: str | None = None) -> None:
         super().__init__(f"{where}: {what}" if where else what, hint=hint)
         self.where = where
+
+
+class Inexpressible(InputError):
+    """The other API cannot say what `param`, a field of the request, asks for."""
+
+    def __init__(self, param: str, what: str, *, hint: str | None = None) -> None:
+        super().__init__(what, where=param, hint=hint)
+        self.param = param
 
 
 class ArtefactError(OwnError, ValueError):

@@ -27,7 +27,7 @@ from ownweights.dataset.load import REMOVED_FILE, Dataset, split_file
 from ownweights.dataset.options import DatasetOptions
 from ownweights.dataset.prompt import request_key
 from ownweights.dataset.prune import PruneRule, apply_prune, find_prune
-from ownweights.dataset.select import HELD_OUT_ONLY, answered_reason, skip_reason
+from ownweights.dataset.select import HELD_OUT_ONLY, answered_reason, in_chat, skip_reason
 from ownweights.dataset.split import SPLITS, hash_fraction, split_of
 from ownweights.dataset.unit import SplitBy, choose_split_by, unit_of
 from ownweights.lineage import TeacherUse, check_teachers
@@ -113,7 +113,7 @@ def _of_workload(records: Iterable[Record], workload: str, report: Progress) -> 
     ours: list[Record] = []
     for record in records:
         if record.workload == workload:
-            ours.append(record)
+            ours.append(in_chat(record))
             if len(ours) % 1000 == 0:
                 report(len(ours), None, "reading")
     if not ours:

@@ -1,6 +1,7 @@
-"""The rented model: a client for it, its wire dialect, and a stand-in that replays what it said.
+"""The rented model: a client for it, its wire dialects, and a stand-in that replays what it said.
 
-Import what you need from the files: `client` loads an HTTP client, `replay` and `serving` a server.
+Import what you need from the files: `client` loads an HTTP client, `replay` and `serving` a server;
+`dialect` turns chat into Anthropic's Messages and back.
 """
 
 from __future__ import annotations

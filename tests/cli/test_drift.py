@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ownweights.verdict import run_verdict
 from ownweights.verdict.drift import load_monitor
 from ownweights.verdict.drift.store import drift_dir
 from ownweights.verdict.voiding import void_reason
+from tests.dataset.records import in_messages
 from tests.route.samples import follow
 from tests.teacher.servers import asked, completion, free_port, replay_of, running
 from tests.verdict import worlds
@@ -69,6 +71,23 @@ def test_drift_run_takes_a_baseline_then_says_same(
     second = printed(capsys)
     assert (second["outcome"], second["num_looks"], second["incident"]) == ("same", 1, None)
     assert 0 < second["spent"] < second["false_alarm"] == 0.05
+
+
+def test_drift_run_asks_messages_in_their_chat_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path)
+    records = [
+        make_record(asked(question), completion(SAME[question]), role="teacher", workload="t")
+        for question in QUESTIONS
+    ]
+    other = replace(records[0], id="other", protocol="responses")
+    with TrafficStore.open(project) as store:
+        store.add([*map(in_messages, records), other])
+    assert ran(project, SAME, "--json") == 0
+    assert printed(capsys)["num_canaries"] == 40
+    assert ran(project, SAME, "--json") == 0
+    assert printed(capsys)["outcome"] == "same"
 
 
 def test_drift_run_alarms_with_four_and_voids_certificates(

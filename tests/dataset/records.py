@@ -14,6 +14,7 @@ from typing import Any
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset, DatasetOptions, build_dataset
 from ownweights.dataset.example import Example
+from ownweights.teacher.dialect import messages_answer, messages_request
 from ownweights.traffic import Record, make_record
 
 SYSTEM = "Answer in one word."
@@ -41,8 +42,9 @@ def record(
     finish, model = fields.pop("finish", "stop"), fields.pop("model", PERSON)
     request = fields.pop("request", None) or body(asks)
     response = fields.pop("response", answer(says, model=model, finish=finish))
+    protocol = fields.pop("protocol", "chat")
     given: dict[str, Any] = {"role": "imported", "workload": "w", "at": 1.0, **fields}
-    return replace(make_record(request, response, **given), source_id=id)
+    return replace(make_record(request, response, **given), source_id=id, protocol=protocol)
 
 
 def phrase(number: int) -> str:
@@ -69,6 +71,13 @@ def example(asks: str, says: str = "hi", *, id: str, **fields: Any) -> Example:
         "target": says, "references": (says,), "model": PERSON, "metadata": {}, **fields,
     }  # fmt: skip
     return Example(id=id, **given)
+
+
+def in_messages(one: Record) -> Record:
+    """The record as it would be, had its exchange been spoken in Messages."""
+    request = messages_request(one.request, max_tokens=99).body
+    response = messages_answer({"id": "c", **(one.response or {})})
+    return replace(one, protocol="messages", request=request, response=response)
 
 
 @cache

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,17 @@ from ownweights.core.project import Project
 from ownweights.dataset import Dataset, DatasetOptions, build_dataset, load_dataset
 from ownweights.dataset.dedupe import HELD_OUT, STUDIED
 from ownweights.dataset.split import SPLITS, split_of
-from tests.dataset.records import PERSON, SYSTEM, answer, body, built, many, phrase, record
+from tests.dataset.records import (
+    PERSON,
+    SYSTEM,
+    answer,
+    body,
+    built,
+    in_messages,
+    many,
+    phrase,
+    record,
+)
 from tests.dataset.test_select import CALL, LOOP
 from tests.traffic.samples import run_python
 
@@ -321,3 +333,22 @@ def test_build_dataset_on_a_full_disk_names_the_file(project: Project) -> None:
     out, errors = run_python(FULL_DISK, project.root).communicate()
     assert "File too large" in out and "train.jsonl" in out, errors
     assert list(project.kind_dir("dataset").iterdir()) == []
+
+
+def test_build_dataset_studies_messages_in_their_chat_form(project: Project) -> None:
+    spoken = [in_messages(one) for one in many(COUNT)]
+    odd = record("odd", id="odd", protocol="responses")
+    strange = replace(spoken[0], id="strange", source_id="strange",
+                      request={**spoken[0].request, "top_k": 5})  # fmt: skip
+    dataset = built(project, [*spoken, odd, strange])
+    plain = built(project, many(COUNT))
+    for split in SPLITS:
+        assert ids(dataset, split) == ids(plain, split)
+        by_id = {example.id: example for example in plain.examples(split)}
+        for example in dataset.examples(split):
+            alike = by_id[example.id]
+            assert (example.messages, example.target) == (alike.messages, alike.target)
+    skipped = Counter[str]()
+    for reasons in dataset.card["facts"]["skipped"].values():
+        skipped.update(reasons)
+    assert skipped == {"other_protocol": 1, "inexpressible": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from ownweights.dataset.select import (
     HELD_OUT_ONLY,
     LOST,
     answered_reason,
+    in_chat,
     skip_reason,
 )
+from ownweights.traffic import Record
+from ownweights.traffic.workload import workload_hash
 from tests.dataset.records import answer, body, record
 
 IMAGE = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "x"}}]
@@ -38,6 +42,14 @@ CASES: dict[str, Any] = {
     "wrong_roles": {"request": body([{"role": "nobody", "content": "hello"}])},
     "error": {"response": None},
     "by_student": {"role": "student"},
+    "inexpressible": {"protocol": "messages"},
+    "other_protocol": {"protocol": "embeddings"},
+}
+MESSAGES = {
+    "model": "claude",
+    "max_tokens": 50,
+    "system": "Answer in one word.",
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}],
 }
 
 
@@ -103,3 +115,56 @@ def test_answered_reason_looks_at_the_answer_alone() -> None:
 
 def test_answered_reason_knows_the_old_function_call() -> None:
     assert answered_reason(record(response=answer("x", function_call={"name": "f"}))) == "tool_call"
+
+
+def spoken(blocks: Any = "hi", request: Any = None, **fields: Any) -> Record:
+    """A record of an exchange in Messages."""
+    content = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
+    response = {"id": "m", "type": "message", "role": "assistant", "model": "claude",
+                "content": content, "stop_reason": fields.pop("stop", "end_turn"),
+                "usage": {"input_tokens": 3, "output_tokens": 1}}  # fmt: skip
+    given = {"protocol": "messages", "status": "ok", "role": "teacher", **fields}
+    asked = request or MESSAGES
+    return record(request=asked, response=response, **given)
+
+
+def test_in_chat_gives_the_chat_form_of_messages() -> None:
+    found = in_chat(spoken())
+    assert found.protocol == "chat"
+    assert [one["role"] for one in found.request["messages"]] == ["system", "user"]
+    assert (found.answer_text, found.finish_reason) == ("hi", "stop")
+    assert skip_reason(found) is None
+    assert found.prompt_hash == workload_hash(body(system="Answer in one word."))
+
+
+def test_in_chat_leaves_all_else_as_it_is() -> None:
+    odd = spoken(request={**MESSAGES, "top_k": 5})
+    for one in (record(), record(protocol="responses"), odd):
+        assert in_chat(one) is one
+    assert skip_reason(in_chat(odd)) == "inexpressible"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"stop": "max_tokens", "status": "partial"}, "truncated"),
+        ({"stop": "max_tokens", "status": "ok"}, "truncated"),
+        ({"stop": None, "status": "partial"}, "truncated"),
+        ({"stop": "refusal", "status": "partial"}, "filtered"),
+        ({"blocks": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}],
+          "stop": "tool_use"}, "tool_call"),
+        ({"blocks": []}, "no_text"),
+        ({"stop": "pause_turn"}, "inexpressible"),
+        ({"request": {**MESSAGES, "tools": [{"name": "f", "input_schema": {"type": "object"}}]}},
+         "tools_offered"),
+        ({"role": "student"}, "by_student"),
+        ({"status": "error"}, "error"),
+    ],
+)  # fmt: skip
+def test_skip_reason_of_messages_is_that_of_their_chat_form(fields: Any, reason: str) -> None:
+    assert skip_reason(in_chat(spoken(**fields))) == reason
+
+
+def test_in_chat_of_an_exchange_without_an_answer_is_an_error() -> None:
+    lost = in_chat(replace(spoken(), response=None, status="error"))
+    assert (lost.protocol, skip_reason(lost)) == ("chat", "error")

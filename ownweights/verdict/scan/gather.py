@@ -21,7 +21,7 @@ from typing import Any
 from ownweights.core.chat import Usage
 from ownweights.dataset.options import DatasetOptions
 from ownweights.dataset.prompt import comparison_key, request_key
-from ownweights.dataset.select import HELD_OUT_ONLY, skip_reason
+from ownweights.dataset.select import HELD_OUT_ONLY, in_chat, skip_reason
 from ownweights.dataset.split import SPLITS, split_of
 from ownweights.dataset.unit import (
     AUTO_METADATA_KEY,
@@ -117,6 +117,7 @@ class Gathered:
 
     def add(self, record: Record) -> None:
         """Take what is needed of one record."""
+        record = in_chat(record)
         self.num_records += 1
         self._has_key &= AUTO_METADATA_KEY in record.metadata
         self._has_session &= bool(record.named_session)

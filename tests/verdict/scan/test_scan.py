@@ -28,7 +28,15 @@ from ownweights.verdict.statistics import (
     attempt_delta,
     units_needed,
 )
-from tests.dataset.records import answer, body, many, phrase, real_records, record
+from tests.dataset.records import (
+    answer,
+    body,
+    in_messages,
+    many,
+    phrase,
+    real_records,
+    record,
+)
 
 CHEAP = Prices(2.0, 8.0)
 
@@ -45,6 +53,15 @@ def spent(tokens_in: int, tokens_out: int, number: int, **known: Any) -> Record:
 
 
 # volume and time
+
+
+def test_scan_looks_at_messages_in_their_chat_form() -> None:
+    records = many(60, role="teacher", model="big")
+    other = record("odd", protocol="embeddings", role="teacher")
+    plain, spoken = scanned(records), scanned([*map(in_messages, records), other])
+    assert spoken.records == plain.records + 1
+    assert spoken.coverage.kept_back == {**plain.coverage.kept_back, "other_protocol": 1}
+    assert (spoken.units, spoken.agreement) == (plain.units, plain.agreement)
 
 
 def test_scan_counts_records_and_days() -> None:
