@@ -241,11 +241,12 @@ def plan_of(settings: Settings, seed: int) -> Plan:
 
 def _client(settings: Settings, name: str) -> Any:
     from ownweights.teacher.client import TeacherClient
+    from ownweights.teacher.kinds import Kind
 
     row = settings.teacher[name]
     return TeacherClient.from_env(
         row.base_url, key_env=row.key_env, model=row.model or None, timeout_s=row.timeout_s,
-        max_retries=row.max_retries,
+        max_retries=row.max_retries, kind=Kind(row.kind, row.api_version, row.max_tokens),
     )  # fmt: skip
 
 

@@ -89,13 +89,14 @@ async def _check_one(name: str, row: TeacherSettings, ask: bool) -> dict[str, An
 
     from ownweights.core.errors import CompleterRefused, OwnError
     from ownweights.teacher.client import TeacherClient
+    from ownweights.teacher.kinds import Kind
     from ownweights.teacher.probe import probe_endpoint
 
     found: dict[str, Any] = {"teacher": name, "base_url": row.base_url, "ok": False}
     try:
         async with TeacherClient.from_env(
             row.base_url, key_env=row.key_env, model=row.model or None, max_retries=0,
-            timeout_s=row.timeout_s,
+            timeout_s=row.timeout_s, kind=Kind(row.kind, row.api_version, row.max_tokens),
         ) as client:  # fmt: skip
             models: list[str] = []
             try:

@@ -256,6 +256,7 @@ async def judging(
         yield None
         return
     from ownweights.teacher.client import TeacherClient
+    from ownweights.teacher.kinds import Kind
     from ownweights.verdict.judge import (
         Cascade,
         Judge,
@@ -274,6 +275,7 @@ async def judging(
             client = TeacherClient(
                 row.base_url, model=row.model or None, api_key=row.read_key(),
                 timeout_s=row.timeout_s, max_retries=row.max_retries,
+                kind=Kind(row.kind, row.api_version, row.max_tokens),
             )  # fmt: skip
             await stack.enter_async_context(client)
             options = JudgeOptions(concurrency=concurrency, timeout_s=row.timeout_s)

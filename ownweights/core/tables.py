@@ -64,6 +64,8 @@ class TeacherSettings:
     api_version: str = setting("", pattern=r"[0-9A-Za-z.-]*", pattern_says="a version")
     """For Azure: the `api-version`, with requests going to the deployment that `model` names;
     empty for its `/openai/v1` address."""
+    max_tokens: int | None = setting(None, at_least=1, at_most=10_000_000)
+    """For Anthropic: the limit for callers of chat who name none, which Messages needs."""
     fallback: tuple[str, ...] = setting(())
     """Other `[teacher.<name>]`, asked in turn when this one fails before its answer begins."""
 

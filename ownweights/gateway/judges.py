@@ -113,7 +113,7 @@ class LiveJudges:
         if name not in self._clients:
             self._clients[name] = TeacherClient(
                 upstream.base_url, model=upstream.model or None, api_key=upstream.key(),
-                timeout_s=self._settings.timeout_s,
+                timeout_s=self._settings.timeout_s, kind=upstream.kind,
             )  # fmt: skip
         return self._clients[name]
 

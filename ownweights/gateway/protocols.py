@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ownweights.core.errors import CompleterGarbled
 from ownweights.teacher import wire
+from ownweights.teacher.dialect import whole_message
 from ownweights.traffic.record import Protocol as ProtocolName
 from ownweights.traffic.record import Status, status_of
 
@@ -118,60 +119,10 @@ def _assemble_responses(events: Sequence[Any]) -> Body | None:
     return cast("Body", whole[-1]) if whole else None
 
 
-def _assemble_messages(events: Sequence[Any]) -> Body | None:
-    """The message that the events build: its head, its content blocks, its end."""
-    message: Body | None = None
-    blocks: dict[int, Body] = {}
-    inputs: dict[int, str] = {}
-    for event in events:
-        kind, index = _field(event, "type"), _field(event, "index")
-        if kind == "message_start" and isinstance(_field(event, "message"), dict):
-            message = dict(event["message"])
-        elif kind == "content_block_start" and isinstance(index, int):
-            block = _field(event, "content_block")
-            blocks[index] = dict(block) if isinstance(block, dict) else {}
-        elif kind == "content_block_delta" and index in blocks:
-            _add_delta(blocks[index], _field(event, "delta"), inputs, index)
-        elif kind == "message_delta" and message is not None:
-            delta = _field(event, "delta")
-            message.update(delta if isinstance(delta, dict) else {})
-            message["usage"] = _merged(message.get("usage"), _field(event, "usage"))
-    if message is None:
-        return None
-    for index, text in inputs.items():
-        blocks[index]["input"] = _json_or_text(text)
-    return {**message, "content": [blocks[index] for index in sorted(blocks)]}
-
-
-def _add_delta(block: Body, delta: Any, inputs: dict[int, str], index: int) -> None:
-    for name in ("text", "thinking", "signature"):
-        piece = _field(delta, name)
-        if isinstance(piece, str):
-            block[name] = (block.get(name) or "") + piece
-    if isinstance(piece := _field(delta, "partial_json"), str):
-        inputs[index] = inputs.get(index, "") + piece
-    if isinstance(citation := _field(delta, "citation"), dict):
-        block["citations"] = [*(block.get("citations") or []), citation]
-
-
-def _merged(before: Any, after: Any) -> Any:
-    if not isinstance(before, dict) or not isinstance(after, dict):
-        return after or before
-    return {**before, **{k: v for k, v in after.items() if v is not None}}
-
-
-def _json_or_text(text: str) -> Any:
-    import msgspec
-
-    try:
-        return msgspec.json.decode(text) if text else {}
-    except (ValueError, RecursionError):
-        return text
-
-
 CHAT = Protocol(
     "chat", "/chat/completions", _chat_status, wire.assemble, check=wire.parse_completion
 )
+MESSAGES = Protocol("messages", "/messages", _messages_status, whole_message)
 PROTOCOLS = {
     f"/v1{one.path}": one
     for one in (
@@ -179,6 +130,6 @@ PROTOCOLS = {
         Protocol("completions", "/completions", _completions_status, _assemble_completions),
         Protocol("embeddings", "/embeddings", _embeddings_status, _no_stream),
         Protocol("responses", "/responses", _responses_status, _assemble_responses),
-        Protocol("messages", "/messages", _messages_status, _assemble_messages),
+        MESSAGES,
     )
 }

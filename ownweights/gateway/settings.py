@@ -14,6 +14,7 @@ from ownweights.core.chat import Usage
 from ownweights.core.errors import SettingsError
 from ownweights.core.settings import Settings
 from ownweights.core.strict import key_text
+from ownweights.teacher.kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,7 @@ class Upstream:
     base_url: str
     model: str = ""
     key_env: str = ""
-    kind: str = "openai"  # or azure, anthropic
-    api_version: str = ""
+    kind: Kind = field(default_factory=Kind)
     fallback: tuple[str, ...] = ()
     timeout_s: float = 60.0
     usd_per_mtok_in: float | None = None
@@ -38,7 +38,7 @@ class Upstream:
 
     def speaks(self, protocol: str) -> bool:
         """Whether it takes requests of a protocol as they are."""
-        return (protocol == "messages") == (self.kind == "anthropic")
+        return (protocol == "messages") == self.kind.speaks_messages
 
     def cost_usd(self, usage: Usage) -> float | None:
         """What an answer cost; None where its prices are not known."""
@@ -80,8 +80,7 @@ class GatewaySettings:
                 row.base_url,
                 row.model,
                 row.key_env,
-                row.kind,
-                row.api_version,
+                Kind(row.kind, row.api_version, row.max_tokens),
                 row.fallback,
                 row.timeout_s,
                 row.usd_per_mtok_in,
@@ -114,9 +113,10 @@ class GatewaySettings:
         return self.teachers.get(named or self.teacher_of.get(workload) or self.default_teacher)
 
     def candidates(self, upstream: Upstream, protocol: str) -> list[Upstream]:
-        """An upstream and those that may stand in for it, of those that speak the protocol."""
+        """An upstream and those that may stand in for it; translated where that can be."""
         stand_ins = [self.teachers[name] for name in upstream.fallback]
-        return [upstream, *(one for one in stand_ins if one.speaks(protocol))]
+        can_be = protocol in ("chat", "messages")
+        return [upstream, *(one for one in stand_ins if can_be or one.speaks(protocol))]
 
     def check_keys(self) -> None:
         """SettingsError unless every key that is named is in the environment."""

@@ -1,4 +1,4 @@
-"""A rented model behind OpenAI's chat API, as a Completer.
+"""A rented model behind OpenAI's chat API, Azure's or Anthropic's, as a Completer.
 
 In: ChatRequests. Out: Completions, or a CompleterError that says what the endpoint did. Errors that
 may pass (no connection, 408, 409, 429, 5xx) are tried again within the time allowed, never after
@@ -32,6 +32,8 @@ from ownweights.core.errors import (
     SettingsError,
 )
 from ownweights.core.strict import key_text
+from ownweights.teacher.dialect import ANTHROPIC_VERSION, chat_answer, messages_request
+from ownweights.teacher.kinds import Kind
 from ownweights.teacher.sse import DONE, SseDecoder
 from ownweights.teacher.wire import parse_completion, parse_usage
 
@@ -57,6 +59,7 @@ class TeacherClient:
         api_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        kind: Kind | None = None,
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -64,6 +67,7 @@ class TeacherClient:
         self._api_key = api_key
         self._timeout_s = timeout_s
         self._max_retries = max_retries
+        self._kind = kind or Kind()
         self._pause = pause
         self._http: httpx.AsyncClient | None = None
 
@@ -103,12 +107,19 @@ class TeacherClient:
         async with self._answered(body, give_up_s) as response:
             content = await self._read(response, give_up_s)
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return replace(parse_completion(_decode(content)), headers=headers)
+        answer = _decode(content)
+        if self._kind.speaks_messages:
+            answer = chat_answer(answer, created=int(time.time()))
+        return replace(parse_completion(answer), headers=headers)
 
     async def stream(
         self, request: ChatRequest, *, timeout_s: float | None = None
     ) -> AsyncIterator[CompletionChunk]:
         """The teacher's answer as it comes; the time allowed is for all of it."""
+        if self._kind.speaks_messages:  # its answer as one piece
+            done = await self.complete(request, timeout_s=timeout_s)
+            yield CompletionChunk(done.text or "", done.finish_reason, done.usage)
+            return
         body = self._body(request, is_stream=True)
         give_up_s = self._give_up_at(timeout_s)
         async with (
@@ -138,13 +149,18 @@ class TeacherClient:
             body["model"] = self.model
         if not is_stream:
             body.pop("stream_options", None)
+        if self._kind.speaks_messages:
+            del body["stream"]
+            body = messages_request(body, max_tokens=self._kind.max_tokens).body
         return msgspec.json.encode(body)
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
             headers = {"content-type": "application/json"}
             if self._api_key:
-                headers["authorization"] = f"Bearer {self._api_key}"
+                headers |= dict([self._kind.key_header(self._api_key)])
+            if self._kind.speaks_messages:
+                headers["anthropic-version"] = ANTHROPIC_VERSION
             self._http = httpx.AsyncClient(
                 headers=headers, timeout=None,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
@@ -180,13 +196,16 @@ class TeacherClient:
 
     async def _ask(self, body: bytes | None, give_up_s: float) -> httpx.Response:
         client, kind = self._client(), "GET" if body is None else "POST"
-        path = "/models" if body is None else "/chat/completions"
+        url = self._url("/models" if body is None else self._kind.answer_path)
         async with self._in_time(give_up_s):
             try:
-                request = client.build_request(kind, self.base_url + path, content=body)
+                request = client.build_request(kind, url, content=body)
             except httpx.InvalidURL as error:
                 raise CompleterError(f"{self.base_url!r} is not an address: {error}") from None
             return await client.send(request, stream=True)
+
+    def _url(self, path: str) -> str:
+        return self._kind.url(self.base_url, path, self.model or "")
 
     async def _refusal(self, response: httpx.Response, give_up_s: float) -> CompleterRefused:
         """What an endpoint said when it refused, without the key."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
 from ownweights.gateway.protocols import PROTOCOLS
+from ownweights.teacher.kinds import Kind
 from tests.gateway.harness import WAIT_S, gateway
 from tests.teacher.servers import json_answer, sse_answer, talking
 
@@ -91,7 +92,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def settings(url: str, name: str) -> dict[str, Any]:
-    kind = "anthropic" if name == "messages" else "openai"
+    kind = Kind("anthropic" if name == "messages" else "openai")
     return {"teachers": {"main": Upstream("main", f"{url}/v1", kind=kind)}}
 
 

@@ -5,24 +5,23 @@ caller's unless the operator names another model (test_forward_is_byte_exact); t
 goes to the upstream and nowhere else, the operator's replaces it
 (test_forward_operators_key_replaces_the_callers); nothing of ours leaves
 (test_forward_passes_headers_but_its_own_and_the_hops).
-Sources: RFC 9110 section 7.6.1 for the headers that end here; the API references of OpenAI, Azure
-OpenAI ("REST API versioning") and Anthropic ("Versions") for paths and the names of keys.
+Source: RFC 9110 section 7.6.1 for the headers that end here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
+from ownweights.core.errors import InputError
 from ownweights.gateway.protocols import Protocol
 from ownweights.gateway.settings import Upstream
 from ownweights.gateway.upstreams.client import Call
 from ownweights.teacher.asgi import Headers, HttpError, Scope
+from ownweights.teacher.dialect import ANTHROPIC_VERSION
 
-ANTHROPIC_VERSION = b"2023-06-01"
 _HOP_BY_HOP = {
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
     b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
@@ -42,22 +41,23 @@ def call_for(
     scope: Scope,
     protocol: Protocol,
     *,
-    raw: bytes,
+    raw: bytes | None,
     body: Mapping[str, Any],
     wants_plain: bool,
 ) -> Call:
-    """The caller's request, as this upstream gets it."""
+    """A request as this upstream gets it: `raw` where that is the body's own bytes."""
     content = raw
-    if upstream.model not in ("", body.get("model")):
-        content = msgspec.json.encode({**body, "model": upstream.model})
+    if content is None or upstream.model not in ("", body.get("model")):
+        named = {"model": upstream.model} if upstream.model else {}
+        content = msgspec.json.encode({**body, **named})
     model = upstream.model or str(body.get("model") or "")
-    url = _url(upstream, protocol.path, model, scope.get("query_string", b""))
+    url = _url(upstream, protocol.path, model, scope)
     return Call(url, request_headers(upstream, scope["headers"], wants_plain), content)
 
 
 def models_call(upstream: Upstream, scope: Scope) -> Call:
     """The request for the upstream's list of models."""
-    url = _url(upstream, "/models", "", scope.get("query_string", b""))
+    url = _url(upstream, "/models", "", scope)
     return Call(url, request_headers(upstream, scope["headers"], wants_plain=False))
 
 
@@ -75,13 +75,16 @@ def request_headers(
             codings = ", ".join(c for c in asked_for if c in _CODINGS) or codings
         elif key is not None and name in _KEYS:
             continue
+        elif name in _KEYS:
+            headers.append(_callers_key(upstream, name, value))
         elif name not in _NOT_PASSED and not name.startswith(b"x-own-"):
             headers.append((name, value))
             names.add(name)
     if key is not None:
-        headers.append(_key_header(upstream, key))
-    if upstream.kind == "anthropic" and b"anthropic-version" not in names:
-        headers.append((b"anthropic-version", ANTHROPIC_VERSION))
+        name, value = upstream.kind.key_header(key)
+        headers.append((name.encode(), value.encode()))
+    if upstream.kind.speaks_messages and b"anthropic-version" not in names:
+        headers.append((b"anthropic-version", ANTHROPIC_VERSION.encode()))
     return [*headers, (b"accept-encoding", codings.encode("latin-1"))]
 
 
@@ -90,22 +93,26 @@ def response_headers(headers: Headers) -> Headers:
     return [(name, value) for name, value in headers if name not in _NOT_RETURNED]
 
 
-def _key_header(upstream: Upstream, key: str) -> tuple[bytes, bytes]:
-    if upstream.kind == "anthropic":
-        return b"x-api-key", key.encode()
-    if upstream.kind == "azure":
-        return b"api-key", key.encode()
-    return b"authorization", b"Bearer " + key.encode()
+def _url(upstream: Upstream, path: str, model: str, scope: Scope) -> str:
+    query = scope.get("query_string", b"").decode("latin-1")
+    try:
+        return upstream.kind.url(upstream.base_url, path, model, query)
+    except InputError as error:
+        raise HttpError(400, error.what, code="missing_model", param="model") from None
 
 
-def _url(upstream: Upstream, path: str, model: str, query: bytes) -> str:
-    base = upstream.base_url.rstrip("/")
-    asked = query.decode("latin-1")
-    if upstream.kind == "azure" and upstream.api_version:
-        if not model and path != "/models":
-            what = "an Azure deployment is named by 'model', and the request names none"
-            raise HttpError(400, what, code="missing_model", param="model")
-        place = "/openai" + ("" if path == "/models" else f"/deployments/{quote(model, safe='')}")
-        base += place
-        asked = "&".join(filter(None, [asked, f"api-version={quote(upstream.api_version)}"]))
-    return base + path + (f"?{asked}" if asked else "")
+def _callers_key(upstream: Upstream, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """The caller's own key in the header that this kind of upstream reads."""
+    is_bearer = name == b"authorization" and value[:7].lower() == b"bearer "
+    key = value[7:] if is_bearer else value
+    wanted, _ = upstream.kind.key_header("")
+    if wanted == name.decode() or (name == b"authorization" and not is_bearer):
+        return name, value
+    if wanted == "authorization":
+        return b"authorization", b"Bearer " + key
+    # an OAuth token, which Anthropic and Azure take as a bearer, stays one
+    return (name, value) if is_bearer and _is_oauth(key) else (wanted.encode(), key)
+
+
+def _is_oauth(key: bytes) -> bool:
+    return key.startswith((b"ey", b"sk-ant-oat"))

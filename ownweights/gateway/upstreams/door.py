@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 
@@ -19,16 +20,23 @@ import msgspec
 
 from ownweights.core.chat import Completion
 from ownweights.gateway.exchange import Exchange
-from ownweights.gateway.protocols import CHAT
 from ownweights.gateway.settings import GatewaySettings, Upstream
 from ownweights.gateway.upstreams.address import call_for, models_call, response_headers
 from ownweights.gateway.upstreams.again import Rests, RetryBudget, may_pass, retry_after_s
 from ownweights.gateway.upstreams.answer import decoded, read_whole, whole_answer
-from ownweights.gateway.upstreams.client import Call, Client, Reply, as_http_errors
+from ownweights.gateway.upstreams.client import Call, Client, Reply, as_http_errors, garbled
 from ownweights.gateway.upstreams.stream import forward_stream
-from ownweights.teacher.asgi import Headers, HttpError, Scope, Send, send_bytes
+from ownweights.gateway.upstreams.translate import (
+    Spoken,
+    StreamTranslator,
+    answer_for,
+    error_for,
+    spoken,
+)
+from ownweights.teacher.asgi import JSON_TYPE, Headers, HttpError, Scope, Send, send_bytes
 from ownweights.teacher.wire import parse_completion
 
+_OF_THE_BODY = (b"content-type", b"content-encoding")
 MOST_WAIT_S = 10.0  # for a repeat at the same teacher; who is asked to wait longer tells the caller
 
 
@@ -61,20 +69,26 @@ class TeacherDoor:
             headers = [*response_headers(reply.headers), *exchange.headers()]
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
-        async with self._first_good(exchange, upstream, scope, give_up_s) as reply:
+        async with self._first_good(exchange, upstream, scope, give_up_s) as (reply, said):
             exchange.http_status = reply.status
             if exchange.is_stream and reply.is_success:
                 timeout_s = self._settings.timeout_s
-                await forward_stream(exchange, reply, begin, send, timeout_s=timeout_s)
+                other = StreamTranslator(exchange) if said.is_translated else None
+                await forward_stream(
+                    exchange, reply, begin, send, timeout_s=timeout_s, translator=other
+                )
                 return
             content = await read_whole(reply, give_up_s - time.perf_counter())
         exchange.waited_s += time.perf_counter() - asked_s
-        if reply.is_success:
+        headers = response_headers(reply.headers)
+        if said.is_translated:
+            content = _translated(exchange, reply, content)
+            headers = [JSON_TYPE, *(one for one in headers if one[0] not in _OF_THE_BODY)]
+        elif reply.is_success:
             _settle(exchange, reply, content)
-        else:
+        if not reply.is_success:
             exchange.error = "teacher_refused"
-        headers = [*response_headers(reply.headers), *exchange.headers()]
-        await send_bytes(send, reply.status, content, headers)
+        await send_bytes(send, reply.status, content, [*headers, *exchange.headers()])
 
     async def fetch(self, upstream: Upstream, scope: Scope) -> tuple[int, Headers, bytes]:
         """The teacher's list of models."""
@@ -87,33 +101,33 @@ class TeacherDoor:
     async def ask(self, exchange: Exchange, upstream: Upstream, scope: Scope) -> Completion | None:
         """The teacher's answer to a request that is over; None or HttpError where it has none."""
         body = {k: v for k, v in exchange.body.items() if k not in ("stream", "stream_options")}
-        call = call_for(
-            upstream, scope, CHAT, raw=msgspec.json.encode(body), body=body, wants_plain=False
-        )
+        whole = dataclasses.replace(exchange, body=body)
+        said = spoken(whole, upstream)
+        call = call_for(upstream, scope, said.protocol, raw=None, body=said.body, wants_plain=False)
         timeout_s = self._settings.timeout_s
         give_up_s = time.perf_counter() + timeout_s
         async with self._answer(call, timeout_s) as reply:
             content = await read_whole(reply, give_up_s - time.perf_counter())
         if not reply.is_success:
             return None
-        body = whole_answer(decoded(reply, content), CHAT)
-        return parse_completion(body)
+        answer = whole_answer(decoded(reply, content), said.protocol)
+        return parse_completion(answer_for(whole, answer) if said.is_translated else answer)
 
     @contextlib.asynccontextmanager
     async def _first_good(
         self, exchange: Exchange, upstream: Upstream, scope: Scope, give_up_s: float
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[tuple[Reply, Spoken]]:
         """The answer of the first teacher that has one, or the last one's error."""
         self._budget.asked()
-        reply = await self._ask_in_turn(exchange, upstream, scope, give_up_s)
+        reply, said = await self._ask_in_turn(exchange, upstream, scope, give_up_s)
         try:
-            yield reply
+            yield reply, said
         finally:
             reply.close()
 
     async def _ask_in_turn(
         self, exchange: Exchange, upstream: Upstream, scope: Scope, give_up_s: float
-    ) -> Reply:
+    ) -> tuple[Reply, Spoken]:
         candidates = self._settings.candidates(upstream, exchange.protocol.name)
         turns = self._rests.order(candidates) if len(candidates) > 1 else list(candidates)
         num_repeats = self._settings.max_retries
@@ -121,27 +135,28 @@ class TeacherDoor:
             asked = turns.pop(0)
             is_last = not turns and num_repeats <= 0
             exchange.upstream = asked.name
-            call = call_for(
-                asked, scope, exchange.protocol, raw=exchange.raw, body=exchange.body,
-                wants_plain=exchange.is_stream,
-            )  # fmt: skip
             left_s = give_up_s - time.perf_counter()
             try:
+                said = spoken(exchange, asked)
+                call = call_for(
+                    asked, scope, said.protocol, body=said.body, wants_plain=exchange.is_stream,
+                    raw=None if said.is_translated else exchange.raw,
+                )  # fmt: skip
                 reply = await self._send(call, left_s if is_last else self._share_of(left_s, asked))
             except HttpError as error:
+                if error.status < 500:
+                    raise
                 self._rests.failed(asked.name)
-                if error.status < 500 or (
-                    not turns and not await self._may_repeat(num_repeats, None, give_up_s)
-                ):
+                if not turns and not await self._may_repeat(num_repeats, None, give_up_s):
                     raise
             else:
                 if not may_pass(reply.status):
                     self._rests.worked(asked.name)
-                    return reply
+                    return reply, said
                 wait_s = retry_after_s(reply)
                 self._rests.failed(asked.name, wait_s)
                 if not turns and not await self._may_repeat(num_repeats, wait_s, give_up_s):
-                    return reply
+                    return reply, said
                 reply.close()
             if not turns:
                 num_repeats -= 1
@@ -173,6 +188,19 @@ class TeacherDoor:
             yield reply
         finally:
             reply.close()
+
+
+def _translated(exchange: Exchange, reply: Reply, content: bytes) -> bytes:
+    """An answer or error in the caller's protocol, kept where it is an answer."""
+    plain = decoded(reply, content)
+    if not reply.is_success:
+        return msgspec.json.encode(error_for(exchange, reply.status, plain))
+    try:
+        answer = msgspec.json.decode(plain)
+    except (ValueError, RecursionError):
+        raise garbled("the teacher said 200, but its answer is not JSON") from None
+    exchange.settle(answer_for(exchange, answer))
+    return msgspec.json.encode(exchange.response)
 
 
 def _settle(exchange: Exchange, reply: Reply, content: bytes) -> None:

@@ -19,6 +19,7 @@ from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.protocols import CHAT, Protocol
 from ownweights.gateway.upstreams.answer import decoded, whole_answer
 from ownweights.gateway.upstreams.client import Reply, as_http_errors, garbled
+from ownweights.gateway.upstreams.translate import StreamTranslator
 from ownweights.teacher.asgi import HttpError, Send
 from ownweights.teacher.sse import EventCutter, decode_events, event_data
 from ownweights.teacher.wire import error_body, sse_event
@@ -34,6 +35,7 @@ async def forward_stream(
     send: Send,
     *,
     timeout_s: float,
+    translator: StreamTranslator | None = None,
 ) -> None:
     """Pass a stream on; `begin` sends the answer's head. HttpError where nothing was sent yet."""
     source = _Source(reply, timeout_s)
@@ -41,8 +43,14 @@ async def forward_stream(
     is_plain = reply.coding == "identity"
     try:
         while events := await source.next_events():
+            if translator is not None:
+                events = translator.feed(events)
+                if not events:
+                    continue
             await passing.take(events, is_plain=is_plain)
-        if passing.is_open:
+        if translator is not None:
+            await passing.end(translator.close())
+        elif passing.is_open:
             await passing.end(source.tail)
         else:
             await _pass_whole(reply, passing, source.tail)

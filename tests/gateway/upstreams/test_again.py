@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
 from ownweights.gateway.upstreams.again import Rests, RetryBudget
+from ownweights.teacher.kinds import Kind
 from tests.gateway.harness import WHOLE, Running, error_code, gateway
 from tests.teacher.servers import HANG, asked, free_port, json_answer, sse_answer, talking
 
@@ -188,7 +189,7 @@ def test_azure_and_anthropic_are_asked_in_their_way(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with talking(GOOD) as talk:
-        azure = Upstream("a", talk.url, "gpt x", "B_KEY", kind="azure", api_version="2024-10-21")
+        azure = Upstream("a", talk.url, "gpt x", "B_KEY", kind=Kind("azure", "2024-10-21"))
         with gateway(project, None, teachers={"a": azure}, default_teacher="a") as one:
             assert one.post(asked("hello"), authorization="Bearer mine").status_code == 200
         line = talk.requests[0].split(b"\r\n")[0]
@@ -198,7 +199,7 @@ def test_azure_and_anthropic_are_asked_in_their_way(
         assert talk.head()["api-key"] == "operators-key"
         assert "authorization" not in talk.head()
     with talking(json_answer(b"{}")) as talk:
-        upstream = Upstream("a", talk.base_url, key_env="B_KEY", kind="anthropic")
+        upstream = Upstream("a", talk.base_url, key_env="B_KEY", kind=Kind("anthropic"))
         with gateway(project, None, teachers={"a": upstream}, default_teacher="a") as one:
             httpx.post(f"{one.base_url}/messages", content=b"{}", headers={"x-api-key": "mine"})
         assert talk.head()["x-api-key"] == "operators-key"
