@@ -26,6 +26,8 @@ from ownweights.gateway.app import Gateway
 from ownweights.gateway.settings import GatewaySettings
 from ownweights.gateway.students import Engine, StartEngine
 from ownweights.teacher.serving import bind, serve
+from ownweights.traffic import Recorder
+from ownweights.traffic.redact import Privacy
 
 STOP_S = 30.0
 
@@ -48,7 +50,9 @@ def run_gateway(
     listener = bind(settings.host, settings.port)
     try:
         bound = dataclasses.replace(settings, port=listener.getsockname()[1])
-        serve(Gateway(project, bound, start_engine=engine), listener, on_ready)
+        recorder = Recorder(project, privacy=Privacy(project, settings.privacy))
+        gateway = Gateway(project, bound, start_engine=engine, recorder=recorder)
+        serve(gateway, listener, on_ready)
     finally:
         listener.close()
 
