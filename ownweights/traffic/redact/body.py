@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -35,72 +35,82 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256}")
 
 
 class Texts:
-    """Collects the texts of bodies, and puts others in their place in the same order."""
+    """Collects the texts of JSON values, in the order in which they stand."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
-        self.data: list[str] = []  # base64, each under its place among the data
+        self.texts: list[str] = []
+        self.keys: set[int] = set()  # which of the texts are keys; their values come next
+        self.data: list[str] = []  # base64
 
-    def collect(self, value: Any, *, is_free: bool = False) -> None:
-        """Add the texts of a JSON value."""
-        _walk(value, self._take, self._take_data, is_free)
-
-    def replaced(
-        self, value: Any, texts: Iterator[str], data: Iterator[str], *, is_free: bool = False
-    ) -> Any:
-        """The value with the next of `texts` for each text, and of `data` for each data."""
-        return _walk(value, lambda _: next(texts), lambda _: next(data), is_free)
-
-    def _take(self, text: str) -> str:
-        self.found.append(text)
+    def text(self, text: str) -> str:
+        self.texts.append(text)
         return text
 
-    def _take_data(self, text: str) -> str:
-        self.data.append(text)
-        return text
+    def key(self, key: str) -> str:
+        self.keys.add(len(self.texts))
+        return self.text(key)
+
+    def blob(self, blob: str) -> str:
+        self.data.append(blob)
+        return blob
 
 
-_Take = Callable[[str], str]
+class OtherTexts:
+    """Gives other texts, one after the other, in the place of those collected."""
+
+    def __init__(self, texts: Sequence[str], data: Sequence[str]) -> None:
+        self._texts, self._data = iter(texts), iter(data)
+
+    def text(self, _: str) -> str:
+        return next(self._texts)
+
+    key = text
+
+    def blob(self, _: str) -> str:
+        return next(self._data)
 
 
-def _walk(value: Any, take: _Take, take_data: _Take, is_free: bool) -> Any:
+def with_texts(value: Any, visit: Texts | OtherTexts, *, is_free: bool = False) -> Any:
+    """A JSON value with what `visit` gives for each of its texts, keys and data.
+
+    `is_free`: its keys and numbers are the caller's own choice, too.
+    """
     kind = type(value)
     if kind is str:
-        return _text(value, take, take_data)
+        return _text(value, visit)
     if kind is dict:
-        return _object(value, take, take_data, is_free)
+        return _object(value, visit, is_free)
     if kind is list:
         if value and type(value[0]) is float:  # an embedding
             return value
-        return [_walk(inner, take, take_data, is_free) for inner in value]
+        return [with_texts(inner, visit, is_free=is_free) for inner in value]
     if kind is int and is_free and abs(value) >= MIN_NUMBER:
-        text = str(value)
-        told = take(text)
-        return value if told == text else told
+        digits = str(value)
+        told = visit.text(digits)
+        return value if told == digits else told
     return value
 
 
-def _object(value: dict[str, Any], take: _Take, take_data: _Take, is_free: bool) -> dict[str, Any]:
+def _object(value: dict[str, Any], visit: Texts | OtherTexts, is_free: bool) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, inner in value.items():
-        name = take(key) if is_free else key
-        if type(inner) is str:
-            if key in _DATA_FIELDS and is_data(inner):
-                made[name] = take_data(inner)
-            elif not is_free and key in _PROTOCOL_FIELDS and _ID.fullmatch(inner):
-                made[name] = inner
-            else:
-                made[name] = _text(inner, take, take_data)
+        name = visit.key(key) if is_free else key
+        if type(inner) is not str:
+            made[name] = with_texts(inner, visit, is_free=is_free or key in _FREE_FIELDS)
+        elif key in _DATA_FIELDS and is_data(inner):
+            made[name] = visit.blob(inner)
+        elif not is_free and key in _PROTOCOL_FIELDS and _ID.fullmatch(inner):
+            made[name] = inner
         else:
-            made[name] = _walk(inner, take, take_data, is_free or key in _FREE_FIELDS)
+            made[name] = _text(inner, visit)
     return made
 
 
-def _text(text: str, take: _Take, take_data: _Take) -> str:
+def _text(text: str, visit: Texts | OtherTexts) -> str:
     inner = _opened(text)
     if inner is None:
-        return take(text)
-    made = _walk(inner, take, take_data, True)
+        return visit.text(text)
+    made = with_texts(inner, visit, is_free=True)
     return text if made == inner else _written_like(text, made)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from ownweights.traffic.redact.said import said_before
 from ownweights.traffic.redact.span import Span
 
+MAX_EXTENSION_CHARS = 12
 MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164 allows 15
 _GAP = r"[ .()/\u00a0\u2009\u202f\u2010-\u2015-]"
 _JOIN = r"[ ./\u00a0\u2009\u202f\u2010-\u2015-]"
@@ -51,12 +52,13 @@ _DATE = re.compile(
 )
 
 
-def find_phones(text: str) -> Iterator[Span]:
-    """Telephone numbers, with their extension and the + or bracket before them."""
-    place = 0
-    while match := _NUMBER.search(text, place):
-        place = match.end()
-        if (span := _phone(text, match)) is not None:
+def find_phones(text: str, begin: int, stop: int) -> Iterator[Span]:
+    """Telephone numbers, with their extension and the + or bracket before them.
+
+    `begin` to `stop` is a region of digits and what may stand between them.
+    """
+    for match in _NUMBER.finditer(text, begin, stop + MAX_EXTENSION_CHARS):
+        if match.start() < stop and (span := _phone(text, match)) is not None:
             yield span
 
 

@@ -11,16 +11,18 @@ in a text stays so (test_redact_keeps_json_valid); an error never lets a record 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ownweights.traffic.record import Record
-from ownweights.traffic.redact.body import Texts, without_logprobs
+from ownweights.traffic.redact.body import OtherTexts, Texts, with_texts, without_logprobs
 from ownweights.traffic.redact.find import find_spans
 from ownweights.traffic.redact.placeholder import PLACEHOLDER, Placeholders
-from ownweights.traffic.redact.said import JOINT
+from ownweights.traffic.redact.said import JOINT, KEY_JOINT
 from ownweights.traffic.redact.span import PATTERN_KINDS, Span, without_overlaps
 
 MAX_PASSES = 8
@@ -28,7 +30,6 @@ MAX_REPEATED = 1000  # values of one record that are looked for elsewhere in it
 MIN_REPEATED_CHARS = {"phone": 7, "key": 6, "name": 3, "card": 12}
 
 Recogniser = Callable[[str], Iterable[tuple[int, int]]]
-Replacement = tuple[int, int, str]
 
 
 class Redactor:
@@ -62,42 +63,43 @@ class Redactor:
             end_user=end_user, source_id=source_id,
         )  # fmt: skip
 
-    def texts(self, texts: Sequence[str]) -> list[str]:
-        """Texts that belong together, masked."""
-        masked = list(texts)
-        spans = self._spans(masked, with_names=True)
+    def texts(self, texts: Sequence[str], keys: Container[int] = ()) -> list[str]:
+        """Texts that belong together, masked; `keys` are the places of those that are JSON keys."""
+        joints = [KEY_JOINT if place in keys else JOINT for place in range(len(texts))]
+        joined = "".join(itertools.chain.from_iterable(zip(texts, joints, strict=True)))
+        spans = self._spans(joined)
+        if self._recogniser is not None:
+            spans = _and_again(joined, without_overlaps([*spans, *self._names(texts)]))
+        if not spans:
+            return list(texts)
         for _ in range(MAX_PASSES):
+            joined = self._replaced(joined, spans)
+            spans = self._spans(joined)
             if not spans:
-                return masked
-            masked = self._replaced(masked, spans)
-            spans = self._spans(masked, with_names=False)
+                return _split(texts, joined)
         raise RuntimeError("redaction does not come to an end")
 
     def _masked(self, parts: tuple[Any, ...]) -> list[Any] | None:
         """The parts of a record, masked; None where nothing is to be masked."""
         found = Texts()
         for part, is_free in zip(parts, _IS_FREE, strict=True):
-            found.collect(part, is_free=is_free)
-        texts = self.texts(found.found)
-        has_data = self._masks_data and bool(found.data)
-        if texts == found.found and not has_data:
+            with_texts(part, found, is_free=is_free)
+        texts = self.texts(found.texts, found.keys)
+        data = found.data
+        if self._masks_data:
+            data = [self._placeholders.of("data", one) for one in data]
+        if texts == found.texts and data == found.data:
             return None
-        data = [self._placeholders.of("data", one) for one in found.data] if has_data else []
-        left, left_data = iter(texts), iter(data or found.data)
+        others = OtherTexts(texts, data)
         return [
-            found.replaced(part, left, left_data, is_free=is_free)
+            with_texts(part, others, is_free=is_free)
             for part, is_free in zip(parts, _IS_FREE, strict=True)
         ]
 
-    def _spans(self, texts: Sequence[str], *, with_names: bool) -> list[Span]:
-        """What is found in texts joined by JOINT, and wherever the same stands again."""
-        joined = JOINT.join(texts)
+    def _spans(self, joined: str) -> list[Span]:
+        """What is found in joined texts, and wherever the same stands again."""
         spans = find_spans(joined, self._kinds)
-        if with_names and self._recogniser is not None:
-            spans = without_overlaps([*spans, *self._names(texts)])
-        if not spans:
-            return spans
-        return without_overlaps([*spans, *_again(joined, spans)])
+        return _and_again(joined, spans) if spans else spans
 
     def _names(self, texts: Sequence[str]) -> Iterator[Span]:
         assert self._recogniser is not None, "only asked where there is one"
@@ -110,16 +112,14 @@ class Redactor:
                         yield Span(place + start, place + end, "name")
             place += len(text) + len(JOINT)
 
-    def _replaced(self, texts: Sequence[str], spans: Sequence[Span]) -> list[str]:
-        """The texts with a placeholder for each span of them joined."""
-        joined = JOINT.join(texts)
+    def _replaced(self, joined: str, spans: Sequence[Span]) -> str:
+        """Joined texts with a placeholder for each span."""
         pieces: list[str] = []
         place = 0
         for start, end, kind in spans:
             pieces += joined[place:start], self._placeholders.of(kind, joined[start:end])
             place = end
-        pieces.append(joined[place:])
-        return _split(texts, "".join(pieces))
+        return "".join(pieces) + joined[place:]
 
 
 _IS_FREE = (False, False, True, False)
@@ -127,26 +127,35 @@ _IS_FREE = (False, False, True, False)
 
 def _split(texts: Sequence[str], joined: str) -> list[str]:
     """Joined texts apart again; a text may hold joints of its own, which no span crosses."""
-    parts = iter(joined.split(JOINT))
-    return [JOINT.join(next(parts) for _ in range(text.count(JOINT) + 1)) for text in texts]
+    pieces = _JOINTS.split(joined)  # text, joint, text, joint, ..., nothing
+    apart: list[str] = []
+    place = 0
+    for text in texts:
+        own = len(_JOINTS.findall(text))
+        apart.append("".join(pieces[place : place + 2 * own + 1]))
+        place += 2 * own + 2
+    return apart
 
 
-def _again(joined: str, spans: Sequence[Span]) -> Iterator[Span]:
-    """The same values where nothing around them says what they are."""
+def _and_again(joined: str, spans: Sequence[Span]) -> list[Span]:
+    """The spans, and the same values where nothing around them says what they are."""
     values = {
         joined[span.start : span.end]: span.kind
         for span in spans
-        if span.end - span.start >= MIN_REPEATED_CHARS.get(span.kind, 1 << 30)
+        if span.end - span.start >= MIN_REPEATED_CHARS.get(span.kind, sys.maxsize)
     }
-    for value, kind in list(values.items())[:MAX_REPEATED]:
+    again: list[Span] = []
+    for value, kind in itertools.islice(values.items(), MAX_REPEATED):
         place = joined.find(value)
         while place >= 0:
             end = place + len(value)
             if not _is_inside_word(joined, place, end):
-                yield Span(place, end, kind)
+                again.append(Span(place, end, kind))
             place = joined.find(value, end)
+    return without_overlaps([*spans, *again]) if again else list(spans)
 
 
+_JOINTS = re.compile(f"([{JOINT}{KEY_JOINT}])")
 _WORD = re.compile(r"\w")
 
 

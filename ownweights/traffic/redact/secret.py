@@ -6,15 +6,17 @@ Sources: the token formats that providers publish for secret scanning; RFC 6750 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 
-from ownweights.traffic.redact.said import JOINT
 from ownweights.traffic.redact.span import Span
 
 MAX_KEY_BLOCK_CHARS = 16_384
+MIN_FORM_CHARS = 15  # no provider's form is shorter
 MIN_TOKEN_BITS = 3.0  # of Shannon entropy a character; words of a language have less in 16 letters
 _BEGINS = r"(?<![A-Za-z0-9])"
 
@@ -60,23 +62,31 @@ _FORMS: tuple[tuple[str, str], ...] = (
 )
 _COMPILED = tuple((part, re.compile(_BEGINS + form)) for part, form in _FORMS)
 
+# the same in bytes, which are searched ten times as fast: whether there can be such a word at all
+_LONG_WORD = b"0" * MIN_FORM_CHARS
+_AS_WORD = bytes(
+    48 if chr(char).isalnum() and char < 128 or char in b"-_.:/" else 32 for char in range(256)
+)
+
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = "-----END "
 _PEM_LAST = re.compile(r"[A-Z0-9 ]{0,40}-----")
+_ONE_TEXT = re.compile(r"[^\x00\x01]*")
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\]{0,16384}")
 
-_SCHEME = re.compile(r"[bB](?i:earer|asic)[ \t]{1,4}([A-Za-z0-9._~+/=-]{12,8192})")
-_URL_PASSWORD = re.compile(r"://[^\s/:@<>\"'\x00]{0,128}:([^\s/@<>\"'\x00]{1,256})@")
+_SCHEME = re.compile(r"(?i:earer|asic)[ \t]{1,4}([A-Za-z0-9._~+/=-]{12,8192})")
+_URL_PASSWORD = re.compile(r"://[^\s/:@<>{}\[\]\"'\x00\x01]{0,128}:([^\s/@<>\"'\x00\x01]{1,256})@")
 _QUERY = re.compile(
     r"[?&;](?i:(?:[a-z]{1,12}[_-]?)?(?:key|token|secret|sig|signature|password|passwd|pwd|auth))"
-    r"=([^&\s#\"'<>\\;\x00]{6,2048})"
+    r"=([^&\s#\"'<>\\;\x00\x01]{6,2048})"
 )
-_NAMED = re.compile(
-    r"[kKsStTpPcC](?i:(?<=k)eys?|(?<=s)ecrets?|(?<=t)okens?|(?<=c)redentials?"
-    r"|(?<=p)(?P<word>assw(?:or)?d|wd|assphrase|asscode))"
-    r"(?:_?(?i:id|value|hash|base64))?"
-    r"[\"'\\]{0,3}[ \t\x00]{0,3}(?:=>|:=|={1,2}|:|\bis\b|\x00)[ \t]{0,3}(?:[a-z]?[\"'\\]{1,3})?"
-    r"([^\s\"'`<>\\,;\x00]{6,512})"
+# what comes after the first letters of a name: the rest of it, an operator, and the value
+_STEMS = ("key", "secret", "token", "credential", "passw", "pwd", "passphrase", "passcode",
+          "bearer", "basic")  # fmt: skip
+_VALUE = re.compile(
+    r"(?:or)?d?s?(?:_?(?i:id|value|hash|base64))?"
+    r"(?:[\"'\\]{0,3}[ \t]{0,3}(?:=>|:=|={1,2}|:|\bis\b)[ \t]{0,3}(?:[a-z]?[\"'\\]{1,3})?|\x01)"
+    r"([^\s\"'`<>\\,;\x00\x01]{6,512})"
 )
 _CODE = re.compile(
     r"[$%{(\[]|(?:os|process|self|env|config|settings|sys|ctx|req|request|this)\.|[A-Za-z_.]+\("
@@ -85,22 +95,40 @@ _CODE = re.compile(
 )
 
 
-def find_keys(text: str) -> Iterator[Span]:
-    """Keys, tokens, passwords and private keys."""
-    for part, pattern in _COMPILED:
-        if part in text:
-            for match in pattern.finditer(text):
-                yield Span(*match.span(), "key")
+def find_keys(text: str, raw: bytes) -> Iterator[Span]:
+    """Keys, tokens, passwords and private keys. `raw` is the text in UTF-8."""
+    if _LONG_WORD in raw.translate(_AS_WORD):
+        yield from _known_forms(text)
     if "PRIVATE KEY" in text:
         yield from _private_keys(text)
-    for match in _SCHEME.finditer(text):
-        if looks_random(match[1]):
-            yield Span(*match.span(1), "key")
     if "://" in text:
         for match in _URL_PASSWORD.finditer(text):
-            yield Span(*match.span(1), "key")
-    yield from _query_keys(text)
-    yield from _named_keys(text)
+            if not _CODE.match(match[1]):
+                yield Span(*match.span(1), "key")
+    if "=" in text:
+        yield from _query_keys(text)
+    raw_lower = raw.lower()
+    if said := [stem for stem in _STEMS if stem.encode() in raw_lower]:
+        lower = _lower(text)
+        for stem in said:
+            find = _SCHEMES.get(stem, _named_keys)
+            yield from find(text, lower, stem)
+
+
+def _known_forms(text: str) -> Iterator[Span]:
+    words = " ".join([word for word in text.split() if len(word) >= MIN_FORM_CHARS])
+    for part, pattern in _COMPILED:
+        if part in words:
+            for match in pattern.finditer(text):
+                yield Span(*match.span(), "key")
+
+
+def _lower(text: str) -> str:
+    """A text in small letters, each in the place of its own."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(char.lower() if char.isascii() else char for char in text)
 
 
 def looks_random(value: str, *, min_chars: int = 16) -> bool:
@@ -133,7 +161,9 @@ def _private_keys(text: str) -> Iterator[Span]:
     while begin := _PEM.search(text, place):
         end = text.find(_PEM_END, begin.end(), begin.end() + MAX_KEY_BLOCK_CHARS)
         last = _PEM_LAST.match(text, end + len(_PEM_END)) if end >= 0 else None
-        if last is None or JOINT in text[begin.end() : end]:  # cut off before its end
+        if last is None or not _ONE_TEXT.fullmatch(
+            text, begin.end(), end
+        ):  # cut off before its end
             last = _PEM_BODY.match(text, begin.end())
         assert last is not None, "the body may be empty"
         place = last.end()
@@ -146,12 +176,37 @@ def _query_keys(text: str) -> Iterator[Span]:
             yield Span(*match.span(1), "key")
 
 
-def _named_keys(text: str) -> Iterator[Span]:
-    for match in _NAMED.finditer(text):
-        value = match[2]
-        if match["word"]:
-            is_secret = looks_like_password(value)
-        else:
-            is_secret = looks_random(value) and not _CODE.match(value)
-        if is_secret:
-            yield Span(*match.span(2), "key")
+def _named_keys(text: str, lower: str, stem: str) -> Iterator[Span]:
+    """Values after a name that holds the stem: `API_KEY=…`, `"password": "…"`."""
+    place = lower.find(stem)
+    while place >= 0:
+        place += len(stem)
+        match = _VALUE.match(text, place)
+        if match and (looks_like_password if stem[0] == "p" else _looks_drawn)(match[1]):
+            yield Span(*match.span(1), "key")
+        place = lower.find(stem, place)
+
+
+def _looks_drawn(value: str) -> bool:
+    return looks_random(value) and not _CODE.match(value)
+
+
+def _scheme_keys(text: str, lower: str, scheme: str) -> Iterator[Span]:
+    """Credentials of an Authorization header."""
+    place = lower.find(scheme)
+    while place >= 0:
+        match = _SCHEME.match(text, place + 1)
+        if match and (_is_basic if scheme == "basic" else looks_random)(match[1]):
+            yield Span(*match.span(1), "key")
+        place = lower.find(scheme, place + 1)
+
+
+def _is_basic(value: str) -> bool:
+    """Whether text is base64 of `user:password`."""
+    try:
+        return b":" in base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+
+
+_SCHEMES = {"bearer": _scheme_keys, "basic": _scheme_keys}
