@@ -90,7 +90,8 @@ class Recorder:
 
         One of a workload that is not recorded is let go, and not counted.
         """
-        if not self._privacy.is_recorded(record.workload):
+        # whatever is offered, this does not raise; what is no record is lost where it is stored
+        if not self._privacy.is_recorded(getattr(record, "workload", "")):
             return True
         with self._changed:
             self._offered += 1

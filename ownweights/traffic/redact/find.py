@@ -3,7 +3,7 @@
 In: a text, and the kinds looked for. Out: spans in order that do not overlap. A NUL ends every
 value, so that many short texts, joined by it, are searched as one. Every pattern begins with a
 letter class or a literal, which the regular expression engine skips to quickly, and repeats nothing
-without a bound: the time is linear in the text (test_find_spans_is_linear).
+without a bound: the time is linear in the text (test_find_spans_takes_hostile_texts).
 """
 
 from __future__ import annotations

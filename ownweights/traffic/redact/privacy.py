@@ -63,7 +63,7 @@ class Privacy:
 
     def is_recorded(self, workload: str) -> bool:
         """Whether requests of a workload are written down at all."""
-        return workload not in self._unrecorded
+        return not isinstance(workload, str) or workload not in self._unrecorded
 
     def record(self, record: Record) -> Record:
         """What may be written down of a record."""

@@ -18,6 +18,7 @@ from ownweights.traffic.redact.span import Span
 
 MAX_KEY_BLOCK_CHARS = 16_384
 MIN_FORM_CHARS = 15  # no provider's form is shorter
+MAX_LOOKED_AT_CHARS = 64  # the rest of a longer value is like its beginning
 MIN_TOKEN_BITS = 3.0  # of Shannon entropy a character; words of a language have less in 16 letters
 _BEGINS = r"(?<![A-Za-z0-9])"
 
@@ -59,7 +60,7 @@ _FORMS: tuple[tuple[str, str], ...] = (
     ("hvs.", r"hvs\.[\w-]{24,512}"),
     ("AGE-SECRET-KEY-", r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
     (":AA", r"[0-9]{8,10}:AA[\w-]{33}"),
-    ("eyJ", r"eyJ[\w-]{8,4096}\.eyJ[\w-]{8,16384}(?:\.[\w-]{0,4096}){0,3}"),
+    ("eyJ", r"eyJ[\w-]{8,4096}\.eyJ[\w-]{8,16384}(?:\.[\w-]{1,4096}){0,3}"),
 )
 _COMPILED = tuple((part.encode(), re.compile(_BEGINS + form)) for part, form in _FORMS)
 
@@ -84,8 +85,9 @@ _QUERY = re.compile(
 _STEMS = ("key", "secret", "token", "credential", "passw", "pwd", "passphrase", "passcode",
           "bearer", "basic")  # fmt: skip
 _VALUE = re.compile(
-    r"(?:or)?d?s?(?:_?(?i:id|value|hash|base64))?"
-    r"(?:[\"'\\]{0,3}[ \t]{0,3}(?:=>|:=|={1,2}|:|\bis\b)[ \t]{0,3}(?:[a-z]?[\"'\\]{1,3})?|\x01)"
+    r"(?i:(?:or)?d?s?(?:_?(?:id|value|hash|base64))?)"
+    r"(?:[\"'\\]{0,3}[ \t]{0,3}(?:=>|:=|={1,2}|:|(?i:\bis\b))[ \t]{0,3}(?:[a-z]?[\"'\\]{1,3})?"
+    r"|\x01)"
     r"([^\s\"'`<>\\,;\x00\x01]{6,512})"
 )
 _CODE = re.compile(
@@ -136,6 +138,7 @@ def _long_words(raw: bytes) -> bytes:
 
 def looks_random(value: str, *, min_chars: int = 16) -> bool:
     """Whether text is like a drawn token, not like words or a name in code."""
+    value = value[:MAX_LOOKED_AT_CHARS]
     if len(value) < min_chars or not any(map(str.isdigit, value)):
         return False
     counts = Counter(value).values()
@@ -147,7 +150,7 @@ def looks_like_password(value: str) -> bool:
     """Whether text that is said to be a password can be one: more than a word."""
     if len(value) < 6 or _CODE.match(value):
         return False
-    kinds = {_sort(char) for char in value.rstrip(".,!?)")}
+    kinds = {_sort(char) for char in value[:MAX_LOOKED_AT_CHARS].rstrip(".,!?)")}
     return len(kinds) > 1 and (kinds != {"upper", "lower"} or not value.istitle())
 
 
