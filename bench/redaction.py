@@ -144,14 +144,14 @@ def _count(row: Mapping[str, Any], found: Mapping[str, Tally]) -> None:
 
 
 def _found_line(case: str, tally: Tally, seed: int) -> dict[str, Any]:
+    bar = BARS.get(case.partition(" ")[0])
     return {
         "bench": BENCH, "case": case,
         "recall": _share(tally.found, tally.marked), "spans": tally.marked,
         "recall_ci95": _interval(tally.found, tally.marked),
         "precision": _share(tally.right, tally.ours), "found": tally.ours,
         "precision_ci95": _interval(tally.right, tally.ours),
-        **circumstances(BARS.get(case.split(maxsplit=1)[0]), "presidio-research synth_dataset_v2", 1, seed,
-                        ("ownweights",)),
+        **circumstances(bar, "presidio-research synth_dataset_v2", 1, seed, ("ownweights",)),
     }  # fmt: skip
 
 
