@@ -25,8 +25,8 @@ _NUMBER = re.compile(
     rf"(?P<world>(?<=\+.)(?:{_GAP}{{0,3}}[0-9]){{7,14}})"
     rf"|(?P<area>(?<=\(.)[0-9]{{1,4}}\)[ .-]?[0-9]{{2,4}}(?:[ .-]?[0-9]{{2,4}}){{1,3}})"
     r"|(?P<america>(?:(?<=1)[ .-]\(?[2-9]|(?<=[2-9]))[0-9]{2}\)?[ .-][0-9]{3}[ .-][0-9]{4})"
-    rf"|(?P<zero>(?<=0)[0-9]{{1,4}}(?:{_JOIN}[0-9]{{2,8}}){{1,5}})"
-    rf"|(?P<any>(?=(?:{_JOIN}?[0-9]){{6}})[0-9]{{0,14}}(?:{_JOIN}[0-9]{{1,8}}){{0,5}})"
+    rf"|(?P<zero>(?<=0)[0-9]{{1,4}}(?:{_JOIN}[0-9]{{2,10}}){{1,5}})"
+    rf"|(?P<any>(?=(?:{_JOIN}?[0-9]){{6}})[0-9]{{0,14}}(?:{_JOIN}[0-9]{{1,10}}){{0,5}})"
     rf")(?![0-9]){_EXTENSION}(?![0-9])"
 )
 _SAYS_PHONE = re.compile(
@@ -46,6 +46,7 @@ _SAYS_OTHER = re.compile(
     r"|[$€£¥#]",
     re.IGNORECASE,
 )
+_TRUNK = re.compile(r"\b[0-9][ -]?\(\Z")  # dialled before the area code: 8 (495) ...
 _DATE = re.compile(
     r"(?:19|20)\d\d[-./](?:0?[1-9]|1[0-2])[-./][0-3]?\d(?:[ -].*)?"
     r"|[0-3]?\d[-./][0-3]?\d[-./](?:19|20)\d\d(?:[ -].*)?|(?:19|20)\d\d[ -]{1,3}(?:19|20)\d\d"
@@ -69,7 +70,9 @@ def _phone(text: str, match: re.Match[str]) -> Span | None:
         return None
     if form == "area":
         is_year = re.match(r"(?:19|20)\d\d\)", match[0])
-        return Span(start - 1, end, "phone") if digits >= MIN_DIGITS and not is_year else None
+        trunk = _TRUNK.search(text, max(0, start - 4), start)
+        start = trunk.start() if trunk else start - 1
+        return Span(start, end, "phone") if digits >= MIN_DIGITS and not is_year else None
     if form == "world":
         start -= 1
         return Span(start - (text[start - 1 : start] == "("), end, "phone")
