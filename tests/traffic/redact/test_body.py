@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from ownweights.traffic.redact.body import OtherTexts, Texts, is_data, with_texts
 
-LEAVES = st.one_of(st.text(max_size=8), st.integers(), st.booleans(), st.none(),
-                   st.sampled_from(['{"a": [1234567, "b"]}', "[1.50, 2]", "data:x;base64,AAAA"]))  # fmt: skip
+TEXTS_OF_ITS_OWN = ('{"a": [1234567, "b"]}', "[1.50, 2]", "data:x;base64,AAAA")
+LEAVES = st.one_of(
+    st.text(max_size=8), st.integers(), st.booleans(), st.none(), st.sampled_from(TEXTS_OF_ITS_OWN)
+)
 JSON = st.recursive(
     LEAVES,
     lambda inner: (
