@@ -19,6 +19,7 @@ from ownweights.core.errors import EXIT_ERROR, UsageError
 
 if TYPE_CHECKING:
     from ownweights.traffic import ImportReport, Record, TrafficStore
+    from ownweights.traffic.redact import Privacy
 
 _SNIPPET_CHARS = 60
 
@@ -40,11 +41,18 @@ def traffic() -> None:
 @click.option(
     "--workload", callback=workload_name, metavar="NAME", help="Store all under this workload."
 )
+@click.option(
+    "--redact/--no-redact",
+    "is_redacted",
+    default=None,
+    help="Mask all that patterns find, or nothing at all.  [default: as own.toml says]",
+)
 @json_option
 @click.pass_context
 def import_(
-    ctx: click.Context, files: tuple[Path, ...], workload: str | None, as_json: bool
-) -> None:
+    ctx: click.Context, files: tuple[Path, ...], *, workload: str | None,
+    is_redacted: bool | None, as_json: bool,
+) -> None:  # fmt: skip
     """Store the chats in FILES: JSON lines, plain or gzip.
 
     A line is {id, request, response, metadata}, or {messages: [..., assistant], tools} as for
@@ -52,10 +60,13 @@ def import_(
     """
     from ownweights.traffic import TrafficStore, import_file
 
+    privacy = _privacy(ctx, is_redacted=is_redacted)
     with TrafficStore.open(project_of(ctx), is_power_safe=True) as store:
         for file in files:
             with Progress(f"importing {file.name}") as progress:
-                report = import_file(file, store, workload=workload, on_progress=progress)
+                report = import_file(
+                    file, store, workload=workload, privacy=privacy, on_progress=progress
+                )
             _print_report(file, report, as_json=as_json)
 
 
@@ -171,6 +182,20 @@ def export(
         for record in records:
             if (line := export_line(record, export_format)) is not None:
                 sys.stdout.buffer.write(line)
+
+
+def _privacy(ctx: click.Context, *, is_redacted: bool | None) -> Privacy:
+    """What may be stored of an import: as the settings say, or as the flag does."""
+    from ownweights.core.settings import load_settings
+    from ownweights.gateway.settings import privacy_rules
+    from ownweights.traffic.redact import Privacy
+
+    project = project_of(ctx)
+    rules = privacy_rules(load_settings(project))
+    if is_redacted is not None:
+        words = ("all", *(("name",) if rules.recognizer else ())) if is_redacted else ("none",)
+        rules = dataclasses.replace(rules, redact=words, workload_redact={})
+    return Privacy(project, rules)
 
 
 @contextmanager

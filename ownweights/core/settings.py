@@ -40,6 +40,7 @@ from ownweights.core.tables import (
     DriftSettings,
     GatewaySettings,
     RouteSettings,
+    StoreSettings,
     StudentSettings,
     TeacherSettings,
     VerdictSettings,
@@ -53,6 +54,7 @@ __all__ = [
     "SettingHelp",
     "Settings",
     "Source",
+    "StoreSettings",
     "StudentSettings",
     "TeacherSettings",
     "VerdictSettings",
@@ -79,6 +81,7 @@ class Settings:
     """Everything that is set. `sources` says for each dotted key where its value came from."""
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
     teacher: Mapping[str, TeacherSettings] = field(default_factory=dict[str, TeacherSettings])
     workload: Mapping[str, WorkloadSettings] = field(default_factory=dict[str, WorkloadSettings])
     student: Mapping[str, StudentSettings] = field(default_factory=dict[str, StudentSettings])
@@ -243,6 +246,7 @@ class _Given:
         sources = {".".join(path): source for path, source in self._sources.items()}
         settings = Settings(**rows, sources=sources)
         _check_teachers(settings)
+        _check_redaction(settings)
         return settings
 
     def _leaves(self, table: str, content: Any, where: _Where) -> Iterator[tuple[KeyPath, Any]]:
@@ -363,6 +367,20 @@ def _check_teachers(settings: Settings) -> None:
             raise SettingsError(
                 f"verdict.{name} sets judge_above, rubric or labels, but no judge",
                 hint=f'[verdict.{name}] needs judge = "..."',
+            )
+
+
+def _check_redaction(settings: Settings) -> None:
+    said = [("store.redact", settings.store.redact)]
+    said += [(f"workload.{name}.redact", row.redact) for name, row in settings.workload.items()
+             if row.redact is not None]  # fmt: skip
+    for where, words in said:
+        if "none" in words and len(words) > 1:
+            raise SettingsError(f"{where}: none stands alone, got {', '.join(words)}")
+        if "name" in words and not settings.store.recognizer:
+            raise SettingsError(
+                f"{where} has name, but nothing is set that finds names",
+                hint='[store] needs recognizer = "package.module:function"',
             )
 
 

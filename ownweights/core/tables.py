@@ -14,6 +14,9 @@ from typing import Any
 from ownweights.core.errors import SettingsError
 from ownweights.core.strict import key_text, setting
 
+REDACT_WORDS = (
+    "key", "email", "phone", "card", "iban", "ssn", "ip", "name", "data", "all", "none",
+)  # fmt: skip
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
 
 
@@ -35,6 +38,21 @@ class GatewaySettings:
     """How often a teacher is asked again, for an error that may pass, where no other can be."""
     retry_frac: float = setting(0.1, at_least=0, at_most=1)
     """Budget of those repeats, as a share of the requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """`[store]`: what is written down of the traffic."""
+
+    redact: tuple[str, ...] = setting(("key",), choices=REDACT_WORDS)
+    """What is masked before anything is written; `key` always is, `all` is what patterns find (all
+    but `name` and `data`), and `none` alone masks nothing, keys neither."""
+    recognizer: str = setting(
+        "",
+        pattern=r"([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?",
+        pattern_says="package.module:function",
+    )
+    """Your function that finds names: it takes a text and gives (start, end) of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +114,10 @@ class WorkloadSettings:
     """Models whose answers are learned from although their terms deny it."""
     canaries: int = setting(0, at_least=0, at_most=1000)
     """Made-up secrets planted in the train split, so that a verdict can try to get them back."""
+    record: bool = setting(True)
+    """Write its requests and answers down; otherwise nothing of them is kept."""
+    redact: tuple[str, ...] | None = setting(None, choices=REDACT_WORDS)
+    """What is masked before anything is written, in place of what `[store]` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +222,7 @@ class DriftSettings:
 
 TABLES: Mapping[str, type[Any]] = {
     "gateway": GatewaySettings,
+    "store": StoreSettings,
     "teacher": TeacherSettings,
     "workload": WorkloadSettings,
     "student": StudentSettings,

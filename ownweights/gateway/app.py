@@ -46,6 +46,7 @@ from ownweights.teacher.asgi import (
 )
 from ownweights.traffic.record import Record
 from ownweights.traffic.recorder import Recorder, RecorderCounts
+from ownweights.traffic.redact import Privacy
 
 log = logging.getLogger("ownweights.gateway")
 ROOM_LOOK_S = 0.005
@@ -63,6 +64,8 @@ class Keeper(Interface):
     def has_room(self) -> bool: ...
 
     def counts(self) -> RecorderCounts: ...
+
+    def follow(self, privacy: Privacy) -> None: ...
 
     def close(self, timeout_s: float = ...) -> Any: ...
 
@@ -92,7 +95,8 @@ class Gateway:
     async def start(self) -> None:
         """Open the recorder and the way to the teachers; begin to load students."""
         self._settings.check_keys()
-        self._recorder = self._recorder or Recorder(self._project)
+        privacy = Privacy(self._project, self._settings.privacy)
+        self._recorder = self._recorder or Recorder(self._project, privacy=privacy)
         self._door = TeacherDoor(self._settings)
         self._students = Students(self._project, self._start_engine)
         self._judges = LiveJudges(self._project, self._settings)
@@ -122,10 +126,12 @@ class Gateway:
 
     def _take_up(self, settings: GatewaySettings) -> None:
         """Go on with other settings, from the next request on."""
+        privacy = Privacy(self._project, settings.privacy)  # may refuse; nothing is changed then
         self._settings = settings
         self._answering.settings = settings
         self._door.follow(settings)
         self._judges.follow(settings)
+        self._keeper.follow(privacy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

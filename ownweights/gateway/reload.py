@@ -54,12 +54,11 @@ class Reloader:
                 continue
             self._seen = stamp
             try:
-                settings = await asyncio.to_thread(_checked, load)
+                self._take_up(await asyncio.to_thread(_checked, load))
             except (OwnError, OSError) as error:
                 self.fault = error.what if isinstance(error, OwnError) else str(error)
                 log.error("own.toml is not taken up, the settings before it stay: %s", self.fault)
             else:
-                self._take_up(settings)
                 self.fault = ""
                 log.warning("own.toml has changed and is in force")
 

@@ -15,6 +15,7 @@ from ownweights.core.errors import SettingsError
 from ownweights.core.settings import Settings
 from ownweights.core.strict import key_text
 from ownweights.teacher.kinds import Kind
+from ownweights.traffic.redact import PrivacyRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class GatewaySettings:
     max_retries: int = 0
     retry_frac: float = 0.1
     rubrics: Mapping[str, str] = field(default_factory=dict[str, str])  # by workload, of its judge
+    privacy: PrivacyRules = field(default_factory=PrivacyRules)
 
     @classmethod
     def of(cls, settings: Settings, *, key_env: str = "") -> GatewaySettings:
@@ -104,6 +106,7 @@ class GatewaySettings:
             teacher_of=teacher_of,
             default_teacher=next(iter(teachers)) if len(teachers) == 1 else "",
             rubrics={name: row.rubric for name, row in settings.verdict.items()},
+            privacy=privacy_rules(settings),
         )
 
     def upstream(self, named: str, workload: str) -> Upstream | None:
@@ -122,6 +125,18 @@ class GatewaySettings:
         """SettingsError unless every key that is named is in the environment."""
         for upstream in self.teachers.values():
             upstream.key()
+
+
+def privacy_rules(settings: Settings) -> PrivacyRules:
+    """The rules that the project's settings make."""
+    return PrivacyRules(
+        redact=settings.store.redact,
+        recognizer=settings.store.recognizer,
+        workload_redact={
+            name: row.redact for name, row in settings.workload.items() if row.redact is not None
+        },
+        unrecorded=frozenset(name for name, row in settings.workload.items() if not row.record),
+    )
 
 
 def key_from(name: str, where: str) -> str:

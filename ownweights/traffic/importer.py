@@ -8,8 +8,9 @@ an import that was cut off is completed by running it again (test_import_again_a
 
 Reasons to skip: broken_json, undecodable, not_object, broken_gzip, oversize (a line over
 MAX_LINE_BYTES), not_chat, wrong_roles, bad_messages, no_answer, empty_answer, bad_workload,
-conflict (an id that is stored with another body). Kept and noted: partial (the answer was cut off,
-never learned from), mojibake (text that was decoded wrongly once).
+not_recorded (its workload leaves no record), unredacted (redaction failed: it is not stored as it
+is), conflict (an id that is stored with another body). Kept and noted: partial (the answer was cut
+off, never learned from), mojibake (text that was decoded wrongly once).
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from ownweights.core.errors import InputError
+from ownweights.core.errors import InputError, OwnError, StoreError
 from ownweights.core.jsonl import Line, read_jsonl
 from ownweights.traffic.chat import Fault, answer_fault, request_fault
 from ownweights.traffic.encode import check_depth, content_hash
 from ownweights.traffic.record import Record, make_record, moment
+from ownweights.traffic.redact.privacy import Privacy
 from ownweights.traffic.store import BATCH_ROWS, TrafficStore
 from ownweights.traffic.workload import check_workload_name, user_text
 
@@ -74,25 +76,30 @@ def import_file(
     store: TrafficStore,
     *,
     workload: str | None = None,
+    privacy: Privacy | None = None,
     on_progress: Progress | None = None,
 ) -> ImportReport:
     """Store every chat in a file, under `workload` or the one each line names.
 
-    `on_progress` is called with the number of lines read so far.
+    `privacy` says what is stored of it; without any, the file is stored as it is. `on_progress` is
+    called with the number of lines read so far.
     Raises: InputError when the file cannot be read or holds no chat at all, StoreError
     """
     if workload is not None:
         check_workload_name(workload)
-    return _Import(path, store, workload).run(on_progress)
+    return _Import(path, store, workload, privacy).run(on_progress)
 
 
 class _Import:
     """One file on its way into the store."""
 
-    def __init__(self, path: Path, store: TrafficStore, workload: str | None) -> None:
+    def __init__(
+        self, path: Path, store: TrafficStore, workload: str | None, privacy: Privacy | None
+    ) -> None:
         self._path = path
         self._store = store
         self._workload = workload
+        self._privacy = privacy
         self._report = ImportReport()
         self._batch: list[Record] = []
         self._batch_bytes = 0
@@ -179,12 +186,28 @@ class _Import:
             metadata=metadata,
             at=at or self._now,
         )
-        source_id = _name(value.get("id"))
-        return _with_origin(record, source_id or self._content_id(request, response), at or 0.0)
+        record = self._redacted(replace(record, source_id=_name(value.get("id"))))
+        # from what is stored, for a hash of more would let others try out what was masked
+        source_id = record.source_id or self._content_id(record)
+        return _with_origin(record, source_id, at or 0.0)
 
-    def _content_id(self, request: dict[str, Any], response: dict[str, Any]) -> str:
+    def _redacted(self, record: Record) -> Record:
+        """What may be stored of a record; else a _Skip."""
+        if self._privacy is None:
+            return record
+        if not self._privacy.is_recorded(record.workload):
+            raise _Skip("not_recorded", f"workload.{record.workload}.record is false")
+        try:
+            return self._privacy.record(record)
+        except StoreError:
+            raise
+        except Exception as error:  # whatever it is, nobody has looked at all of the record
+            what = error.what if isinstance(error, OwnError) else type(error).__name__
+            raise _Skip("unredacted", f"redaction failed: {what}") from None
+
+    def _content_id(self, record: Record) -> str:
         """An id for a line without one: its content, and how often that came before in the file."""
-        digest = content_hash(request, response)
+        digest = content_hash(record.request, record.response)
         self._seen[digest] += 1
         return f"{digest}-{self._seen[digest]}"
 

@@ -5,7 +5,9 @@ comes first. `offer` neither waits nor raises; what does not fit in the queue is
 (test_offer_counts_what_does_not_fit). When the store cannot be written, the queue is the time that
 is left to mend it: batches are tried again until it can (test_recorder_tries_again_after_an_error),
 and what is left at the end is counted as lost. What fails and what is lost is logged, in numbers
-and never with content (test_recorder_says_when_storing_fails_and_works_again).
+and never with content (test_recorder_says_when_storing_fails_and_works_again). Redaction comes
+before the store, on the writing thread: a record for which it fails is lost, never stored as it is
+(test_recorder_loses_what_cannot_be_redacted).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ownweights.core.database import is_row_refused
 from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.traffic.record import Record
+from ownweights.traffic.redact.privacy import Privacy
 from ownweights.traffic.store import BATCH_ROWS, BatchResult, TrafficStore
 
 MAX_QUEUE_RECORDS = 8192
@@ -61,8 +64,11 @@ class Recorder:
         batch_s: float = BATCH_S,
         retry_s: float = RETRY_S,
         open_store: OpenStore | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
+        """`privacy` says what is stored of which workload; by default all, with keys masked."""
         self._project = project
+        self._privacy = privacy or Privacy(project)
         self._max_queue_records = max_queue_records
         self._batch_s = batch_s
         self._retry_s = retry_s
@@ -80,7 +86,13 @@ class Recorder:
         self._thread.start()
 
     def offer(self, record: Record) -> bool:
-        """Take a record for storing; false, and counted as lost, when there is no room."""
+        """Take a record for storing; false, and counted as lost, when there is no room.
+
+        One of a workload that is not recorded is let go, and not counted.
+        """
+        # whatever is offered, this does not raise; what is no record is lost where it is stored
+        if not self._privacy.is_recorded(getattr(record, "workload", "")):
+            return True
         with self._changed:
             self._offered += 1
             if self._is_closing or len(self._queue) >= self._max_queue_records:
@@ -90,6 +102,10 @@ class Recorder:
             if len(self._queue) in (1, BATCH_ROWS):
                 self._changed.notify_all()
             return True
+
+    def follow(self, privacy: Privacy) -> None:
+        """Go on by other rules of privacy, from the next record on."""
+        self._privacy = privacy
 
     def has_room(self) -> bool:
         """Whether a record that is offered now would be taken."""
@@ -158,8 +174,11 @@ class Recorder:
 
     def _store_batch(self, batch: list[Record]) -> None:
         """Store a batch, trying again until it works or the recorder is told to give up."""
+        is_redacted = False
         while True:
             try:
+                if not is_redacted:
+                    batch, is_redacted = self._redacted(batch), True
                 if self._store is None:
                     self._store = self._open_store(self._project)
                 self._count(batch, self._store.add_batch(batch))
@@ -172,6 +191,32 @@ class Recorder:
                     return self._store_one_by_one(batch)
                 if not self._wait_to_retry():
                     return self._give_up(batch)
+
+    def _redacted(self, batch: list[Record]) -> list[Record]:
+        """What may be stored of a batch; a record for which nobody can tell is lost.
+
+        Raises: StoreError when the key for placeholders cannot be read, which may pass
+        """
+        kept: list[Record] = []
+        fault = ""
+        for record in batch:
+            try:
+                kept.append(self._privacy.record(record))
+            except StoreError:
+                raise
+            except Exception as error:  # whatever it is, nobody has looked at all of the record
+                fault = f"redaction failed with {type(error).__name__}"
+        if fault:
+            self._lose(len(batch) - len(kept), fault)
+        return kept
+
+    def _lose(self, count: int, why: str) -> None:
+        with self._changed:
+            self._lost += count
+            self._in_hand -= count
+            self._failures += 1
+            self._last_error = self._lost_for = why
+            self._changed.notify_all()
 
     def _store_one_by_one(self, batch: list[Record]) -> None:
         """Keep one bad record from taking the others of its batch with it."""

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ownweights.core.artefact import canonical_json, hash_file
 from ownweights.core.errors import ArtefactError
 from ownweights.core.project import Project
+from ownweights.core.secret import write_once
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -98,7 +96,7 @@ def _signing_key(project: Project) -> Ed25519PrivateKey:
     if not path.exists():
         made = Ed25519PrivateKey.generate()
         pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write_once(path, pem)
+        write_once(path, pem)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
@@ -114,21 +112,6 @@ def _signing_key(project: Project) -> Ed25519PrivateKey:
 
 def _key_path(project: Project) -> Path:
     return project.store_dir / KEY_NAME
-
-
-def _write_once(path: Path, data: bytes) -> None:
-    """Write a secret whole, for its owner alone, unless another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _check_table(table: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ from ownweights.cli.main import main
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
 from tests.traffic.odd import odd_records
-from tests.traffic.samples import answer, line, make, write_lines
+from tests.traffic.samples import answer, ask, line, make, write_lines
 
 
 class Shell:
@@ -178,3 +178,35 @@ def test_traffic_list_shortens_long_questions(own: Shell) -> None:
         store.add([make("many\nwords " * 20)])
     (row,) = own.json("list")
     assert row["asks"] == ("many words " * 20)[:59] + "…"
+
+
+@pytest.mark.parametrize(
+    ("flag", "settings", "masked"),
+    [
+        ((), "", "key"),
+        ((), '[store]\nredact = ["email"]\n', "key email"),
+        ((), '[workload.w]\nredact = ["none"]\n', ""),
+        (("--redact",), '[workload.w]\nredact = ["none"]\n', "key email ip"),
+        (("--no-redact",), '[store]\nredact = ["all"]\n', ""),
+    ],
+)
+def test_traffic_import_masks_as_settings_and_flags_say(
+    own: Shell, tmp_path: Path, flag: tuple[str, ...], settings: str, masked: str
+) -> None:
+    values = {"key": "sk-proj-a1b2c3d4e5f6g7h8i9j0", "email": "a@b.org", "ip": "203.0.113.7"}
+    own.folder.mkdir(parents=True)
+    (own.folder / "own.toml").write_text(settings)
+    asked = line(0, request=ask(" ".join(values.values())))
+    own("import", write_lines(tmp_path / "x.jsonl", [asked]), "--workload", "w", *flag)
+    with TrafficStore.open(Project(own.folder)) as store:
+        (record,) = store.records()
+    words = record.request["messages"][1]["content"].split()
+    kept = {kind for kind, word in zip(values, words, strict=True) if word == values[kind]}
+    assert set(values) - kept == set(masked.split())
+
+
+def test_traffic_import_refuses_names_without_a_recognizer(own: Shell, file: Path) -> None:
+    own.folder.mkdir(parents=True)
+    (own.folder / "own.toml").write_text('[store]\nredact = ["name"]\n')
+    _, errors = own("import", file, code=2)
+    assert 'hint: [store] needs recognizer = "package.module:function"' in errors

@@ -341,3 +341,36 @@ def test_load_settings_refuses_what_no_number_can_be(
         load_settings(Project(project.root / "none"), env={variable: bad})
     with pytest.raises(SettingsError, match=f"{table}.{key}"):
         load_settings(Project(project.root / "none"), env={}, flags={f"{table}.{key}": bad})
+
+
+def test_load_settings_reads_what_is_masked(project: Project) -> None:
+    settings = load(
+        project,
+        '[store]\nredact = ["name", "ip"]\nrecognizer = "a.b:c"\n'
+        '[workload.x]\nredact = ["none"]\nrecord = false\n[workload.y]\n',
+    )
+    assert (settings.store.redact, settings.store.recognizer) == (("name", "ip"), "a.b:c")
+    assert settings.workload["x"].redact == ("none",) and not settings.workload["x"].record
+    assert settings.workload["y"].redact is None and settings.workload["y"].record
+    assert load(project, "").store.redact == ("key",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[store]\nredact = ["mail"]', "expected one of 'key', 'email'"),
+        ('[store]\nredact = ["none", "ip"]', "store.redact: none stands alone, got none, ip"),
+        ('[workload.x]\nredact = ["name"]', "workload.x.redact has name, but nothing is set"),
+        ('[store]\nrecognizer = "names"', "expected package.module:function"),
+        ('[workload.x]\nrecord = "no"', "expected true or false"),
+    ],
+)
+def test_load_settings_refuses_rules_that_cannot_be(project: Project, text: str, said: str) -> None:
+    assert said in refusal(project, text)
+
+
+def test_words_of_redaction_are_those_that_there_are() -> None:
+    from ownweights.core.tables import REDACT_WORDS
+    from ownweights.traffic.redact import KINDS
+
+    assert set(REDACT_WORDS) == {*KINDS, "all", "none"}

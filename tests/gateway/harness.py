@@ -24,6 +24,7 @@ from ownweights.route.rollout import Stage, first_standing
 from ownweights.route.route import stand
 from ownweights.teacher.wire import sse_event
 from ownweights.traffic import Record, RecorderCounts
+from ownweights.traffic.redact import Privacy
 from tests.fakes import Script, ScriptedTeacher
 from tests.route.samples import answer_of, follow
 from tests.teacher.servers import running
@@ -46,6 +47,9 @@ class KeptRecords:
             self.records.append(record)
             self._changed.notify_all()
         return True
+
+    def follow(self, privacy: Privacy) -> None:
+        self.privacy = privacy
 
     def has_room(self) -> bool:
         return self.room

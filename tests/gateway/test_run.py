@@ -151,3 +151,23 @@ def test_two_gateways_write_one_store(tmp_path: Path, teacher: str) -> None:
             assert httpx.post(url, json=body_of("hello"), timeout=WAIT_S).status_code == 200
     with TrafficStore.open(project) as store:
         assert store.count() == 4
+
+
+def test_background_masks_as_own_toml_says(tmp_path: Path) -> None:
+    said = "write to ana@example.org"
+    with running(replay_of({said: "I wrote to ana@example.org", "off": "OFF"})) as url:
+        project = project_with(tmp_path, f"{url}/v1")
+        with project.settings_path.open("a") as file:
+            file.write('[workload.w]\nredact = ["email"]\n[workload.off]\nrecord = false\n')
+        with background(project) as one:
+            for text, workload in ((said, "w"), ("off", "off")):
+                answer = httpx.post(
+                    f"{one.base_url}/chat/completions", json=asked(text), timeout=WAIT_S,
+                    headers={"x-own-workload": workload},
+                )  # fmt: skip
+                assert answer.status_code == 200
+                assert ("ana@example.org" in answer.text) == (workload == "w")
+    with TrafficStore.open(project) as store:
+        (record,) = store.records()
+    assert record.answer_text is not None and record.answer_text.startswith("I wrote to <EMAIL_")
+    assert record.request["messages"][-1]["content"] == f"write to {record.answer_text[11:]}"

@@ -14,6 +14,7 @@ from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import Record, Recorder, TrafficStore
 from ownweights.traffic import recorder as module
+from ownweights.traffic.redact import Privacy, PrivacyRules
 from tests.traffic.samples import make, run_python, stored
 
 
@@ -288,3 +289,65 @@ def test_recorder_waits_little_for_the_write_lock(
         counts = recorder.close()
     assert (counts.recorded, counts.lost) == (1, 0)
     assert "is locked" in counts.last_error
+
+
+NAMED_SECRET = "sk-proj-a1b2c3d4e5f6g7h8i9j0"
+
+
+class Broken(Privacy):
+    """Cannot look at what says `odd`."""
+
+    def record(self, record: Record) -> Record:
+        if "odd" in str(record.request):
+            raise RuntimeError(f"about {record.request}")
+        return super().record(record)
+
+
+def test_recorder_masks_before_anything_is_written(project: Project) -> None:
+    recorder = Recorder(project)
+    assert recorder.offer(make(f"use {NAMED_SECRET}", f"I use {NAMED_SECRET}"))
+    recorder.close()
+    files = [path.read_bytes() for path in project.store_dir.rglob("*") if path.is_file()]
+    assert files and not any(NAMED_SECRET.encode() in raw for raw in files)
+    (record,) = stored(project)
+    assert NAMED_SECRET not in str(record) and record.answer_text is not None
+    assert record.answer_text.startswith("I use <KEY_")
+
+
+def test_recorder_loses_what_cannot_be_redacted(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(project, privacy=Broken(project))
+    for text in ("one", "odd", "two"):
+        recorder.offer(make(text))
+    counts = recorder.close()
+    assert (counts.offered, counts.recorded, counts.lost, counts.waiting) == (3, 2, 1, 0)
+    assert counts.last_error == "redaction failed with RuntimeError"
+    assert [record.request["messages"][1]["content"] for record in stored(project)] == [
+        "one",
+        "two",
+    ]
+    assert "redaction failed with RuntimeError" in caplog.text and "odd" not in caplog.text
+
+
+def test_recorder_waits_for_the_key_of_placeholders(project: Project) -> None:
+    project.store_dir.mkdir(parents=True)
+    key = project.store_dir / "redaction.key"
+    key.write_text("no key")
+    recorder = Recorder(project, batch_s=0.0, retry_s=0.0)
+    recorder.offer(make(NAMED_SECRET))
+    while not recorder.counts().failures:
+        recorder.flush(0.01)
+    key.unlink()
+    assert recorder.flush(60)
+    counts = recorder.close()
+    assert (counts.recorded, counts.lost) == (1, 0)
+
+
+def test_recorder_keeps_nothing_of_a_workload_that_is_not_recorded(project: Project) -> None:
+    privacy = Privacy(project, PrivacyRules(unrecorded=frozenset({"w"})))
+    recorder = Recorder(project, privacy=privacy)
+    assert recorder.offer(make("hello")) and recorder.offer(make("hello", workload="v"))
+    counts = recorder.close()
+    assert (counts.offered, counts.recorded, counts.lost) == (1, 1, 0)
+    assert [record.workload for record in stored(project)] == ["v"]

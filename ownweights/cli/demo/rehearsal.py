@@ -203,9 +203,10 @@ min_coverage_frac = {claim.min_coverage_frac}
 def import_traffic(project: Project, path: Path, plan: Plan) -> tuple[str, int]:
     """Record the file into the store; the workload to rehearse and its number of records."""
     from ownweights.traffic import TrafficStore, import_file
+    from ownweights.traffic.redact import Privacy
 
     with TrafficStore.open(project) as store, Progress("traffic") as bar:
-        report = import_file(path, store, on_progress=bar)
+        report = import_file(path, store, privacy=Privacy(project), on_progress=bar)
         known = {one.workload: one.records for one in store.workloads()}
     if not known:
         raise UsageError(f"{path} holds no request that can be used: {dict(report.skipped)}")
