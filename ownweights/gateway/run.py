@@ -26,7 +26,6 @@ from ownweights.gateway.app import Gateway
 from ownweights.gateway.settings import GatewaySettings
 from ownweights.gateway.students import Engine, StartEngine
 from ownweights.teacher.serving import bind, serve
-from ownweights.traffic import Recorder
 
 STOP_S = 30.0
 
