@@ -13,8 +13,9 @@
  * answer; --slow reads that share in sips. --log writes a line for each whole answer: status, when it
  * ended on the clock of Python's time.monotonic(), and its x-own-request-id.
  *
- * Prints one JSON object; requests due in the first --warm-s seconds count nowhere. A whole answer
- * with status 200 is `done`, every other outcome is one of `errors`, `left` (we hung up), `unanswered`.
+ * Prints one JSON object. A whole answer with status 200 is `done`, every other outcome is one of
+ * `errors`, `left` (we hung up), `unanswered`; requests due in the first --warm-s seconds count only
+ * in `answers` (all that are whole and 200), `issued` and `read_bytes`.
  */
 #include "http.h"
 
@@ -47,7 +48,7 @@ static FILE *log_file;
 static Conn *idle, *sipping, *gone;
 static int num_open, num_busy;
 static int64_t start_ns, warm_ns, end_ns, issued, read_bytes;
-static long errors, left_early, unanswered, non_200, done_in_time;
+static long answers, errors, left_early, unanswered, non_200, done_in_time;
 static struct { double *ms; size_t n, room; } whole, first;
 
 static void note_ms(void *to, int64_t ns) {
@@ -156,7 +157,7 @@ static int ask(int64_t due_ns, int64_t now) { /* 0 when there is no connection t
 
 static void finish(Conn *c) {
     int64_t now = now_ns();
-    if (c->status == 200) done_in_time += now >= warm_ns && now <= end_ns;
+    if (c->status == 200) answers++, done_in_time += now >= warm_ns && now <= end_ns;
     else non_200 += is_counted(c);
     if (is_counted(c)) {
         if (c->status == 200) {
@@ -336,9 +337,9 @@ static void report(void) {
     unanswered = rate ? (long)(rate * (seconds - warm_s)) - (long)whole.n - errors - left_early : 0;
     if (unanswered < 2) unanswered = 0; /* the edges of the window */
     for (long i = 0; i < unanswered; i++) note_ms(&whole, now - end_ns), note_ms(&first, now - end_ns);
-    printf("{\"done\": %zu, \"errors\": %ld, \"non_200\": %ld, \"left\": %ld, \"unanswered\": %ld, "
+    printf("{\"answers\": %ld, \"done\": %zu, \"errors\": %ld, \"non_200\": %ld, \"left\": %ld, \"unanswered\": %ld, "
            "\"seconds\": %.3f, \"rps\": %.2f, \"read_bytes\": %lld, \"issued\": %lld",
-           whole.n - unanswered, errors, non_200, left_early, unanswered, span, done_in_time / span,
+           answers, whole.n - unanswered, errors, non_200, left_early, unanswered, span, done_in_time / span,
            (long long)read_bytes, (long long)issued);
     print_times("whole", &whole);
     print_times("first", &first);
