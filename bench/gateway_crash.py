@@ -7,7 +7,7 @@ and the moment at which the caller had all of it.
 
 Case: `kill -9`. A trial is a kill; it counts as a violation where an answer that the caller had
 more than 50 ms before the kill is not in the store exactly once and whole. The run fails where the
-store does not verify. `workload` says how many answers there were and how old the oldest one lost was.
+store does not verify. `workload` says how many answers there were, and the age of the oldest lost.
 Reproduce: make bench NAME=gateway_crash
 """
 

@@ -5,10 +5,11 @@ where to knock. Each peer has an environment of its own under build/peers/, made
 
 `ours` records everything, as `own serve` does by itself. LiteLLM records nothing here: its database
 needs engines that Prisma downloads from a host of its own at the first start, which an offline
-machine cannot; that favours LiteLLM. Portkey's open gateway has no store. TensorZero's gateway is
-started from its Python wheel with observability off (its store is ClickHouse or Postgres), which
-favours it too. `floor` is uvicorn answering at once, with no upstream and no record: what an HTTP
-server in Python costs before it does anything.
+machine cannot; that favours LiteLLM. Portkey's open gateway has no store, and as npm installs it
+today it answers streams with a 500 (`TypeError: immutable` on Node 20), so it is left out of
+those. TensorZero's gateway is started from its Python wheel with observability off (its store is
+ClickHouse or Postgres), which favours it too. `floor` is uvicorn answering at once, with no
+upstream and no record: what an HTTP server in Python costs before it does anything.
 """
 
 from __future__ import annotations
