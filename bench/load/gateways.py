@@ -63,10 +63,12 @@ class Running:
 Planner = Callable[[int, int, Path], Plan]  # upstream's port, own port, folder
 
 
-def start(name: str, upstream_port: int, folder: Path) -> Running:
+def start(
+    name: str, upstream_port: int, folder: Path, *, planner: Planner | None = None
+) -> Running:
     """Start a gateway in a folder, and wait for the first answer through it."""
     folder.mkdir(parents=True, exist_ok=True)
-    plan = GATEWAYS[name](upstream_port, _free_port(), folder)
+    plan = (planner or GATEWAYS[name])(upstream_port, _free_port(), folder)
     begun_s = time.perf_counter()
     group = Group.start(plan.words, plan.env, folder)
     try:
@@ -105,18 +107,18 @@ def plan_ours(upstream_port: int, port: int, folder: Path) -> Plan:
     )
     words = [sys.executable, "-m", "ownweights.cli", "--project", str(folder), "serve",
              "--port", str(port), "--json", "--quiet"]  # fmt: skip
-    return Plan(words, _door(port), {"PYTHONPATH": str(ROOT)})
+    return Plan(words, door_at(port), {"PYTHONPATH": str(ROOT)})
 
 
 def plan_floor(upstream_port: int, port: int, folder: Path) -> Plan:
     """uvicorn and an app of ten lines."""
     words = [sys.executable, str(Path(__file__).with_name("floor.py")), str(port)]
-    return Plan(words, _door(port))
+    return Plan(words, door_at(port))
 
 
 def plan_litellm(upstream_port: int, port: int, folder: Path) -> Plan:
     """LiteLLM's proxy as its documentation has it for production, one worker."""
-    python = _python_with("litellm", f"litellm[proxy]=={LITELLM}")
+    python = python_with("litellm", f"litellm[proxy]=={LITELLM}")
     params = {"api_base": f"http://127.0.0.1:{upstream_port}/v1", "api_key": "k"}
     config = {
         "model_list": [
@@ -130,7 +132,7 @@ def plan_litellm(upstream_port: int, port: int, folder: Path) -> Plan:
            "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}  # fmt: skip
     words = [str(python.with_name("litellm")), "--config", "config.yaml", "--host", "127.0.0.1",
              "--port", str(port), "--num_workers", "1"]  # fmt: skip
-    return Plan(words, _door(port), env)
+    return Plan(words, door_at(port), env)
 
 
 def plan_portkey(upstream_port: int, port: int, folder: Path) -> Plan:
@@ -142,13 +144,13 @@ def plan_portkey(upstream_port: int, port: int, folder: Path) -> Plan:
         words = ["npm", "install", "--silent", "--prefix", str(home)]
         subprocess.run([*words, f"@portkey-ai/gateway@{PORTKEY}"], check=True, stdout=sys.stderr)
     to = f"x-portkey-custom-host: http://127.0.0.1:{upstream_port}/v1"
-    door = _door(port, "x-portkey-provider: openai", to)
+    door = door_at(port, "x-portkey-provider: openai", to)
     return Plan(["node", str(program), f"--port={port}", "--headless"], door)
 
 
 def plan_tensorzero(upstream_port: int, port: int, folder: Path) -> Plan:
     """TensorZero's gateway out of its Python wheel; it picks its port itself and prints it."""
-    python = _python_with("tensorzero", f"tensorzero=={TENSORZERO}")
+    python = python_with("tensorzero", f"tensorzero=={TENSORZERO}")
     lines = ["[gateway]", "observability.enabled = false"]
     for name in ("mock", "mock-large"):
         lines += [
@@ -158,7 +160,7 @@ def plan_tensorzero(upstream_port: int, port: int, folder: Path) -> Plan:
         ]  # fmt: skip
     (folder / "tensorzero.toml").write_text("\n".join(lines) + "\n")
     words = [str(python), str(Path(__file__).with_name("tensorzero_serve.py"))]
-    door = Door(port, "/openai/v1/chat/completions", _door(port).headers)
+    door = Door(port, "/openai/v1/chat/completions", door_at(port).headers)
     return Plan(words, door, model_prefix="tensorzero::model_name::")
 
 
@@ -177,20 +179,22 @@ FULL_NAMES = {
 }
 
 
-def _door(port: int, *headers: str) -> Door:
+def door_at(port: int, *headers: str) -> Door:
+    """Where a gateway on this port is asked for chat completions."""
     return Door(port, headers=(f"authorization: Bearer {_KEY}", *headers))
 
 
-def _python_with(name: str, requirement: str) -> Path:
-    """The interpreter of an environment that holds just this."""
-    home = PEERS_DIR / requirement.replace("[", "_").replace("]", "_")
-    python = home / "bin" / "python"
-    if not (home / "ready").exists():
+def python_with(name: str, *requirements: str) -> Path:
+    """The interpreter of an environment that holds just these; made anew when they change."""
+    wanted = "\n".join(requirements)
+    home = PEERS_DIR / name
+    python, told = home / "bin" / "python", home / "holds.txt"
+    if not told.exists() or told.read_text() != wanted:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
         words = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*words, requirement], check=True, stdout=sys.stderr)
-        (home / "ready").touch()
+        subprocess.run([*words, *requirements], check=True, stdout=sys.stderr)
+        told.write_text(wanted)
     return python
 
 
