@@ -1,0 +1,1 @@
+"""What the gateway's benches need: a mock upstream and a load generator in C, and the gateways."""
