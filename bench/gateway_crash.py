@@ -3,7 +3,8 @@
 Caveats: kill -9 of the gateway, which loses what the process had in memory; a power cut is another
 matter (docs/concepts/traffic.md). Killed at a random moment of a steady load of small answers, half
 of them streams; started again on the same store each time. Each answer carries the id of its record
-and the moment at which the caller had all of it.
+and the moment at which the caller had all of it. To be run alone: where others have the cores, the
+writer waits for its turn, and no setting can promise milliseconds.
 
 Case: `kill -9`. A trial is a kill; it counts as a violation where an answer that the caller had
 more than 50 ms before the kill is not in the store exactly once and whole. The run fails where the

@@ -47,13 +47,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A gateway that answers; `start_s` is from the command to its first answer."""
+    """A gateway that answers; `start_s` is from the command to its first answer, and the CPU's."""
 
     name: str
     plan: Plan
     group: Group
     folder: Path
     start_s: float
+    start_cpu_s: float
 
     def close(self) -> None:
         """End it with SIGKILL."""
@@ -80,7 +81,7 @@ def start(
     except BaseException:
         group.kill()
         raise
-    return Running(name, plan, group, folder, time.perf_counter() - begun_s)
+    return Running(name, plan, group, folder, time.perf_counter() - begun_s, group.cpu_s())
 
 
 def write_body(folder: Path, kind: str, model_prefix: str = "", *, model: str = "") -> Path:

@@ -234,7 +234,8 @@ static int listen_anywhere(void) {
 
 int main(int argc, char **argv) {
     double delay_ms = 20, gap_ms = 5;
-    for (int i = 1; i + 1 < argc; i += 2) {
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 == argc) return fprintf(stderr, "mock: %s needs a value\n", argv[i]), 2;
         if (!strcmp(argv[i], "--delay-ms")) delay_ms = atof(argv[i + 1]);
         else if (!strcmp(argv[i], "--gap-ms")) gap_ms = atof(argv[i + 1]);
         else if (!strcmp(argv[i], "--chunks")) chunks = atoi(argv[i + 1]);
