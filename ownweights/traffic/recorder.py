@@ -1,6 +1,6 @@
 """Recording that never blocks or breaks an answer: a bounded queue and one writing thread.
 
-In: Records offered by the gateway. Out: rows in the store within 50 ms or 256 records, whichever
+In: Records offered by the gateway. Out: rows in the store after 20 ms or 256 records, whichever
 comes first. `offer` neither waits nor raises; what does not fit in the queue is counted as lost
 (test_offer_counts_what_does_not_fit). When the store cannot be written, the queue is the time that
 is left to mend it: batches are tried again until it can (test_recorder_tries_again_after_an_error),
@@ -27,7 +27,7 @@ from ownweights.traffic.redact.privacy import Privacy
 from ownweights.traffic.store import BATCH_ROWS, BatchResult, TrafficStore
 
 MAX_QUEUE_RECORDS = 8192
-BATCH_S = 0.05
+BATCH_S = 0.02
 RETRY_S = 0.5
 SAY_EVERY_S = 60.0  # how often a fault that lasts is logged again
 STORE_TIMEOUT_S = 2.0  # for the write lock: short, so that close() can keep its own time-out
