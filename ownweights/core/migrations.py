@@ -10,6 +10,8 @@ end. Every package's tables stand here, so that one file shows the whole schema.
     event    what happened, append-only
     audit    what live requests showed of a route, in order; its evidence is recomputed from these,
              with tallies of what was served and not audited between them
+    key      the gateway's own keys, by their hash: whose, what they may do, how much they may spend
+    spend    what each key spent on each day (UTC); every gateway process counts in rows of its own
 """
 
 from __future__ import annotations
@@ -136,6 +138,37 @@ ALTER TABLE record ADD COLUMN latency_ms REAL;
 CREATE INDEX record_by_end_user ON record (end_user) WHERE end_user IS NOT NULL;
 """
 
+_KEYS = """
+CREATE TABLE key (
+  id               TEXT PRIMARY KEY,
+  name             TEXT NOT NULL,
+  hash             TEXT NOT NULL UNIQUE,
+  made_at          DOUBLE PRECISION NOT NULL,
+  workloads        TEXT NOT NULL,
+  budget_usd       DOUBLE PRECISION CHECK (budget_usd >= 0),
+  budget_per       TEXT NOT NULL CHECK (budget_per IN ('day', 'month', 'total')),
+  requests_per_min BIGINT CHECK (requests_per_min > 0),
+  tokens_per_min   BIGINT CHECK (tokens_per_min > 0),
+  recorded         INTEGER NOT NULL CHECK (recorded IN (0, 1)),
+  students         INTEGER NOT NULL CHECK (students IN (0, 1)),
+  expires_at       DOUBLE PRECISION,
+  revoked_at       DOUBLE PRECISION,
+  version          BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX key_by_name ON key (name) WHERE revoked_at IS NULL;
+CREATE TABLE spend (
+  key_id            TEXT NOT NULL REFERENCES key (id),
+  day               TEXT NOT NULL,
+  writer            TEXT NOT NULL,
+  requests          BIGINT NOT NULL,
+  unpriced          BIGINT NOT NULL,
+  tokens            BIGINT NOT NULL,
+  nano_usd          BIGINT NOT NULL,
+  estimated_nano_usd BIGINT NOT NULL,
+  PRIMARY KEY (day, key_id, writer)
+);
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first tables", _FIRST_TABLES),
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
@@ -143,4 +176,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "tokens that audits cost", _AUDIT_COSTS),
     Migration(5, "units that audits belong to, and answers not sent", _AUDIT_UNITS),
     Migration(6, "whose a record is, and what it cost", _RECORD_FACTS),
+    Migration(8, "keys of the gateway's own, and what they spend", _KEYS),
 )

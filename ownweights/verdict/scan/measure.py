@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ownweights.core.chat import Usage
 from ownweights.dataset.near import near_pairs
 from ownweights.dataset.split import SPLITS
+from ownweights.teacher.prices import CHARS_PER_TOKEN
 from ownweights.verdict.certificate import Claim
 from ownweights.verdict.scan.values import (
     DAYS_PER_MONTH,
@@ -56,7 +57,6 @@ from ownweights.verdict.statistics import (
 if TYPE_CHECKING:
     from ownweights.verdict.scan.gather import Gathered
 
-CHARS_PER_TOKEN = 4.0  # of English text in the tokenizers in use, roughly
 DAY_S = 86_400.0
 MIN_PERIOD_S = 3_600.0  # less makes no rate
 HARM_RATES = (0.0, 0.01, 0.02, 0.05)
