@@ -11,6 +11,8 @@ reached. Invariant: spend that is estimated is marked
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ownweights.gateway.exchange import Exchange
@@ -33,33 +35,38 @@ class Spending:
         self._accounts = accounts
 
     def admit(self, exchange: Exchange) -> None:
-        """Let an exchange through whose workload is known; HttpError where its key may not.
-
-        What is refused is not recorded: a caller who may not ask cannot fill the store either.
-        """
+        """Let an exchange through whose workload is known; HttpError where its key may not."""
         key = exchange.caller.key
         if key is None:
             return
         limits = key.limits
         is_counted = limits.tokens_per_min is not None or limits.budget_usd is not None
         tokens = _tokens(exchange.body) if is_counted else 0
-        try:
+        with _unrecorded_if_refused(exchange):
             exchange.grant = self._accounts.admit(key, exchange.workload or "", tokens)
-        except HttpError:
-            exchange.is_stored = False
-            raise
 
     def check(self, exchange: Exchange, upstream: Upstream) -> None:
         """HttpError unless an exchange may go to this teacher."""
-        if (refusal := exchange.caller.refusal(upstream)) is not None:
-            raise refusal
-        if exchange.grant is not None:
-            self._accounts.hold(exchange.grant, _guessed_usd(exchange, upstream))
+        with _unrecorded_if_refused(exchange):
+            if (refusal := exchange.caller.refusal(upstream)) is not None:
+                raise refusal
+            if exchange.grant is not None:
+                self._accounts.hold(exchange.grant, _guessed_usd(exchange, upstream))
 
     def settle(self, exchange: Exchange) -> None:
         """Count an exchange that is over."""
         if exchange.grant is not None:
             self._accounts.settle(exchange.grant, spent_of(exchange), exchange.at)
+
+
+@contextlib.contextmanager
+def _unrecorded_if_refused(exchange: Exchange) -> Iterator[None]:
+    """Whoever may not ask cannot fill the store either."""
+    try:
+        yield
+    except HttpError:
+        exchange.is_stored = False
+        raise
 
 
 def may_go(exchange: Exchange, upstream: Upstream) -> bool:

@@ -104,12 +104,12 @@ class KeyRing:
         self._let_go()
 
     def _look(self) -> None:
-        """Write what was spent here, read keys and what was spent elsewhere."""
+        """Read keys and what was spent elsewhere, write what was spent here."""
         try:
             store = self._opened()
             if store is not None:
-                self._write(store)
                 self._read(store)
+                self._write(store)
             self._say("")
         except Exception as error:  # nothing may end this thread: keys would never be revoked
             self._say(error.what if isinstance(error, StoreError) else type(error).__name__)
@@ -147,7 +147,8 @@ class KeyRing:
 
     def _say(self, fault: str) -> None:
         if fault and not self.fault:
-            log.warning("keys cannot be read, those known stay in force: %s", fault)
+            what = "keys are not read or their spend not written, those known stay in force: %s"
+            log.warning(what, fault)
         elif self.fault and not fault:
-            log.warning("keys are read again")
+            log.warning("keys are read, and their spend is written again")
         self.fault = fault

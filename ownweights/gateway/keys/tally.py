@@ -13,6 +13,7 @@ Invariant: whatever fails and in whatever order, nothing written is lost or coun
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -48,7 +49,7 @@ class Spent:
 
 def nano_of(usd: float) -> int:
     """Dollars in whole billionths, rounded up, so that nothing that costs is free."""
-    return -int(-usd * NANO // 1)
+    return math.ceil(round(usd * NANO, 3))
 
 
 class Tally:

@@ -241,7 +241,7 @@ def _cost(one: Gathered, coverage: Coverage, period: Period, rate: float) -> Cos
         a_month = DAYS_PER_MONTH * period.per_day / one.num_records
     return Cost(
         usd, saving, None if a_month is None else a_month * usd,
-        None if a_month is None else a_month * saving, extrapolated,
+        None if a_month is None else a_month * saving, extrapolated, prices.source,
     )  # fmt: skip
 
 

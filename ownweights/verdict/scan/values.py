@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ownweights.dataset.options import DatasetOptions
-from ownweights.teacher.prices import Prices
+from ownweights.teacher.prices import OWN_TOML, Prices
 from ownweights.verdict.certificate import Claim
 
 DAYS_PER_MONTH = 30
@@ -101,6 +101,7 @@ class Cost:
     usd_per_month: float | None
     saving_usd_per_month: float | None
     extrapolated_saving_usd: float | None  # of the records; at Coverage.extrapolated_frac
+    price_source: str = OWN_TOML
 
 
 @dataclass(frozen=True, slots=True)
