@@ -9,6 +9,7 @@ SUMMARIES = {
     "demo": "Run the whole loop once, from requests to a served student.",
     "init": "Write a commented own.toml.",
     "serve": "Run the gateway: OpenAI-compatible HTTP in front of teacher and students.",
+    "key": "Keys of the gateway's own, with budgets and rates: add, list, set, revoke.",
     "traffic": "What was asked and answered: import, list, export.",
     "scan": "Before training: cost, repeats, the teacher's noise, what a proof needs.",
     "dataset": "What the student will study: build, show, export.",

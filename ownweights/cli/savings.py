@@ -18,12 +18,15 @@ def find_savings(project: Project, settings: Settings, route: Route) -> Savings:
     """What the route has saved so far, at the prices of own.toml; says what to set for dollars."""
     from ownweights.core.errors import SettingsError
     from ownweights.route.savings import savings_of
+    from ownweights.teacher.prices import OWN_TOML
 
     prices: Prices | None = None
     try:
         prices = _prices_of(settings, route)
     except SettingsError as error:
         say(f"warning: no price is known for {route.workload}: {error}")
+    if prices is not None and prices.source != OWN_TOML:
+        say(f"note: {route.workload} is counted at the {prices.source}; own.toml says no other")
     found = savings_of(project, route, prices, _judge_prices(project, settings, route))
     if prices is None and found.served:
         table = f"[teacher.{teacher_name(settings, route)}]"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_REASONS = 6
 _USD = click.FloatRange(0, 1_000_000)  # as in [teacher.<name>]
+FLAGS = "flags"
 
 
 @click.command()
@@ -83,11 +84,11 @@ def _given_prices(price_in: float | None, price_out: float | None) -> Prices | N
             "a price needs both --usd-per-mtok-in and --usd-per-mtok-out",
             hint="give 0 for what costs nothing",
         )
-    return Prices(price_in, price_out)
+    return Prices(price_in, price_out, source=FLAGS)
 
 
 def prices_of(settings: Settings, workload: str) -> Prices | None:
-    """The prices of a workload's teacher as own.toml has them; None where it has none."""
+    """The prices of a workload's teacher; None where none is known."""
     from ownweights.core.errors import SettingsError
 
     try:
@@ -98,25 +99,25 @@ def prices_of(settings: Settings, workload: str) -> Prices | None:
 
 
 def teacher_prices(settings: Settings, name: str) -> Prices | None:
-    """What [teacher.<name>] takes; None where own.toml does not say.
+    """What [teacher.<name>] takes: as own.toml says, else its maker's list; None where none does.
 
     Raises: SettingsError where it says only one of the two
     """
     from ownweights.core.errors import SettingsError
-    from ownweights.verdict.scan import Prices
+    from ownweights.teacher.prices import Prices, list_prices
 
     teacher = settings.teacher.get(name)
     if teacher is None:
         return None
     price_in, price_out = teacher.usd_per_mtok_in, teacher.usd_per_mtok_out
     if price_in is None and price_out is None:
-        return None
+        return list_prices(teacher.base_url, teacher.model)
     if price_in is None or price_out is None:
         raise SettingsError(
             f"teacher.{name} has one of usd_per_mtok_in and usd_per_mtok_out, expected both",
             hint="write 0 for what costs nothing",
         )
-    return Prices(price_in, price_out)
+    return Prices(price_in, price_out, teacher.usd_per_mtok_cached)
 
 
 def scan_text(one: WorkloadScan) -> str:
@@ -204,10 +205,16 @@ def _cost(one: WorkloadScan) -> list[str]:
         month = f", USD {cost.usd_per_month:,.2f} a month"
         saved = f", USD {cost.saving_usd_per_month:,.2f} a month"
     return [
-        f"  cost          USD {cost.usd:,.2f} for these records{month}",
+        f"  cost          USD {cost.usd:,.2f} for these records{month}{_source(cost.price_source)}",
         f"                a certificate could save USD {cost.saving_usd:,.2f} of it at most{saved},"
         " before the student's own cost and audits",
     ]
+
+
+def _source(source: str) -> str:
+    from ownweights.teacher.prices import OWN_TOML
+
+    return "" if source in (OWN_TOML, FLAGS) else f" ({source})"
 
 
 def _kept_back(one: WorkloadScan) -> str:

@@ -12,14 +12,14 @@ from ownweights.cli.output import json_option, print_json, say
 @click.option("--host", default=None, help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, default=None, help="Port to listen on; 0 picks a free one.")
 @click.option(
-    "--key-env", default="", metavar="NAME",
+    "--key-env", default=None, metavar="NAME",
     help="Environment variable with the key that callers must show to be answered by students.",
 )  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No line a request on stderr, only what goes wrong.")
 @json_option
 @click.pass_context
 def serve(
-    ctx: click.Context, host: str | None, port: int | None, key_env: str, *, quiet: bool,
+    ctx: click.Context, host: str | None, port: int | None, key_env: str | None, *, quiet: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Run the gateway: OpenAI-compatible HTTP in front of teacher and students.
@@ -33,16 +33,16 @@ def serve(
     from ownweights.teacher.serving import is_loopback
 
     project = project_of(ctx)
-    flags = {"gateway.host": host, "gateway.port": port}
+    flags = {"gateway.host": host, "gateway.port": port, "gateway.key_env": key_env}
 
     def load() -> GatewaySettings:
-        return GatewaySettings.of(load_settings(project, flags=flags), key_env=key_env)
+        return GatewaySettings.of(load_settings(project, flags=flags))
 
     settings = load()
     if not is_loopback(settings.host):
         say(f"warning: {settings.host} can be reached by other machines, without encryption")
-        if not key_env:
-            say("warning: without --key-env no student answers; everything goes to the teacher")
+        if not settings.key_env:
+            say("warning: without --key-env students answer only who shows a key of `own key add`")
     if not settings.teachers:
         say("warning: no [teacher.NAME] in own.toml: what students may not answer fails")
 

@@ -113,7 +113,11 @@ def show(ctx: click.Context, record_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def stats(ctx: click.Context, as_json: bool) -> None:
-    """Each workload in numbers."""
+    """Each workload in numbers.
+
+    `cost_usd` is what the answers cost whose price is known; `unpriced` is how many others there
+    are.
+    """
     with _open_store(ctx) as store:
         rows = [
             {
@@ -125,6 +129,8 @@ def stats(ctx: click.Context, as_json: bool) -> None:
                 "prompts": row.prompts,
                 "sessions": row.sessions,
                 "body_bytes": row.body_bytes,
+                "cost_usd": row.cost_usd,
+                "unpriced": row.unpriced,
                 "first": _time(row.first_at),
                 "last": _time(row.last_at),
                 "models": list(row.models) if as_json else ", ".join(row.models),

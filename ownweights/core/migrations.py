@@ -11,6 +11,8 @@ end. Every package's tables stand here, so that one file shows the whole schema.
     feedback what callers said of answers they got
     audit    what live requests showed of a route, in order; its evidence is recomputed from these,
              with tallies of what was served and not audited between them
+    key      the gateway's own keys, by their hash: whose, what they may do, how much they may spend
+    spend    what each key spent on each day (UTC); every gateway process counts in rows of its own
 """
 
 from __future__ import annotations
@@ -140,7 +142,7 @@ CREATE INDEX record_by_end_user ON record (end_user) WHERE end_user IS NOT NULL;
 _FEEDBACK = """
 CREATE TABLE feedback (
   id         TEXT PRIMARY KEY,
-  at         REAL NOT NULL,
+  at         DOUBLE PRECISION NOT NULL,
   request_id TEXT,
   session    TEXT,
   name       TEXT NOT NULL,
@@ -152,6 +154,37 @@ CREATE INDEX feedback_by_request ON feedback (request_id) WHERE request_id IS NO
 CREATE INDEX feedback_by_session ON feedback (session) WHERE session IS NOT NULL;
 """
 
+_KEYS = """
+CREATE TABLE key (
+  id               TEXT PRIMARY KEY,
+  name             TEXT NOT NULL,
+  hash             TEXT NOT NULL UNIQUE,
+  made_at          DOUBLE PRECISION NOT NULL,
+  workloads        TEXT NOT NULL,
+  budget_usd       DOUBLE PRECISION CHECK (budget_usd >= 0),
+  budget_per       TEXT NOT NULL CHECK (budget_per IN ('day', 'month', 'total')),
+  requests_per_min BIGINT CHECK (requests_per_min > 0),
+  tokens_per_min   BIGINT CHECK (tokens_per_min > 0),
+  recorded         INTEGER NOT NULL CHECK (recorded IN (0, 1)),
+  students         INTEGER NOT NULL CHECK (students IN (0, 1)),
+  expires_at       DOUBLE PRECISION,
+  revoked_at       DOUBLE PRECISION,
+  version          BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX key_by_name ON key (name) WHERE revoked_at IS NULL;
+CREATE TABLE spend (
+  key_id            TEXT NOT NULL REFERENCES key (id),
+  day               TEXT NOT NULL,
+  writer            TEXT NOT NULL,
+  requests          BIGINT NOT NULL,
+  unpriced          BIGINT NOT NULL,
+  tokens            BIGINT NOT NULL,
+  nano_usd          BIGINT NOT NULL,
+  estimated_nano_usd BIGINT NOT NULL,
+  PRIMARY KEY (day, key_id, writer)
+);
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first tables", _FIRST_TABLES),
     Migration(2, "find workloads by their prompt", _PROMPT_INDEX),
@@ -160,4 +193,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(5, "units that audits belong to, and answers not sent", _AUDIT_UNITS),
     Migration(6, "whose a record is, and what it cost", _RECORD_FACTS),
     Migration(7, "feedback on answers", _FEEDBACK),
+    Migration(8, "keys of the gateway's own, and what they spend", _KEYS),
 )

@@ -18,6 +18,8 @@ REDACT_WORDS = (
     "key", "email", "phone", "card", "iban", "ssn", "ip", "name", "data", "all", "none",
 )  # fmt: skip
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
+_VARIABLE = r"([A-Za-z_][A-Za-z0-9_]*)?"
+_VARIABLE_SAYS = "the name of an environment variable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class GatewaySettings:
     """How often a teacher is asked again, for an error that may pass, where no other can be."""
     retry_frac: float = setting(0.1, at_least=0, at_most=1)
     """Budget of those repeats, as a share of the requests."""
+    key_env: str = setting("", pattern=_VARIABLE, pattern_says=_VARIABLE_SAYS)
+    """The environment variable with the key that callers show to be answered by students, and to
+    spend the teachers' keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,7 @@ class TeacherSettings:
     """Where its OpenAI-compatible API is, up to and with `/v1`."""
     model: str = setting("")
     """The model to ask for; empty passes on what the caller names."""
-    key_env: str = setting(
-        "", pattern=r"([A-Za-z_][A-Za-z0-9_]*)?", pattern_says="the name of an environment variable"
-    )
+    key_env: str = setting("", pattern=_VARIABLE, pattern_says=_VARIABLE_SAYS)
     """The environment variable that holds its key; the key itself is never written here."""
     terms: str = setting("", choices=("", "allowed", "denied", "unknown"))
     """What your contract says about training on its answers; empty asks the built-in table."""
@@ -77,6 +80,8 @@ class TeacherSettings:
     """Its price in US dollars for a million tokens read."""
     usd_per_mtok_out: float | None = setting(None, at_least=0, at_most=1_000_000)
     """Its price in US dollars for a million tokens written."""
+    usd_per_mtok_cached: float | None = setting(None, at_least=0, at_most=1_000_000)
+    """Its price in US dollars for a million tokens read from its cache; else that of any read."""
     kind: str = setting("openai", choices=("openai", "azure", "anthropic"))
     """What it speaks: OpenAI's API, Azure's form of it, or Anthropic's Messages."""
     api_version: str = setting("", pattern=r"[0-9A-Za-z.-]*", pattern_says="a version")

@@ -13,12 +13,12 @@ import dataclasses
 
 from ownweights.core.project import Project
 from ownweights.gateway.audits import Auditor, Both, Compared, StudentFailed
-from ownweights.gateway.callers import Callers
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.names import WorkloadNames
 from ownweights.gateway.protocols import CHAT
 from ownweights.gateway.routes import RouteTable
 from ownweights.gateway.settings import GatewaySettings, Upstream
+from ownweights.gateway.spending import Spending
 from ownweights.gateway.student_stream import may_stream, stream_student
 from ownweights.gateway.student_turn import (
     is_kept_back,
@@ -45,13 +45,13 @@ class Answering:
         students: Students,
         door: TeacherDoor,
         auditor: Auditor,
-        callers: Callers,
+        spending: Spending,
     ) -> None:
         self.settings = settings
         self.routes = RouteTable(project)
         self._names = WorkloadNames(project)
         self._students, self._door = students, door
-        self._auditor, self._callers = auditor, callers
+        self._auditor, self._spending = auditor, spending
 
     def follow(self) -> dict[str, Route]:
         """Read the routes in force, and want the students they name."""
@@ -68,13 +68,14 @@ class Answering:
                 await self._names.of(exchange.prompt_hash) if route is None else route.workload
             )
         exchange.route = route
+        self._spending.admit(exchange)
         completion = None
         if exchange.is_forced:
             exchange.reason = "forced"
         elif exchange.protocol is not CHAT:
             exchange.reason = "no_route" if route is None else "ineligible:protocol"
         elif route is not None and may_try(
-            exchange, route, is_allowed=self._callers.may_ask_students(scope)
+            exchange, route, is_allowed=exchange.caller.may_ask_students
         ):
             if may_stream(exchange, route):
                 if await stream_student(exchange, route, self._students, send):
@@ -85,7 +86,7 @@ class Answering:
             await send_student(exchange, completion, send)
         else:
             upstream = self.upstream(route.teacher if route else "", exchange.workload, exchange)
-            self._callers.check(scope, upstream)
+            self._spending.check(exchange, upstream)
             await self._door.forward(exchange, upstream, scope, send)
 
     def compare(self, exchange: Exchange, scope: Scope) -> None:

@@ -19,14 +19,17 @@ from typing import Protocol as Interface
 from ownweights.core.project import Project
 from ownweights.gateway.answering import Answering
 from ownweights.gateway.audits import Auditor
-from ownweights.gateway.callers import Callers
+from ownweights.gateway.callers import Callers, refuse_keys_in_url
 from ownweights.gateway.connection import Drains
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.feedback import take_feedback
 from ownweights.gateway.judges import LiveJudges
+from ownweights.gateway.keys.account import Accounts
+from ownweights.gateway.keys.ring import KeyRing
 from ownweights.gateway.protocols import PROTOCOLS, Protocol
 from ownweights.gateway.reload import Reloader
 from ownweights.gateway.settings import GatewaySettings
+from ownweights.gateway.spending import Spending
 from ownweights.gateway.student_turn import standing_of
 from ownweights.gateway.students import StartEngine, Students
 from ownweights.gateway.upstreams.door import TeacherDoor
@@ -89,7 +92,9 @@ class Gateway:
         self._settings = settings
         self._start_engine = start_engine
         self._recorder = recorder
-        self._callers = Callers(settings)
+        self._ring = KeyRing(project)
+        self._callers = Callers(settings, self._ring)
+        self._spending = Spending(Accounts(self._ring.tally))
         self._reloader = Reloader(project.settings_path, reload, self._take_up)
 
     async def start(self) -> None:
@@ -104,8 +109,9 @@ class Gateway:
         self._drains = Drains()
         self._answering = Answering(
             self._project, self._settings, students=self._students, door=self._door,
-            auditor=self._auditor, callers=self._callers,
+            auditor=self._auditor, spending=self._spending,
         )  # fmt: skip
+        await asyncio.to_thread(self._ring.start)
         await self._auditor.start()
         self._answering.follow()
         self._reloader.start()
@@ -117,6 +123,7 @@ class Gateway:
         await self._judges.close()
         await self._students.close()
         await self._door.close()
+        await asyncio.to_thread(self._ring.close)
         await asyncio.to_thread(self._keeper.close)
 
     @property
@@ -128,6 +135,7 @@ class Gateway:
         """Go on with other settings, from the next request on."""
         privacy = Privacy(self._project, settings.privacy)  # may refuse; nothing is changed then
         self._settings = settings
+        self._callers.follow(settings)
         self._answering.settings = settings
         self._door.follow(settings)
         self._judges.follow(settings)
@@ -160,6 +168,7 @@ class Gateway:
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        refuse_keys_in_url(scope)
         wanted = _METHODS.get(path)
         if wanted is None:
             raise HttpError(404, "there is no such path here", code="unknown_url")
@@ -189,14 +198,16 @@ class Gateway:
         }
 
     async def _models(self, scope: Scope, send: Send) -> None:
+        caller = await self._callers.of(scope)
         workload = named_workload(scope, {})
         route = self._answering.follow().get(workload or "")
         if workload is None and len(self._settings.teachers) > 1:
             what = "there are several teachers: name the workload whose teacher you mean"
             raise HttpError(400, what, code="workload_needed", param="x-own-workload")
         upstream = self._answering.upstream(route.teacher if route else "", workload or "")
-        self._callers.check(scope, upstream)
-        status, headers, body = await self._door.fetch(upstream, scope)
+        if (refusal := caller.refusal(upstream)) is not None:
+            raise refusal
+        status, headers, body = await self._door.fetch(upstream, scope, caller)
         log.info("models %d", status)
         size = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [*headers, size]})
@@ -205,8 +216,9 @@ class Gateway:
     async def _exchange(
         self, protocol: Protocol, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        caller = await self._callers.of(scope)
         raw = await read_body(receive, self._settings.max_body_bytes)
-        exchange = open_exchange(scope, raw, decode_json(raw), protocol)
+        exchange = open_exchange(scope, raw, decode_json(raw), protocol, caller=caller)
         await self._wait_for_room(exchange)
         is_drained = self._settings.on_client_gone == "drain"
         try:
@@ -225,6 +237,7 @@ class Gateway:
             self._answering.compare(exchange, scope)
 
     def _record(self, exchange: Exchange) -> None:
+        self._spending.settle(exchange)
         if log.isEnabledFor(logging.INFO):
             log.info("%s", exchange.log_line())
         if exchange.is_stored:

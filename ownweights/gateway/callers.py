@@ -1,36 +1,125 @@
-"""Who is asking, and what they may spend: the operator's key, or a caller's own.
+"""Who is asking: the operator, the holder of a key of ours, or anybody with a provider's key.
 
-In: a request's headers. Out: whether students may answer it, and whether it may go to a teacher on
-the operator's account. Invariants: without a key of the gateway, students answer on loopback alone
-(test_gateway_key_opens_students_beyond_loopback); nobody spends the operator's key but who may ask
-students (test_gateway_operators_key_is_spent_only_by_who_may).
+In: a request's headers and address. Out: a Caller, who may ask students, and whose request may go
+to a teacher on the operator's account, or may not. Invariants: without a key of the gateway,
+students answer on loopback alone (test_gateway_key_opens_students_beyond_loopback); nobody spends
+the operator's key but who may (test_gateway_operators_key_is_spent_only_by_who_may), at a stand-in
+neither (test_failover_spends_the_operators_key_only_for_who_may); a key of ours is never taken for
+a provider's (test_gateway_virtual_key_never_leaves); a key in an address is refused, whosever it is
+(test_gateway_refuses_a_key_in_the_url).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
-from ownweights.gateway.settings import GatewaySettings, Upstream, key_from
-from ownweights.teacher.asgi import HttpError, Scope, header
+from ownweights.gateway.keys.key import (
+    KEY_HEADERS,
+    URL_NAMES,
+    Key,
+    bare_key,
+    holds_secret,
+    shown_secret,
+)
+from ownweights.gateway.keys.ring import KeyRing
+from ownweights.gateway.settings import GatewaySettings, Upstream
+from ownweights.teacher.asgi import HttpError, Scope
 from ownweights.teacher.serving import is_loopback
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. With a `key` of ours, its limits hold; else who is trusted is the operator."""
+
+    is_trusted: bool = False
+    key: Key | None = None
+
+    @property
+    def may_ask_students(self) -> bool:
+        return self.is_trusted if self.key is None else self.key.limits.may_ask_students
+
+    @property
+    def is_recorded(self) -> bool:
+        return self.key is None or self.key.limits.is_recorded
+
+    def refusal(self, upstream: Upstream) -> HttpError | None:
+        """Why this caller's request may not go to a teacher; None where it may."""
+        if self.key is not None and not upstream.key_env:
+            what = (
+                f"teacher {upstream.name!r} has no key of its operator (key_env), and the gateway's"
+                " keys are not passed on: send the provider's own key"
+            )
+            return _unauthorized(what)
+        if self.key is None and upstream.key_env and not self.is_trusted:
+            return _unauthorized("this gateway answers for its operator only: send a key of its")
+        return None
+
+
 class Callers:
-    """What the callers of one gateway may do."""
+    """Knows the callers of one gateway."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, ring: KeyRing) -> None:
+        self._ring = ring
+        self._looking: asyncio.Future[bool] | None = None
+        self.follow(settings)
+
+    def follow(self, settings: GatewaySettings) -> None:
+        """Go on with other settings."""
         self._is_local = is_loopback(settings.host)
-        self._key = key_from(settings.key_env, "gateway") if settings.key_env else None
+        self._key = settings.key()
 
-    def may_ask_students(self, scope: Scope) -> bool:
-        """Whether a caller may be answered by students."""
-        if self._key is None:
-            return self._is_local
-        shown = (header(scope, b"authorization") or "").removeprefix("Bearer ").strip()
-        return hmac.compare_digest(shown.encode(), self._key.encode())
+    async def of(self, scope: Scope) -> Caller:
+        """The caller of a request.
 
-    def check(self, scope: Scope, upstream: Upstream) -> None:
-        """HttpError 401 for who may not spend the operator's key."""
-        if upstream.key_env and not self.may_ask_students(scope):
-            what = "this gateway answers for its operator only: send the gateway's key"
-            raise HttpError(401, what, code="invalid_api_key")
+        Raises: HttpError 401 for a key of ours that is unknown, revoked or expired, 503 where keys
+        cannot be read
+        """
+        key = self._key
+        is_trusted = self._is_local if key is None else _shows(scope["headers"], key)
+        secret = None if key and is_trusted else shown_secret(scope["headers"])
+        if secret is None:
+            return Caller(is_trusted)
+        found = self._ring.find(secret)
+        if found is None:  # it may have been made a moment ago
+            await self._look()
+            found = self._ring.find(secret)
+        if found is None and self._ring.fault:
+            what = "the gateway's keys cannot be read just now"
+            raise HttpError(503, what, code="keys_unavailable", kind="server_error")
+        state = "unknown" if found is None else found.state(time.time())
+        if state != "live":
+            raise _unauthorized(f"the key shown is {state}")
+        return Caller(key=found)
+
+    async def _look(self) -> None:
+        """Read the keys anew: once for all who wait, so that guessing keeps one thread busy."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(asyncio.to_thread(self._ring.look))
+        await asyncio.shield(self._looking)
+
+
+def refuse_keys_in_url(scope: Scope) -> None:
+    """HttpError 400 where the address of a request holds a key: addresses end up in logs."""
+    query = scope.get("query_string", b"")
+    if query:
+        names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"))}
+    else:
+        names = set[str]()
+    is_held = holds_secret(query) or holds_secret(scope.get("raw_path") or b"")
+    if is_held or names & URL_NAMES:
+        what = "a key belongs in a header, not in the address: send 'Authorization: Bearer ...'"
+        raise HttpError(400, what, code="key_in_url")
+
+
+def _shows(headers: Iterable[tuple[bytes, bytes]], key: str) -> bool:
+    shown = [bare_key(value) for name, value in headers if name in KEY_HEADERS]
+    return any(hmac.compare_digest(one, key.encode()) for one in shown)
+
+
+def _unauthorized(what: str) -> HttpError:
+    return HttpError(401, what, code="invalid_api_key")

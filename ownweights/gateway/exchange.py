@@ -16,7 +16,10 @@ from typing import Any
 from ownweights.core.chat import Completion
 from ownweights.core.errors import InputError
 from ownweights.core.ids import new_id
+from ownweights.gateway.callers import Caller
+from ownweights.gateway.keys.account import Grant
 from ownweights.gateway.protocols import CHAT, Protocol
+from ownweights.gateway.settings import Upstream
 from ownweights.route import Route
 from ownweights.teacher.asgi import Headers, HttpError, Scope, header
 from ownweights.traffic.record import DERIVED, Record, Status, usage_of, user_of
@@ -38,6 +41,8 @@ class Exchange:
     is_stored: bool
     is_forced: bool
     protocol: Protocol = CHAT
+    caller: Caller = field(default_factory=Caller)
+    grant: Grant | None = None  # of the caller's key, once it was let through
     id: str = field(default_factory=new_id)
     at: float = field(default_factory=time.time)
     started_s: float = field(default_factory=time.perf_counter)
@@ -50,11 +55,21 @@ class Exchange:
     completion: Completion | None = None  # the student's, where it was sent whole
     score: float | None = None
     student_model: str = ""
-    upstream: str = ""  # the teacher asked, as own.toml names it
+    asked: Upstream | None = None  # the teacher
     response: dict[str, Any] | None = None
     status: Status = "error"
     http_status: int = 0
     error: str | None = None
+
+    @property
+    def upstream(self) -> str:
+        """The teacher asked, as own.toml names it."""
+        return self.asked.name if self.asked else ""
+
+    @property
+    def model(self) -> str:
+        """The model that the caller names."""
+        return _text(self.body.get("model"))
 
     @property
     def is_stream(self) -> bool:
@@ -80,6 +95,8 @@ class Exchange:
         ]
         if self.route is not None:
             found.append((b"x-own-certificate", self.route.verdict_id.encode()))
+        if self.grant is not None:
+            found += self.grant.headers()
         return found
 
     def settle(self, response: dict[str, Any] | None, *, is_whole: bool = True) -> None:
@@ -107,6 +124,12 @@ class Exchange:
         """Time since the request was read."""
         return (time.perf_counter() - self.started_s) * 1000
 
+    def cost_usd(self) -> float | None:
+        """What the answer cost at the teacher: nothing where a student gave it; None if unknown."""
+        if self.served_by == "student":
+            return 0.0
+        return self.asked.cost_usd(self.model, self.response) if self.asked else None
+
     def record(self) -> Record:
         """What the traffic store keeps."""
         is_student = self.served_by == "student"
@@ -121,13 +144,15 @@ class Exchange:
             response=self.response,
             status=self.status,
             role="student" if is_student else "teacher",
-            model=model or _text(self.body.get("model")),
+            model=model or self.model,
             source_id=None,
             prompt_hash=self.prompt_hash,
             protocol=self.protocol.name,
             end_user=user_of(self.body, self._asked_metadata()),
+            key_id=self.caller.key.id if self.caller.key else None,
             upstream="" if is_student else self.upstream,
             usage=usage_of(self.response),
+            cost_usd=self.cost_usd(),
             latency_ms=round(self.latency_ms(), 2),
         )
 
@@ -157,7 +182,12 @@ class Exchange:
 
 
 def open_exchange(
-    scope: Scope, raw: bytes, body: dict[str, Any], protocol: Protocol = CHAT
+    scope: Scope,
+    raw: bytes,
+    body: dict[str, Any],
+    protocol: Protocol = CHAT,
+    *,
+    caller: Caller | None = None,
 ) -> Exchange:
     """The exchange that a request starts; HttpError 400 for what can be no chat request."""
     messages = body.get("messages")
@@ -168,15 +198,17 @@ def open_exchange(
     asked = body.get("metadata")
     metadata: Mapping[str, Any] = asked if isinstance(asked, dict) else {}
     prompt_hash = workload_hash(body, protocol.name)
+    caller = caller or Caller()
     return Exchange(
         raw=raw,
         body=body,
         prompt_hash=prompt_hash,
         workload=named_workload(scope, metadata),
         session=_session(scope, metadata) or conversation_of(body, prompt_hash),
-        is_stored=not _flag(scope, b"x-own-no-store"),
+        is_stored=not _flag(scope, b"x-own-no-store") and caller.is_recorded,
         is_forced=_flag(scope, b"x-own-force-teacher"),
         protocol=protocol,
+        caller=caller,
     )
 
 

@@ -33,7 +33,7 @@ async def take_feedback(
     project: Project, callers: Callers, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Keep one feedback; HttpError for what is none, or cannot be kept now."""
-    if not callers.may_ask_students(scope):
+    if not (await callers.of(scope)).may_ask_students:
         raise HttpError(401, "feedback needs the gateway's key", code="invalid_api_key")
     body = decode_json(await read_body(receive, MAX_BODY_BYTES))
     try:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from ownweights.core.chat import Usage
 from ownweights.core.errors import SettingsError
 from ownweights.core.settings import Settings
 from ownweights.core.strict import key_text
 from ownweights.teacher.kinds import Kind
+from ownweights.teacher.prices import OWN_TOML, Prices, billed_of, is_standard_tier, list_prices
 from ownweights.traffic.redact import PrivacyRules
 
 
@@ -36,17 +37,31 @@ class Upstream:
     timeout_s: float = 60.0
     usd_per_mtok_in: float | None = None
     usd_per_mtok_out: float | None = None
+    usd_per_mtok_cached: float | None = None
 
     def speaks(self, protocol: str) -> bool:
         """Whether it takes requests of a protocol as they are."""
         return (protocol == "messages") == self.kind.speaks_messages
 
-    def cost_usd(self, usage: Usage) -> float | None:
-        """What an answer cost; None where its prices are not known."""
+    def prices(self, model: str) -> Prices | None:
+        """What it takes for a model: as own.toml says, else as its maker lists it."""
+        if self.usd_per_mtok_in is None and self.usd_per_mtok_out is None:
+            return list_prices(self.base_url, model)
         if self.usd_per_mtok_in is None or self.usd_per_mtok_out is None:
             return None
-        spent = usage.prompt_tokens * self.usd_per_mtok_in
-        return (spent + usage.completion_tokens * self.usd_per_mtok_out) / 1e6
+        return Prices(self.usd_per_mtok_in, self.usd_per_mtok_out, self.usd_per_mtok_cached)
+
+    def cost_usd(self, asked: str, response: Mapping[str, Any] | None) -> float | None:
+        """What an answer cost; None where it does not say what it took, or no price is known."""
+        billed = billed_of(response)
+        answered = response.get("model") if response else None
+        prices = self.prices(answered if isinstance(answered, str) else "") or self.prices(
+            self.model or asked
+        )
+        if billed is None or prices is None:
+            return None
+        is_known = prices.source == OWN_TOML or is_standard_tier(response)
+        return prices.cost(billed) if is_known else None
 
     def key(self) -> str | None:
         """The operator's key; SettingsError when it should be in the environment and is not."""
@@ -87,6 +102,7 @@ class GatewaySettings:
                 row.timeout_s,
                 row.usd_per_mtok_in,
                 row.usd_per_mtok_out,
+                row.usd_per_mtok_cached,
             )
             for name, row in settings.teacher.items()
         }
@@ -101,7 +117,7 @@ class GatewaySettings:
             on_full=settings.gateway.on_full,
             max_retries=settings.gateway.max_retries,
             retry_frac=settings.gateway.retry_frac,
-            key_env=key_env,
+            key_env=key_env or settings.gateway.key_env,
             teachers=teachers,
             teacher_of=teacher_of,
             default_teacher=next(iter(teachers)) if len(teachers) == 1 else "",
@@ -125,6 +141,11 @@ class GatewaySettings:
         """SettingsError unless every key that is named is in the environment."""
         for upstream in self.teachers.values():
             upstream.key()
+        self.key()
+
+    def key(self) -> str | None:
+        """The key that opens the gateway; SettingsError when it should be set and is not."""
+        return key_from(self.key_env, "gateway") if self.key_env else None
 
 
 def privacy_rules(settings: Settings) -> PrivacyRules:

@@ -29,11 +29,10 @@ from ownweights.dataset.unit import unit_of
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import Audit
 from ownweights.route.route import Route, history_path
+from ownweights.teacher.prices import CHARS_PER_TOKEN, Prices
 from ownweights.traffic.record import Record
 from ownweights.traffic.store import TrafficStore
 from ownweights.verdict.scan.gather import token_counts
-from ownweights.verdict.scan.measure import CHARS_PER_TOKEN
-from ownweights.verdict.scan.values import Prices
 from ownweights.verdict.statistics.clusters import ratio_interval
 
 SLACK_S = 3600.0  # records are stored in about the order they passed

@@ -77,6 +77,8 @@ class WorkloadStats:
     prompts: int
     sessions: int
     body_bytes: int
+    cost_usd: float | None  # of those whose cost is known; None where none is
+    unpriced: int  # the others
     first_at: float
     last_at: float
     models: tuple[str, ...]
@@ -206,7 +208,7 @@ class TrafficStore:
         rows = self.database.query(
             "SELECT workload, count(*), sum(status = 'ok'), sum(status = 'partial'),"
             " sum(status = 'error'), count(DISTINCT prompt_hash), count(DISTINCT session),"
-            " sum(body_bytes), min(at), max(at)"
+            " sum(body_bytes), sum(cost_usd), count(*) - count(cost_usd), min(at), max(at)"
             " FROM record GROUP BY workload ORDER BY count(*) DESC, workload"
         )
         names, models = [field.name for field in fields(WorkloadStats)], self._models()

@@ -174,3 +174,15 @@ def test_plan_is_what_the_settings_say(project: Project) -> None:
     two = TEACHER + TEACHER.replace("main", "other")
     project.settings_path.write_text(two)
     assert plan_of(load_settings(project), "w").prices is None  # nobody says which of the two
+
+
+def test_scan_names_the_list_that_a_price_is_from(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where own.toml says nothing, the maker's list holds at the maker's address."""
+    listed = '[teacher.main]\nbase_url = "https://api.openai.com/v1"\nmodel = "gpt-4o"\n'
+    project.settings_path.write_text(listed)
+    scan(project)
+    assert "(list price of api.openai.com, 20" in capsys.readouterr().out
+    scan(project, "--usd-per-mtok-in", "1", "--usd-per-mtok-out", "1")
+    assert "list price" not in capsys.readouterr().out

@@ -135,6 +135,7 @@ def test_traffic_stats_counts_each_workload(own: Shell, file: Path) -> None:
     (row,) = own.json("stats")
     assert (row["workload"], row["records"], row["ok"], row["partial"]) == ("w", 3, 2, 1)
     assert row["models"] == ["big-1"]
+    assert (row["cost_usd"], row["unpriced"]) == (None, 3)
     assert own("stats")[0].split("\n")[0].split()[:2] == ["workload", "records"]
 
 

@@ -79,3 +79,40 @@ def test_upstream_key_that_is_not_set_says_so(
     settings = GatewaySettings(teachers={"big": Upstream("big", "http://x/v1", "", "BIG_KEY")})
     with pytest.raises(SettingsError, match=r"teacher\.big: key_env names BIG_KEY, which is not"):
         settings.check_keys()
+
+
+def test_upstream_prices_of_own_toml_go_before_the_list() -> None:
+    url = "https://api.openai.com/v1"
+    listed = Upstream("a", url).prices("gpt-4o")
+    assert listed is not None and listed.source.startswith("list price of api.openai.com")
+    own = Upstream("a", url, usd_per_mtok_in=1.0, usd_per_mtok_out=2.0).prices("gpt-4o")
+    assert own is not None and (own.source, own.usd_per_mtok_out) == ("own.toml", 2.0)
+    assert Upstream("a", url, usd_per_mtok_in=1.0).prices("gpt-4o") is None  # half a price is none
+    assert Upstream("a", "http://127.0.0.1:1/v1").prices("gpt-4o") is None
+
+
+def test_upstream_cost_is_that_of_the_model_that_answered() -> None:
+    upstream = Upstream("a", "https://api.openai.com/v1")
+    answer = {"model": "gpt-4o-2024-05-13", "usage": {"prompt_tokens": 10**6}}
+    assert upstream.cost_usd("gpt-4o", answer) == 5.0
+    assert upstream.cost_usd("gpt-4o", {"usage": {"prompt_tokens": 10**6}}) == 2.5
+    assert upstream.cost_usd("gpt-4o", {**answer, "service_tier": "priority"}) is None
+    assert upstream.cost_usd("", {"usage": {"prompt_tokens": 10**6}}) is None
+    assert upstream.cost_usd("gpt-4o", {}) is upstream.cost_usd("gpt-4o", None) is None
+
+
+def test_cost_is_unknown_without_prices() -> None:
+    answer = {"model": "m", "usage": {"prompt_tokens": 10, "completion_tokens": 1}}
+    assert Upstream("a", "http://127.0.0.1:1/v1").cost_usd("m", answer) is None
+    free = Upstream("a", "http://x/v1", usd_per_mtok_in=0.0, usd_per_mtok_out=0.0)
+    assert free.cost_usd("m", answer) == 0.0
+
+
+def test_gateway_key_may_stand_in_own_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.toml").write_text('[gateway]\nkey_env = "DOOR_KEY"\n')
+    found = GatewaySettings.of(load_settings(Project(tmp_path), env={}))
+    monkeypatch.delenv("DOOR_KEY", raising=False)
+    with pytest.raises(SettingsError, match="gateway: key_env names DOOR_KEY, which is not set"):
+        found.check_keys()
+    monkeypatch.setenv("DOOR_KEY", "open sesame")
+    assert found.key() == "open sesame"

@@ -238,6 +238,15 @@ def test_workloads_counts_each_kind(store: TrafficStore) -> None:
     assert first.body_bytes > 0
 
 
+def test_store_adds_up_what_is_known_of_costs(store: TrafficStore) -> None:
+    rows = [
+        replace(one, cost_usd=usd) for one, usd in zip(numbered(3), (0.5, None, 0.25), strict=True)
+    ]
+    store.add(rows)
+    (stats,) = store.workloads()
+    assert (stats.cost_usd, stats.unpriced) == (0.75, 1)
+
+
 def test_open_without_create_says_that_nothing_is_there(project: Project) -> None:
     with pytest.raises(StoreError, match="there is no traffic in") as caught:
         TrafficStore.open(project, create=False)

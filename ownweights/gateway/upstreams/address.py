@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 
 from ownweights.core.errors import InputError
+from ownweights.gateway.callers import Caller
+from ownweights.gateway.keys.key import KEY_HEADERS, holds_secret
 from ownweights.gateway.protocols import Protocol
 from ownweights.gateway.settings import Upstream
 from ownweights.gateway.upstreams.client import Call
@@ -27,12 +29,13 @@ _HOP_BY_HOP = {
     b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
 }  # fmt: skip
 _NOT_PASSED = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"accept-encoding"}
-_KEYS = (b"authorization", b"x-api-key", b"api-key")
 _OURS = (
     b"x-own-request-id", b"x-own-served-by", b"x-own-reason", b"x-own-certificate",
     b"x-own-overhead-ms",
 )  # fmt: skip
 _NOT_RETURNED = {*_HOP_BY_HOP, *_OURS, b"content-length", b"date", b"server"}
+_OPERATORS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"openai-organization", b"openai-project",
+              b"anthropic-organization-id")  # fmt: skip
 _CODINGS = ("gzip", "deflate", "identity")
 
 
@@ -73,9 +76,9 @@ def request_headers(
         if name == b"accept-encoding" and not wants_plain:
             asked_for = (coding.strip() for coding in value.decode("latin-1").split(","))
             codings = ", ".join(c for c in asked_for if c in _CODINGS) or codings
-        elif key is not None and name in _KEYS:
+        elif (key is not None and name in KEY_HEADERS) or holds_secret(value):
             continue
-        elif name in _KEYS:
+        elif name in KEY_HEADERS:
             headers.append(_callers_key(upstream, name, value))
         elif name not in _NOT_PASSED and not name.startswith(b"x-own-"):
             headers.append((name, value))
@@ -88,9 +91,15 @@ def request_headers(
     return [*headers, (b"accept-encoding", codings.encode("latin-1"))]
 
 
-def response_headers(headers: Headers) -> Headers:
-    """The upstream's headers as the caller gets them; the length is counted anew."""
-    return [(name, value) for name, value in headers if name not in _NOT_RETURNED]
+def response_headers(headers: Headers, caller: Caller) -> Headers:
+    """The upstream's headers as the caller gets them; the length is counted anew.
+
+    What they say of the operator's account is not for the holder of one of the gateway's keys.
+    """
+    passed = [(name, value) for name, value in headers if name not in _NOT_RETURNED]
+    if caller.key is None:
+        return passed
+    return [(name, value) for name, value in passed if not name.startswith(_OPERATORS)]
 
 
 def _url(upstream: Upstream, path: str, model: str, scope: Scope) -> str:

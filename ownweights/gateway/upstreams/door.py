@@ -19,8 +19,10 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from ownweights.core.chat import Completion
+from ownweights.gateway.callers import Caller
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.settings import GatewaySettings, Upstream
+from ownweights.gateway.spending import may_go
 from ownweights.gateway.upstreams.address import call_for, models_call, response_headers
 from ownweights.gateway.upstreams.again import Rests, RetryBudget, may_pass, retry_after_s
 from ownweights.gateway.upstreams.answer import decoded, read_whole, whole_answer
@@ -66,7 +68,7 @@ class TeacherDoor:
 
         async def begin() -> None:
             exchange.waited_s += time.perf_counter() - asked_s
-            headers = [*response_headers(reply.headers), *exchange.headers()]
+            headers = [*response_headers(reply.headers, exchange.caller), *exchange.headers()]
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
         async with self._first_good(exchange, upstream, scope, give_up_s) as (reply, said):
@@ -80,7 +82,7 @@ class TeacherDoor:
                 return
             content = await read_whole(reply, give_up_s - time.perf_counter())
         exchange.waited_s += time.perf_counter() - asked_s
-        headers = response_headers(reply.headers)
+        headers = response_headers(reply.headers, exchange.caller)
         if said.is_translated:
             content = _translated(exchange, reply, content)
             headers = [JSON_TYPE, *(one for one in headers if one[0] not in _OF_THE_BODY)]
@@ -90,13 +92,15 @@ class TeacherDoor:
             exchange.error = "teacher_refused"
         await send_bytes(send, reply.status, content, [*headers, *exchange.headers()])
 
-    async def fetch(self, upstream: Upstream, scope: Scope) -> tuple[int, Headers, bytes]:
+    async def fetch(
+        self, upstream: Upstream, scope: Scope, caller: Caller
+    ) -> tuple[int, Headers, bytes]:
         """The teacher's list of models."""
         timeout_s = self._settings.timeout_s
         give_up_s = time.perf_counter() + timeout_s
         async with self._answer(models_call(upstream, scope), timeout_s) as reply:
             content = await read_whole(reply, give_up_s - time.perf_counter())
-        return reply.status, response_headers(reply.headers), content
+        return reply.status, response_headers(reply.headers, caller), content
 
     async def ask(self, exchange: Exchange, upstream: Upstream, scope: Scope) -> Completion | None:
         """The teacher's answer to a request that is over; None or HttpError where it has none."""
@@ -128,13 +132,14 @@ class TeacherDoor:
     async def _ask_in_turn(
         self, exchange: Exchange, upstream: Upstream, scope: Scope, give_up_s: float
     ) -> tuple[Reply, Spoken]:
-        candidates = self._settings.candidates(upstream, exchange.protocol.name)
+        first, *rest = self._settings.candidates(upstream, exchange.protocol.name)
+        candidates = [first, *(one for one in rest if may_go(exchange, one))]
         turns = self._rests.order(candidates) if len(candidates) > 1 else list(candidates)
         num_repeats = self._settings.max_retries
         while True:
             asked = turns.pop(0)
             is_last = not turns and num_repeats <= 0
-            exchange.upstream = asked.name
+            exchange.asked = asked
             left_s = give_up_s - time.perf_counter()
             try:
                 said = spoken(exchange, asked)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ownweights.core.chat import Usage
 from ownweights.dataset.near import near_pairs
 from ownweights.dataset.split import SPLITS
+from ownweights.teacher.prices import CHARS_PER_TOKEN
 from ownweights.verdict.certificate import Claim
 from ownweights.verdict.scan.values import (
     DAYS_PER_MONTH,
@@ -56,7 +57,6 @@ from ownweights.verdict.statistics import (
 if TYPE_CHECKING:
     from ownweights.verdict.scan.gather import Gathered
 
-CHARS_PER_TOKEN = 4.0  # of English text in the tokenizers in use, roughly
 DAY_S = 86_400.0
 MIN_PERIOD_S = 3_600.0  # less makes no rate
 HARM_RATES = (0.0, 0.01, 0.02, 0.05)
@@ -241,7 +241,7 @@ def _cost(one: Gathered, coverage: Coverage, period: Period, rate: float) -> Cos
         a_month = DAYS_PER_MONTH * period.per_day / one.num_records
     return Cost(
         usd, saving, None if a_month is None else a_month * usd,
-        None if a_month is None else a_month * saving, extrapolated,
+        None if a_month is None else a_month * saving, extrapolated, prices.source,
     )  # fmt: skip
 
 

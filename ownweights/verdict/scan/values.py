@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ownweights.core.errors import UsageError
 from ownweights.dataset.options import DatasetOptions
+from ownweights.teacher.prices import OWN_TOML, Prices
 from ownweights.verdict.certificate import Claim
 
 DAYS_PER_MONTH = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """What the teacher takes, in US dollars for a million tokens read and written."""
-
-    usd_per_mtok_in: float
-    usd_per_mtok_out: float
-
-    def __post_init__(self) -> None:
-        for name in ("usd_per_mtok_in", "usd_per_mtok_out"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} is {getattr(self, name)!r}, expected a price from 0 on")
-
-    def usd(self, tokens_in: float, tokens_out: float) -> float:
-        """The price of so many tokens."""
-        return (self.usd_per_mtok_in * tokens_in + self.usd_per_mtok_out * tokens_out) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +101,7 @@ class Cost:
     usd_per_month: float | None
     saving_usd_per_month: float | None
     extrapolated_saving_usd: float | None  # of the records; at Coverage.extrapolated_frac
+    price_source: str = OWN_TOML
 
 
 @dataclass(frozen=True, slots=True)
