@@ -13,26 +13,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.options import workload_name
+from ownweights.cli.options import filter_of, filter_options, workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
 from ownweights.core.errors import EXIT_ERROR, UsageError
 
 if TYPE_CHECKING:
     from ownweights.traffic import ImportReport, Record, TrafficStore
+    from ownweights.traffic.query import RecordRow, Stats
 
 _SNIPPET_CHARS = 60
-
-_workload_option = click.option(
-    "--workload", callback=workload_name, metavar="NAME", help="Only this workload."
-)
-_status_option = click.option(
-    "--status", type=click.Choice(["ok", "partial", "error"]), help="Only records with this status."
-)
+_SHOWN = ("id", "at", "workload", "session", "role", "status", "model", "asks")
+_DIMENSIONS = (
+    "workload", "status", "role", "model", "day", "upstream", "protocol", "key_id",
+)  # fmt: skip
+_TOLD = (
+    *_DIMENSIONS, "records", "ok", "partial", "error", "prompts", "sessions", "pruned",
+    "body_bytes", "cost_usd", "p50_ms", "p95_ms", "first", "last", "models",
+)  # fmt: skip
 
 
 @click.group()
 def traffic() -> None:
-    """What was asked and answered: import, list, export."""
+    """What was asked and answered: import, list, search, export, delete."""
 
 
 @traffic.command("import")
@@ -60,19 +62,43 @@ def import_(
 
 
 @traffic.command("list")
-@_workload_option
-@_status_option
-@click.option("--session", metavar="NAME", help="Only this session.")
+@filter_options
+@click.option("--before", metavar="ID", help="Only records older than this one, for the next page.")
 @click.option(
-    "--limit", default=20, show_default=True, type=click.IntRange(1, 2**31 - 1), help="How many."
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many."
 )
 @json_option
 @click.pass_context
-def list_(ctx: click.Context, *, limit: int, as_json: bool, **only: Any) -> None:
+def list_(
+    ctx: click.Context, *, before: str | None, limit: int, as_json: bool, **only: Any
+) -> None:
     """The newest records, one a line."""
+    from ownweights.traffic.query import page
+
     with _open_store(ctx) as store:
-        rows = store.records(**only, limit=limit, is_newest_first=True)
-        print_rows(map(_summary, rows), as_json=as_json, empty="no record matches")
+        top = None if before is None else _row(store, before).seq
+        rows = page(store.database, filter_of(only), before=top, limit=limit)
+        shown = [_summary(row, store.get(row.id)) for row in rows]
+    keys = shown[0].keys() if as_json and shown else _SHOWN
+    print_rows(
+        [{key: row[key] for key in keys} for row in shown], as_json=as_json,
+        empty="no record matches",
+    )  # fmt: skip
+
+
+@traffic.command()
+@click.argument("by", type=click.Choice(_DIMENSIONS))
+@filter_options
+@json_option
+@click.pass_context
+def facets(ctx: click.Context, by: str, as_json: bool, **only: Any) -> None:
+    """How many records there are by workload, status, role, model, day and so on."""
+    from ownweights.traffic.query import facets
+
+    with _open_store(ctx) as store:
+        found = facets(store.database, filter_of(only), by)
+    rows = [{by: _day(name) if by == "day" else name, "records": count} for name, count in found]
+    print_rows(rows, as_json=as_json, empty="no record matches")
 
 
 @traffic.command()
@@ -84,38 +110,46 @@ def show(ctx: click.Context, record_id: str, as_json: bool) -> None:
     from ownweights.traffic import messages_of
 
     with _open_store(ctx) as store:
-        record = _find(store, record_id)
+        row = _row(store, record_id)
+        record = store.get(row.id)
+    if record is None:
+        facts = _summary(row, None)
+        print_json(facts) if as_json else print_rows([{key: facts[key] for key in _SHOWN}])
+        say(f"its bodies were taken out on {_time(row.pruned_at or 0)}")
+        return
     if as_json:
         print_json(record)
         return
-    print_rows([{k: v for k, v in _summary(record).items() if k != "asks"}])
+    facts = _summary(row, record)
+    print_rows([{key: facts[key] for key in _SHOWN if key != "asks"}])
     for message in (*messages_of(record.request), record.message):
         click.echo(f"\n[{message.get('role', 'nobody')}]")
         click.echo(_told(message))
 
 
 @traffic.command()
+@click.option(
+    "--by", type=click.Choice(_DIMENSIONS), default="workload", show_default=True,
+    help="One row for each of these.",
+)  # fmt: skip
+@filter_options
 @json_option
 @click.pass_context
-def stats(ctx: click.Context, as_json: bool) -> None:
-    """Each workload in numbers."""
+def stats(ctx: click.Context, by: str, as_json: bool, **only: Any) -> None:
+    """Each workload in numbers, or each model, day and so on."""
+    from ownweights.traffic.query import distinct, stats
+
+    wanted = filter_of(only)
     with _open_store(ctx) as store:
-        rows = [
-            {
-                "workload": row.workload,
-                "records": row.records,
-                "ok": row.ok,
-                "partial": row.partial,
-                "error": row.error,
-                "prompts": row.prompts,
-                "sessions": row.sessions,
-                "body_bytes": row.body_bytes,
-                "first": _time(row.first_at),
-                "last": _time(row.last_at),
-                "models": list(row.models) if as_json else ", ".join(row.models),
-            }
-            for row in store.workloads()
-        ]
+        found = stats(store.database, wanted, by)
+        is_whole = by == "workload" and filter_of({**only, "workload": None}).is_everything
+        names = distinct(store.database) if is_whole else {}
+        models = store.models() if is_whole else {}
+    rows = [_stats_row(by, one, names.get(one.name), models.get(one.name)) for one in found]
+    if not as_json:
+        rows = [{key: value for key, value in row.items() if key in _TOLD} for row in rows]
+        for row in rows:
+            row.update({k: ", ".join(row[k]) for k in ("models",) if k in row})
     print_rows(rows, as_json=as_json, empty="no record is stored")
 
 
@@ -142,8 +176,7 @@ def verify(ctx: click.Context, repair: bool, as_json: bool) -> int:
 
 
 @traffic.command()
-@_workload_option
-@_status_option
+@filter_options
 @click.option(
     "--format", "export_format", type=click.Choice(["own", "openai"]), default="own",
     show_default=True, help="Our chat format, or OpenAI's for fine-tuning (whole answers only).",
@@ -158,7 +191,7 @@ def export(
     from ownweights.traffic.exporter import export_file, export_line
 
     with _open_store(ctx) as store:
-        records = store.records(**only)
+        records = store.matching(filter_of(only))
         if output is not None:
             written = export_file(records, output, export_format)
             facts = {"file": str(output), "records": written}
@@ -189,30 +222,53 @@ def _print_report(file: Path, report: ImportReport, *, as_json: bool) -> None:
         say(f"  {what}")
 
 
-def _find(store: TrafficStore, text: str) -> Record:
+def _row(store: TrafficStore, text: str) -> RecordRow:
+    from ownweights.traffic.query import row_of
+
     ids = store.find_ids(text)
     if len(ids) > 1:
         raise UsageError(f"{text!r} is the beginning of several ids", hint=", ".join(ids[:4]))
-    record = store.get(ids[0]) if ids else None
-    if record is None:
+    row = row_of(store.database, ids[0]) if ids else None
+    if row is None:
         raise UsageError(f"there is no record {text!r}", hint="own traffic list shows the newest")
-    return record
+    return row
 
 
-def _summary(record: Record) -> dict[str, Any]:
+def _summary(row: RecordRow, record: Record | None) -> dict[str, Any]:
     from ownweights.traffic import user_text
 
-    asks = " ".join(user_text(record.request).split())
+    asks = " ".join(user_text(record.request).split()) if record else "(taken out)"
     return {
-        "id": record.id,
-        "at": _time(record.at),
-        "workload": record.workload,
-        "session": record.session,
-        "role": record.role,
-        "status": record.status,
-        "model": record.model,
+        "id": row.id, "at": _time(row.at), "workload": row.workload, "session": row.session,
+        "role": row.role, "status": row.status, "model": row.model,
         "asks": asks if len(asks) <= _SNIPPET_CHARS else asks[: _SNIPPET_CHARS - 1] + "…",
-    }
+        "end_user": row.end_user, "key_id": row.key_id, "protocol": row.protocol,
+        "upstream": row.upstream, "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens, "cost_usd": row.cost_usd,
+        "latency_ms": row.latency_ms, "body_bytes": row.body_bytes,
+        "pruned": None if row.pruned_at is None else _time(row.pruned_at),
+    }  # fmt: skip
+
+
+def _stats_row(by: str, one: Stats, names: tuple[int, int] | None, models: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        by: _day(one.name) if by == "day" else one.name, "records": one.records, "ok": one.ok,
+        "partial": one.partial, "error": one.error,
+    }  # fmt: skip
+    if names is not None:
+        row |= {"prompts": names[0], "sessions": names[1]}
+    row |= {
+        "pruned": one.pruned, "body_bytes": one.body_bytes, "prompt_tokens": one.prompt_tokens,
+        "completion_tokens": one.completion_tokens,
+        "cost_usd": one.cost_usd if one.priced else None, "priced": one.priced,
+        "timed": one.timed, "p50_ms": one.latency_p50_ms, "p95_ms": one.latency_p95_ms,
+        "first": _time(one.first_at), "last": _time(one.last_at),
+    }  # fmt: skip
+    return row | ({} if models is None else {"models": list(models)})
+
+
+def _day(number: int) -> str:
+    return _time(number * 86_400.0)[:10]
 
 
 def _told(message: Any) -> str:
