@@ -15,6 +15,7 @@ import click
 from ownweights.cli.main import project_of
 from ownweights.cli.options import filter_of, filter_options, workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
+from ownweights.cli.retention import delete, prune
 from ownweights.core.errors import EXIT_ERROR, UsageError
 
 if TYPE_CHECKING:
@@ -200,6 +201,10 @@ def export(
         for record in records:
             if (line := export_line(record, export_format)) is not None:
                 sys.stdout.buffer.write(line)
+
+
+traffic.add_command(prune)
+traffic.add_command(delete)
 
 
 @contextmanager

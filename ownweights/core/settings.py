@@ -40,6 +40,7 @@ from ownweights.core.tables import (
     DriftSettings,
     GatewaySettings,
     RouteSettings,
+    StoreSettings,
     StudentSettings,
     TeacherSettings,
     VerdictSettings,
@@ -53,6 +54,7 @@ __all__ = [
     "SettingHelp",
     "Settings",
     "Source",
+    "StoreSettings",
     "StudentSettings",
     "TeacherSettings",
     "VerdictSettings",
@@ -85,6 +87,7 @@ class Settings:
     verdict: Mapping[str, VerdictSettings] = field(default_factory=dict[str, VerdictSettings])
     route: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     drift: DriftSettings = field(default_factory=DriftSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
     sources: Mapping[str, Source] = field(default_factory=dict[str, Source])
 
     def workload_of(self, workload: str) -> WorkloadSettings:

@@ -181,6 +181,16 @@ class DriftSettings:
     """What a new model name or system fingerprint in the answers is."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """`[store]`: where traffic is kept, and for how long."""
+
+    keep_bodies_days: float | None = setting(None, at_least=0, at_most=36_500)
+    """Days that requests and answers are kept; 0 or nothing is for ever."""
+    keep_metadata_days: float | None = setting(None, at_least=0, at_most=36_500)
+    """Days that the rest of a record is kept, and so all of it; 0 or nothing is for ever."""
+
+
 TABLES: Mapping[str, type[Any]] = {
     "gateway": GatewaySettings,
     "teacher": TeacherSettings,
@@ -189,6 +199,7 @@ TABLES: Mapping[str, type[Any]] = {
     "verdict": VerdictSettings,
     "route": RouteSettings,
     "drift": DriftSettings,
+    "store": StoreSettings,
 }
 NAMED_TABLES: Mapping[str, str] = {
     "teacher": "name", "workload": "name", "student": "workload", "verdict": "workload",
