@@ -83,8 +83,9 @@ def _written(
         raw_bytes += sum(len(encode_json([r.request, r.response])) for r in batch)
         measured += len(batch)
     common: dict[str, Any] = {"workload": workload, "seed": seed}
-    yield ratio_line(BENCH, "write", ours=stored_beside, peer=encoded, peer_name="encoding bodies alone",
-                     unit="records/s", is_less_better=False, **common)  # fmt: skip
+    yield ratio_line(BENCH, "write", ours=stored_beside, peer=encoded,
+                     peer_name="encoding bodies alone", unit="records/s", is_less_better=False,
+                     **common)  # fmt: skip
     store.database.query("PRAGMA wal_checkpoint(TRUNCATE)")
     index_bytes = project.database_path.stat().st_size / number
     body_bytes = sum(path.stat().st_size for path in project.bodies_dir.iterdir()) / number

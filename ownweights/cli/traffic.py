@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -48,10 +49,11 @@ def traffic() -> None:
 def import_(
     ctx: click.Context, files: tuple[Path, ...], workload: str | None, as_json: bool
 ) -> None:
-    """Store the chats in FILES: JSON lines, plain or gzip.
+    """Store the chats in FILES: JSON lines, JSON or CSV, plain or gzip.
 
     A line is {id, request, response, metadata}, or {messages: [..., assistant], tools} as for
-    OpenAI fine-tuning. Importing a file again adds nothing.
+    OpenAI fine-tuning; exports of Langfuse (observations) and LiteLLM (spend logs) are read too.
+    Importing a file again adds nothing.
     """
     from ownweights.traffic import TrafficStore, import_file
 
@@ -155,6 +157,47 @@ def stats(ctx: click.Context, by: str, as_json: bool, **only: Any) -> None:
 
 
 @traffic.command()
+@click.argument("text")
+@filter_options
+@click.option("--ignore-case", is_flag=True, help="Whether letters are large or small is nothing.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 100_000), help="How many."
+)
+@json_option
+@click.pass_context
+def search(
+    ctx: click.Context, text: str, *, ignore_case: bool, limit: int, as_json: bool, **only: Any
+) -> None:
+    """The newest records that hold TEXT in what was asked or answered.
+
+    Bodies have no index: all that match the options are read until enough are found.
+    """
+    from itertools import islice
+
+    from ownweights.traffic.query import count
+    from ownweights.traffic.search import SearchCounts, search
+
+    wanted, counts = filter_of(only), SearchCounts()
+    start = time.monotonic()
+    with _open_store(ctx) as store:
+        total = count(store.database, wanted)
+        with Progress("searching", total=total) as progress:
+            hits = search(store, text, wanted, counts, ignore_case=ignore_case,
+                          on_progress=progress)  # fmt: skip
+            found = list(islice(hits, limit))
+    rows = [
+        {"id": hit.id, "at": _time(hit.at), "workload": hit.workload, "where": hit.path,
+         "around": hit.around}
+        for hit in found
+    ]  # fmt: skip
+    print_rows(rows, as_json=as_json, empty="no record holds it")
+    say(f"read {counts.records:,} of {total:,} records, {counts.body_bytes / 2**20:,.1f} MiB,"
+        f" in {time.monotonic() - start:.1f} s")  # fmt: skip
+    if counts.unreadable:
+        say(f"warning: {counts.unreadable} could not be read; own traffic verify says why")
+
+
+@traffic.command()
 @click.option("--repair", is_flag=True, help="Take out the rows whose bodies are lost.")
 @json_option
 @click.pass_context
@@ -179,8 +222,10 @@ def verify(ctx: click.Context, repair: bool, as_json: bool) -> int:
 @traffic.command()
 @filter_options
 @click.option(
-    "--format", "export_format", type=click.Choice(["own", "openai"]), default="own",
-    show_default=True, help="Our chat format, or OpenAI's for fine-tuning (whole answers only).",
+    "--format", "export_format", default="own", show_default=True,
+    type=click.Choice(["own", "openai", "langfuse", "litellm"]),
+    help="Ours (every fact), OpenAI's for fine-tuning (whole answers), observations of Langfuse, or"
+    " spend logs of LiteLLM (answered chats).",
 )  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="A file; *.jsonl.gz is compressed.")
 @json_option

@@ -294,6 +294,7 @@ SELECT workload, count(*) FILTER (WHERE kind = 'prompt'), count(*) FILTER (WHERE
 FROM seen GROUP BY workload;
 CREATE INDEX record_by_tally ON record (tally_id, seq);
 CREATE INDEX record_by_key ON record (key_id, tally_id, seq) WHERE key_id IS NOT NULL;
+CREATE INDEX key_tally_records ON key_tally (key_id, records);
 CREATE INDEX record_by_segment ON record (segment);
 CREATE INDEX part_by_segment ON part (segment);
 """

@@ -30,6 +30,7 @@ _ROW_COLUMNS = (
 )
 _SUMMED = ("records", "pruned", "body_bytes", "prompt_tokens", "completion_tokens", "priced",
            "cost_nusd", "timed")  # fmt: skip
+_ONLY_COUNTS = ("records",)
 _BY_STATUS = ("ok", "partial", "error")
 _MAX_FACETS = 1000
 
@@ -175,7 +176,7 @@ def facets(database: Database, only: RecordFilter, dimension: str) -> list[tuple
     By key, those that came with one.
     """
     _check_dimension(dimension)
-    group, params = _groups(only, dimension, ("records",))
+    group, params = _groups(only, dimension, _ONLY_COUNTS)
     order = "1" if dimension == "day" else "2 DESC, 1"
     return [
         (name, int(count))
@@ -204,7 +205,7 @@ def stats(database: Database, only: RecordFilter, dimension: str = "workload") -
 
 def count(database: Database, only: RecordFilter) -> int:
     """How many records match, their bodies here or not."""
-    group, params = _groups(only, "workload", ("records",))
+    group, params = _groups(only, "workload", _ONLY_COUNTS)
     ((found,),) = database.query(f"SELECT sum(records) FROM ({group}) AS parts", params)
     return int(found or 0)
 
@@ -256,11 +257,11 @@ def _groups(only: RecordFilter, dimension: str, names: Sequence[str]) -> tuple[s
             if only.key_id is None
             else (f"{where} AND key_tally.key_id = ?", [*params, only.key_id])
         )
+    if dimension == "key_id" and where == "1 = 1" and tuple(names) == _ONLY_COUNTS:
+        source = "key_tally"  # an index alone answers
     listed = ", ".join(_tallied(name, table) for name in names)
-    parts = [
-        f"SELECT {dimension} AS name, {listed}, {table}.first_at, {table}.last_at"
-        f" FROM {source} WHERE {where}"
-    ]
+    span = "" if tuple(names) == _ONLY_COUNTS else f", {table}.first_at, {table}.last_at"
+    parts = [f"SELECT {dimension} AS name, {listed}{span} FROM {source} WHERE {where}"]
     for day in only.cut_days:
         part, values = _row_group(only, dimension, names, day)
         parts.append(part)
@@ -281,9 +282,10 @@ def _row_group(
     if dimension == "key_id":
         where += " AND record.key_id IS NOT NULL"
     listed = ", ".join(f"{counted_sql(one)} AS {one}" for one in names)
+    span = ", min(record.at) AS first_at, max(record.at) AS last_at"
     return (
-        f"SELECT {name} AS name, {listed}, min(record.at) AS first_at,"
-        " max(record.at) AS last_at FROM record JOIN tally ON tally.id = record.tally_id"
+        f"SELECT {name} AS name, {listed}{'' if tuple(names) == _ONLY_COUNTS else span}"
+        " FROM record JOIN tally ON tally.id = record.tally_id"
         f" WHERE {where} GROUP BY {name}",
         params,
     )

@@ -380,6 +380,17 @@ class TrafficStore:
             latency_ms=latency_ms,
         )
 
+    def part(self, digest: str) -> bytes:
+        """The bytes of a shared part.
+
+        Raises: StoreError when it is missing or damaged
+        """
+        try:
+            return self._part(digest)
+        except StoreError:  # its segment may have been written anew
+            self._stored_parts.pop(digest, None)
+            return self._part(digest)
+
     def _part(self, digest: str) -> bytes:
         place = self._part_place(digest)
         if place is None:

@@ -17,6 +17,7 @@ from ownweights.core.errors import InputError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, chat, import_file, importer
 from ownweights.traffic import draft as draft_module
+from ownweights.traffic.formats import incoming, langfuse, litellm, own, sort
 from ownweights.traffic.importer import ImportReport
 from tests.traffic.samples import (
     answer,
@@ -303,8 +304,9 @@ def test_import_reasons_are_those_of_the_documents() -> None:
     if not page.exists():
         pytest.skip("the documents are not here")
     told = set(re.findall(r"^\| `(\w+)` \|", page.read_text("utf-8"), re.M))
-    source = inspect.getsource(importer) + inspect.getsource(chat)
-    used = re.findall(r'(?:_Skip|skip|Fault)\("(\w+)"', source)
+    forms = (incoming, own, langfuse, litellm, sort)
+    source = "".join(map(inspect.getsource, (importer, chat, *forms)))
+    used = re.findall(r'(?:Skip|skip|Fault)\(\s*"(\w+)"', source)
     assert told == {*used, *get_args(jsonl.Fault)} - {"too_long"}
 
 
@@ -331,7 +333,8 @@ def test_import_refuses_a_file_without_a_chat(
         bring(store, tmp_path, lines)
     assert f"traffic.jsonl: this is not chat traffic: {says}" in str(caught.value)
     assert caught.value.hint == (
-        "a line is {id, request, response, metadata} or {messages: [..., assistant]}"
+        "a line is {id, request, response, metadata} or {messages: [..., assistant]};"
+        " or an observation of Langfuse, or a row of LiteLLM's spend logs"
     )
 
 
