@@ -80,7 +80,8 @@ def search(
                     counts.unreadable += 1
                     continue
                 if found is not None:
-                    yield Hit(*row[1:4], *found)
+                    path, around = found
+                    yield Hit(row[1], row[2], row[3], path, around)
             last = rows[-1][0]
             if on_progress is not None:
                 on_progress(counts.records)
