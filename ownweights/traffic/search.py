@@ -50,9 +50,9 @@ class SearchCounts:
 def search(
     store: TrafficStore,
     text: str,
+    *,
     only: RecordFilter,
     counts: SearchCounts,
-    *,
     ignore_case: bool = False,
     on_progress: Progress | None = None,
 ) -> Iterator[Hit]:

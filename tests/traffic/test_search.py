@@ -22,7 +22,7 @@ TEXTS = ["hello", "Größe", "ΑΒΓ", "a\nb", 'say "x"', "\ud800 half", "tab\te
 
 def found(store: TrafficStore, text: str, **options: Any) -> list[Hit]:
     only = options.pop("only", RecordFilter())
-    return list(search(store, text, only, SearchCounts(), **options))
+    return list(search(store, text, only=only, counts=SearchCounts(), **options))
 
 
 def holds(value: Any, text: str, *, fold: bool) -> bool:
@@ -81,7 +81,7 @@ def test_search_passes_over_bodies_that_went(store: TrafficStore) -> None:
     store.add([make("needle", at=1000.0), make("needle 2", at=90_000_000.0)])
     prune(store, 1e8, bodies_before=10_000.0)
     counts = SearchCounts()
-    assert len(list(search(store, "needle", RecordFilter(), counts))) == 1
+    assert len(list(search(store, "needle", only=RecordFilter(), counts=counts))) == 1
     assert (counts.records, counts.unreadable) == (1, 0)
 
 
@@ -90,7 +90,7 @@ def test_search_counts_what_it_cannot_read(store: TrafficStore) -> None:
     (path,) = store.project.bodies_dir.iterdir()
     path.write_bytes(path.read_bytes()[:-1])
     counts = SearchCounts()
-    assert list(search(store, "needle", RecordFilter(), counts)) == []
+    assert list(search(store, "needle", only=RecordFilter(), counts=counts)) == []
     assert counts.unreadable == 1
 
 

@@ -15,7 +15,7 @@ from ownweights.cli.output import Progress, json_option, print_json, say
 from ownweights.core.errors import EXIT_ERROR, UsageError
 
 if TYPE_CHECKING:
-    from ownweights.cli.erase import Erasure
+    from ownweights.cli.traffic.erase import Erasure
     from ownweights.traffic.retention import PruneReport
 
 
@@ -77,17 +77,16 @@ def delete(
 
     Students trained on them are marked, their certificates void.
     """
-    from ownweights.cli.erase import erase_everywhere
+    from ownweights.cli.traffic.erase import erase_everywhere
     from ownweights.traffic import TrafficStore
     from ownweights.traffic.erase import Whose
 
-    project = project_of(ctx)
     whose = Whose(user, session, tuple(ids))
-    with TrafficStore.open(project, create=False) as store, Progress("erasing") as progress:
+    with TrafficStore.open(project_of(ctx), create=False) as store, Progress("erasing") as progress:
         if not (dry_run or yes):
-            _confirm(erase_everywhere(project, store, whose, dry_run=True))
+            _confirm(erase_everywhere(store, whose, dry_run=True))
         done = erase_everywhere(
-            project, store, whose, with_backups=with_backups, dry_run=dry_run, on_progress=progress
+            store, whose, with_backups=with_backups, dry_run=dry_run, on_progress=progress
         )
     print_json(_facts(done)) if as_json else _tell(done, dry_run=dry_run)
     is_whole = done.store is None or (done.store.is_clean and not done.store.unreadable)

@@ -40,7 +40,6 @@ class Erasure:
 
 
 def erase_everywhere(
-    project: Project,
     store: TrafficStore,
     whose: Whose,
     *,
@@ -53,7 +52,7 @@ def erase_everywhere(
     from ownweights.traffic.erase import erase, find
     from ownweights.traffic.scrub import copies_of
 
-    found = find(store.database, whose)
+    project, found = store.project, find(store.database, whose)
     gone, texts = _gather(store, found)
     broken: dict[str, str] = {}
     datasets = erase_examples(project, gone, broken.__setitem__, dry_run=dry_run)

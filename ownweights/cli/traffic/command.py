@@ -16,7 +16,7 @@ import click
 from ownweights.cli.main import project_of
 from ownweights.cli.options import filter_of, filter_options, workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
-from ownweights.cli.retention import delete, prune
+from ownweights.cli.traffic.retention import delete, prune
 from ownweights.core.errors import EXIT_ERROR, UsageError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def search(
     with _open_store(ctx) as store:
         total = count(store.database, wanted)
         with Progress("searching", total=total) as progress:
-            hits = search(store, text, wanted, counts, ignore_case=ignore_case,
+            hits = search(store, text, only=wanted, counts=counts, ignore_case=ignore_case,
                           on_progress=progress)  # fmt: skip
             found = list(islice(hits, limit))
     rows = [
