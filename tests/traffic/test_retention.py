@@ -142,7 +142,7 @@ def test_erase_leaves_no_byte_behind(project: Project, whose: Whose) -> None:
 def test_erase_by_id_takes_those_alone(store: TrafficStore) -> None:
     mixed(store)
     ids = tuple(row.id for row in page(store.database, RecordFilter(), limit=3))
-    assert [one.id for one in find(store.database, Whose(ids=ids))] == sorted(ids)
+    assert {one.id for one in find(store.database, Whose(ids=ids))} == set(ids)
     assert erase(store, Whose(ids=ids)).records == 3
     assert len(names(store)) == 37
     with pytest.raises(UsageError, match="there is no record"):
