@@ -10,7 +10,7 @@ SUMMARIES = {
     "init": "Write a commented own.toml.",
     "serve": "Run the gateway: OpenAI-compatible HTTP in front of teacher and students.",
     "key": "Keys of the gateway's own, with budgets and rates: add, list, set, revoke.",
-    "traffic": "What was asked and answered: import, list, export.",
+    "traffic": "What was asked and answered: import, list, search, export, delete.",
     "scan": "Before training: cost, repeats, the teacher's noise, what a proof needs.",
     "dataset": "What the student will study: build, show, export.",
     "base": "The open weights that students start from: train, show.",

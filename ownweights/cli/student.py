@@ -67,10 +67,14 @@ def train(
 def show(ctx: click.Context, student_id: str | None, as_json: bool) -> None:
     """Show a student's card, or all students."""
     from ownweights.core.artefact import list_artefacts, open_artefact
+    from ownweights.core.tombstone import erased_mark
 
     folder = project_of(ctx).kind_dir("student")
     if student_id:
-        print_json(open_artefact(folder, student_id, "student", verify=True).card)
+        found = open_artefact(folder, student_id, "student", verify=True)
+        print_json(found.card)
+        if (mark := erased_mark(folder, found.id)) is not None:
+            say(f"trained before {mark.note}: train it again without them")
         return
     broken: dict[str, str] = {}
     rows = [_row(artefact) for artefact in list_artefacts(folder, "student", broken.__setitem__)]
@@ -172,10 +176,13 @@ def train_with_progress(project: Project, dataset: Dataset, options: StudentOpti
 
 
 def _row(artefact: Artefact) -> dict[str, Any]:
+    from ownweights.core.tombstone import erased_mark
+
+    mark = erased_mark(artefact.path.parent, artefact.id)
     identity, facts = artefact.card["identity"], artefact.card["facts"]
     return {
         "id": artefact.id, "dataset": artefact.card["parents"].get("dataset"),
         "base": identity.get("base_name"), "method": identity.get("method"),
         "epochs": identity.get("epochs"), "develop_loss": facts.get("develop_loss"),
-        "tokens_per_s": facts.get("tokens_per_s"),
+        "tokens_per_s": facts.get("tokens_per_s"), "erased": mark.num if mark else None,
     }  # fmt: skip

@@ -4,8 +4,8 @@ In: files written into a draft folder, and a card. Out: `<kind>/<id>/` with `car
 a short hash of every file's bytes and of the card's `identity`. Invariants: an artefact appears
 whole or not at all (rename, test_artefact_crash_leaves_no_half); the same content gets the same id
 (test_artefact_same_content_same_id); a changed byte is found
-(test_open_artefact_finds_changed_byte); making an artefact again mends a damaged one
-(test_seal_mends_what_is_damaged).
+(test_open_artefact_finds_changed_byte), but for what an erasure took out (`tombstone`); making an
+artefact again mends a damaged one (test_seal_mends_what_is_damaged).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ownweights import __version__
 from ownweights.core.errors import ArtefactError, ArtefactMissing, ArtefactUnwritten, OwnError
+from ownweights.core.tombstone import is_left_by_erasure
 
 CARD_NAME = "card.json"
 ID_CHARS = 12
@@ -207,12 +208,18 @@ def open_artefact(kind_dir: Path, artefact_id: str, kind: str, *, verify: bool =
     for name, digest in card["files"].items():
         if not (path / name).is_file():
             raise ArtefactError(f"{kind} {path.name} lacks its file {name!r}", hint=_MAKE_AGAIN)
-        if verify and hash_file(path / name) != digest:
+        if verify and not _is_sound(path, name, digest):
             raise ArtefactError(
                 f"{kind} {path.name}: file {name!r} is not what its card says",
                 hint=f"the file was changed or damaged after it was made; {_MAKE_AGAIN}",
             )
     return Artefact(kind, card["id"], path, card)
+
+
+def _is_sound(folder: Path, name: str, digest: str) -> bool:
+    """Whether a file is what its card says, or what an erasure left of it."""
+    found = hash_file(folder / name)
+    return found == digest or is_left_by_erasure(folder, name, found)
 
 
 def list_artefacts(

@@ -23,6 +23,7 @@ from ownweights.core.errors import StoreError
 from ownweights.core.migrations import MIGRATIONS, Migration
 
 BUSY_TIMEOUT_S = 20.0
+CACHE_BYTES = 16 * 2**20  # of pages, for each open database
 
 _HINTS: tuple[tuple[str, str, str], ...] = (
     ("locked", "is locked", "another process is writing; wait for it or stop it, then try again"),
@@ -167,6 +168,7 @@ def _configure(
             time.sleep(0.01)
     connection.execute(f"PRAGMA synchronous = {'FULL' if is_power_safe else 'NORMAL'}")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_BYTES // 1024}")
 
 
 def _version(connection: sqlite3.Connection) -> int:

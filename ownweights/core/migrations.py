@@ -9,6 +9,10 @@ end. Every package's tables stand here, so that one file shows the whole schema.
     attempt  the error budget: attempt k on a workload and the delta it may spend
     event    what happened, append-only
     feedback what callers said of answers they got
+    tally    records in sums, by day and by everything that lists are filtered by
+    key_tally  the same by key, for records that came with one
+    seen     how often each fixed prompt and session was seen in a workload
+    workload_tally  how many distinct ones there are
     audit    what live requests showed of a route, in order; its evidence is recomputed from these,
              with tallies of what was served and not audited between them
     key      the gateway's own keys, by their hash: whose, what they may do, how much they may spend
@@ -139,6 +143,165 @@ ALTER TABLE record ADD COLUMN latency_ms REAL;
 CREATE INDEX record_by_end_user ON record (end_user) WHERE end_user IS NOT NULL;
 """
 
+_TALLIES = """
+CREATE TABLE tally (
+  id        INTEGER PRIMARY KEY,
+  day       INTEGER NOT NULL,
+  workload  TEXT NOT NULL,
+  status    TEXT NOT NULL,
+  role      TEXT NOT NULL,
+  model     TEXT NOT NULL,
+  upstream  TEXT NOT NULL,
+  protocol  TEXT NOT NULL,
+  first_at  REAL NOT NULL,
+  last_at   REAL NOT NULL,
+  records   BIGINT NOT NULL,
+  pruned    BIGINT NOT NULL,
+  body_bytes        BIGINT NOT NULL,
+  prompt_tokens     BIGINT NOT NULL,
+  completion_tokens BIGINT NOT NULL,
+  priced     BIGINT NOT NULL,
+  cost_nusd  BIGINT NOT NULL,
+  timed      BIGINT NOT NULL,
+  latency_us BIGINT NOT NULL,
+  lat_0  INTEGER NOT NULL,
+  lat_1  INTEGER NOT NULL,
+  lat_2  INTEGER NOT NULL,
+  lat_3  INTEGER NOT NULL,
+  lat_4  INTEGER NOT NULL,
+  lat_5  INTEGER NOT NULL,
+  lat_6  INTEGER NOT NULL,
+  lat_7  INTEGER NOT NULL,
+  lat_8  INTEGER NOT NULL,
+  lat_9  INTEGER NOT NULL,
+  lat_10  INTEGER NOT NULL,
+  lat_11  INTEGER NOT NULL,
+  lat_12  INTEGER NOT NULL,
+  lat_13  INTEGER NOT NULL,
+  lat_14  INTEGER NOT NULL,
+  lat_15  INTEGER NOT NULL,
+  UNIQUE (day, workload, status, role, model, upstream, protocol)
+);
+CREATE TABLE key_tally (
+  tally_id  INTEGER NOT NULL REFERENCES tally (id),
+  key_id    TEXT NOT NULL,
+  first_at  REAL NOT NULL,
+  last_at   REAL NOT NULL,
+  records   BIGINT NOT NULL,
+  pruned    BIGINT NOT NULL,
+  body_bytes        BIGINT NOT NULL,
+  prompt_tokens     BIGINT NOT NULL,
+  completion_tokens BIGINT NOT NULL,
+  priced     BIGINT NOT NULL,
+  cost_nusd  BIGINT NOT NULL,
+  timed      BIGINT NOT NULL,
+  latency_us BIGINT NOT NULL,
+  lat_0  INTEGER NOT NULL,
+  lat_1  INTEGER NOT NULL,
+  lat_2  INTEGER NOT NULL,
+  lat_3  INTEGER NOT NULL,
+  lat_4  INTEGER NOT NULL,
+  lat_5  INTEGER NOT NULL,
+  lat_6  INTEGER NOT NULL,
+  lat_7  INTEGER NOT NULL,
+  lat_8  INTEGER NOT NULL,
+  lat_9  INTEGER NOT NULL,
+  lat_10  INTEGER NOT NULL,
+  lat_11  INTEGER NOT NULL,
+  lat_12  INTEGER NOT NULL,
+  lat_13  INTEGER NOT NULL,
+  lat_14  INTEGER NOT NULL,
+  lat_15  INTEGER NOT NULL,
+  PRIMARY KEY (key_id, tally_id)
+) WITHOUT ROWID;
+CREATE TABLE seen (
+  workload TEXT NOT NULL,
+  kind     TEXT NOT NULL CHECK (kind IN ('prompt', 'session')),
+  name     TEXT NOT NULL,
+  records  BIGINT NOT NULL,
+  PRIMARY KEY (workload, kind, name)
+) WITHOUT ROWID;
+CREATE TABLE workload_tally (
+  workload TEXT PRIMARY KEY,
+  prompts  BIGINT NOT NULL,
+  sessions BIGINT NOT NULL
+);
+ALTER TABLE record ADD COLUMN tally_id INTEGER;
+ALTER TABLE record ADD COLUMN pruned_at REAL;
+ALTER TABLE part ADD COLUMN uses INTEGER;
+ALTER TABLE segment ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
+INSERT INTO tally (day, workload, status, role, model, upstream, protocol, first_at,
+  last_at, records, pruned, body_bytes, prompt_tokens, completion_tokens, priced, cost_nusd, timed,
+  latency_us, lat_0, lat_1, lat_2, lat_3, lat_4, lat_5, lat_6, lat_7, lat_8, lat_9, lat_10, lat_11,
+  lat_12, lat_13, lat_14, lat_15)
+SELECT CAST(at / 86400 AS INTEGER), workload, status, role, model, upstream, protocol,
+  min(at), max(at), count(*), 0, sum(body_bytes), sum(prompt_tokens),
+  sum(completion_tokens), count(cost_usd),
+  coalesce(sum(CAST(cost_usd * 1000000000 + 0.5 AS BIGINT)), 0), count(latency_ms),
+  coalesce(sum(CAST(latency_ms * 1000 + 0.5 AS BIGINT)), 0),
+  count(*) FILTER (WHERE latency_ms < 10),
+  count(*) FILTER (WHERE latency_ms >= 10 AND latency_ms < 20),
+  count(*) FILTER (WHERE latency_ms >= 20 AND latency_ms < 40),
+  count(*) FILTER (WHERE latency_ms >= 40 AND latency_ms < 80),
+  count(*) FILTER (WHERE latency_ms >= 80 AND latency_ms < 160),
+  count(*) FILTER (WHERE latency_ms >= 160 AND latency_ms < 320),
+  count(*) FILTER (WHERE latency_ms >= 320 AND latency_ms < 640),
+  count(*) FILTER (WHERE latency_ms >= 640 AND latency_ms < 1280),
+  count(*) FILTER (WHERE latency_ms >= 1280 AND latency_ms < 2560),
+  count(*) FILTER (WHERE latency_ms >= 2560 AND latency_ms < 5120),
+  count(*) FILTER (WHERE latency_ms >= 5120 AND latency_ms < 10240),
+  count(*) FILTER (WHERE latency_ms >= 10240 AND latency_ms < 20480),
+  count(*) FILTER (WHERE latency_ms >= 20480 AND latency_ms < 40960),
+  count(*) FILTER (WHERE latency_ms >= 40960 AND latency_ms < 81920),
+  count(*) FILTER (WHERE latency_ms >= 81920 AND latency_ms < 163840),
+  count(*) FILTER (WHERE latency_ms >= 163840)
+FROM record
+GROUP BY CAST(at / 86400 AS INTEGER), workload, status, role, model, upstream, protocol;
+UPDATE record SET tally_id = (
+  SELECT tally.id FROM tally
+  WHERE tally.day = CAST(record.at / 86400 AS INTEGER) AND tally.workload = record.workload
+    AND tally.status = record.status AND tally.role = record.role AND tally.model = record.model
+    AND tally.upstream = record.upstream AND tally.protocol = record.protocol);
+INSERT INTO key_tally (tally_id, key_id, first_at,
+  last_at, records, pruned, body_bytes, prompt_tokens, completion_tokens, priced, cost_nusd, timed,
+  latency_us, lat_0, lat_1, lat_2, lat_3, lat_4, lat_5, lat_6, lat_7, lat_8, lat_9, lat_10, lat_11,
+  lat_12, lat_13, lat_14, lat_15)
+SELECT tally_id, key_id, min(at), max(at), count(*), 0, sum(body_bytes), sum(prompt_tokens),
+  sum(completion_tokens), count(cost_usd),
+  coalesce(sum(CAST(cost_usd * 1000000000 + 0.5 AS BIGINT)), 0), count(latency_ms),
+  coalesce(sum(CAST(latency_ms * 1000 + 0.5 AS BIGINT)), 0),
+  count(*) FILTER (WHERE latency_ms < 10),
+  count(*) FILTER (WHERE latency_ms >= 10 AND latency_ms < 20),
+  count(*) FILTER (WHERE latency_ms >= 20 AND latency_ms < 40),
+  count(*) FILTER (WHERE latency_ms >= 40 AND latency_ms < 80),
+  count(*) FILTER (WHERE latency_ms >= 80 AND latency_ms < 160),
+  count(*) FILTER (WHERE latency_ms >= 160 AND latency_ms < 320),
+  count(*) FILTER (WHERE latency_ms >= 320 AND latency_ms < 640),
+  count(*) FILTER (WHERE latency_ms >= 640 AND latency_ms < 1280),
+  count(*) FILTER (WHERE latency_ms >= 1280 AND latency_ms < 2560),
+  count(*) FILTER (WHERE latency_ms >= 2560 AND latency_ms < 5120),
+  count(*) FILTER (WHERE latency_ms >= 5120 AND latency_ms < 10240),
+  count(*) FILTER (WHERE latency_ms >= 10240 AND latency_ms < 20480),
+  count(*) FILTER (WHERE latency_ms >= 20480 AND latency_ms < 40960),
+  count(*) FILTER (WHERE latency_ms >= 40960 AND latency_ms < 81920),
+  count(*) FILTER (WHERE latency_ms >= 81920 AND latency_ms < 163840),
+  count(*) FILTER (WHERE latency_ms >= 163840)
+FROM record WHERE key_id IS NOT NULL GROUP BY tally_id, key_id;
+INSERT INTO seen (workload, kind, name, records)
+SELECT workload, 'prompt', prompt_hash, count(*) FROM record GROUP BY workload, prompt_hash;
+INSERT INTO seen (workload, kind, name, records)
+SELECT workload, 'session', session, count(*) FROM record WHERE session IS NOT NULL
+GROUP BY workload, session;
+INSERT INTO workload_tally (workload, prompts, sessions)
+SELECT workload, count(*) FILTER (WHERE kind = 'prompt'), count(*) FILTER (WHERE kind = 'session')
+FROM seen GROUP BY workload;
+CREATE INDEX record_by_tally ON record (tally_id, seq);
+CREATE INDEX record_by_key ON record (key_id, tally_id, seq) WHERE key_id IS NOT NULL;
+CREATE INDEX key_tally_records ON key_tally (key_id, records);
+CREATE INDEX record_by_segment ON record (segment);
+CREATE INDEX part_by_segment ON part (segment);
+"""
+
 _FEEDBACK = """
 CREATE TABLE feedback (
   id         TEXT PRIMARY KEY,
@@ -192,6 +355,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "tokens that audits cost", _AUDIT_COSTS),
     Migration(5, "units that audits belong to, and answers not sent", _AUDIT_UNITS),
     Migration(6, "whose a record is, and what it cost", _RECORD_FACTS),
-    Migration(7, "feedback on answers", _FEEDBACK),
+    Migration(7, "tallies, and bodies that went", _TALLIES),
     Migration(8, "keys of the gateway's own, and what they spend", _KEYS),
+    Migration(9, "feedback on answers", _FEEDBACK),
 )

@@ -47,7 +47,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """`[store]`: what is written down of the traffic."""
+    """`[store]`: what is written down of the traffic, where, and for how long."""
 
     redact: tuple[str, ...] = setting(("key",), choices=REDACT_WORDS)
     """What is masked before anything is written; `key` always is, `all` is what patterns find (all
@@ -58,6 +58,10 @@ class StoreSettings:
         pattern_says="package.module:function",
     )
     """Your function that finds names: it takes a text and gives (start, end) of each."""
+    keep_bodies_days: float | None = setting(None, at_least=0, at_most=36_500)
+    """Days that requests and answers are kept; 0 or nothing is for ever."""
+    keep_metadata_days: float | None = setting(None, at_least=0, at_most=36_500)
+    """Days that the rest of a record is kept, and so all of it; 0 or nothing is for ever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 from ownweights.core.errors import UsageError
 from ownweights.core.project import Project
 from ownweights.lineage.terms import teacher_terms
-from ownweights.lineage.trace import DAMAGED, MISSING, Node, trace
+from ownweights.lineage.trace import DAMAGED, HERE, MISSING, Node, trace
 
 PURPOSES = ("internal", "distribution")
 SEVERITIES = ("duty", "condition", "conflict", "damage")
@@ -47,6 +47,8 @@ def _findings(node: Node, purpose: str) -> list[Finding]:
     said: list[tuple[str, str]] = []
     if node.state in (MISSING, DAMAGED):
         said.append(("damage", node.note))
+    if node.kind == "student" and node.state == HERE and node.note:
+        said.append(("condition", f"{node.note}: train it again without them"))
     if node.kind == "dataset":
         facts: Mapping[str, Any] = node.card.get("facts", {})
         for use in facts.get("teachers", ()):

@@ -17,6 +17,7 @@ from typing import Any
 from ownweights.core.artefact import open_artefact
 from ownweights.core.errors import ArtefactError, ArtefactMissing
 from ownweights.core.project import KINDS, Project
+from ownweights.core.tombstone import erased_from, erased_mark
 
 FOLDER_KINDS = tuple(kind for kind in KINDS if kind != "route")
 HERE, MISSING, OUTSIDE, DAMAGED = "here", "missing", "outside", "damaged"
@@ -24,7 +25,8 @@ HERE, MISSING, OUTSIDE, DAMAGED = "here", "missing", "outside", "damaged"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One artefact in a lineage. `note` is the base's name, or what is wrong with the artefact."""
+    """One artefact in a lineage. `note` is the base's name, what is wrong with it, or what was
+    erased of it."""
 
     kind: str
     id: str
@@ -99,7 +101,17 @@ class _Walk:
             self._outside_base(card, str(parent_id)) or self.node(role, str(parent_id))
             for role, parent_id in card.get("parents", {}).items()
         )
-        return Node(kind, artefact_id, HERE, card, parents)
+        return Node(kind, artefact_id, HERE, card, parents, self._erased(kind, artefact_id))
+
+    def _erased(self, kind: str, artefact_id: str) -> str:
+        """What was erased from an artefact, or from what it was trained on."""
+        if kind == "route":
+            return ""
+        kind_dir = self.project.kind_dir(kind)
+        if (left := erased_from(kind_dir / artefact_id)) is not None:
+            return left.note
+        mark = erased_mark(kind_dir, artefact_id)
+        return f"trained before {mark.note}" if mark else ""
 
     def _card(self, kind: str, artefact_id: str) -> Mapping[str, Any]:
         if kind == "route":

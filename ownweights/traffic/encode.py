@@ -66,6 +66,11 @@ def decode_bodies(
     return request, response
 
 
+def parts_of(item: bytes) -> set[str]:
+    """The hashes of the shared parts that an item needs."""
+    return {digest for _, digest in decode_stored(item)["p"]}
+
+
 def part_hash(raw: bytes) -> str:
     """The hash under which a shared part is stored."""
     return hashlib.blake2b(raw, digest_size=16).hexdigest()

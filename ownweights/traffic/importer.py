@@ -1,16 +1,18 @@
 """Traffic from files: what a line must be, and what becomes of a line that is not.
 
-In: JSON lines, plain or gzip, in our chat format `{id, request, response, metadata}` or OpenAI's
-fine-tuning format `{messages: [..., assistant], tools}`. Out: Records in the store and an
-ImportReport. A bad line is skipped and counted by reason, never a reason to stop; a file without a
-single chat, or without one in its first 10,000 lines, is refused. Importing again adds nothing, and
-an import that was cut off is completed by running it again (test_import_again_adds_nothing).
+In: JSON lines, a JSON document or CSV, plain or gzip, in any of the forms of `formats`: ours,
+OpenAI's for fine-tuning, Langfuse's observations, LiteLLM's spend logs. Out: Records in the store
+and an ImportReport. A bad line is skipped and counted by reason, never a reason to stop; a file
+without a single chat, or without one in its first 10,000 lines, is refused. Importing again adds
+nothing, and an import that was cut off is completed by running it again
+(test_import_again_adds_nothing).
 
 Reasons to skip: broken_json, undecodable, not_object, broken_gzip, oversize (a line over
 MAX_LINE_BYTES), not_chat, wrong_roles, bad_messages, no_answer, empty_answer, bad_workload,
 not_recorded (its workload leaves no record), unredacted (redaction failed: it is not stored as it
-is), conflict (an id that is stored with another body). Kept and noted: partial (the answer was cut
-off, never learned from), mojibake (text that was decoded wrongly once).
+is), bad_fact (a cost, time or name that is none), not_generation, no_content, truncated
+(`formats`), conflict (an id that is stored with another body). Kept and noted: partial (the answer
+was cut off, never learned from), mojibake (text that was decoded wrongly once).
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ownweights.core.errors import InputError, OwnError, StoreError
-from ownweights.core.jsonl import Line, read_jsonl
-from ownweights.traffic.chat import Fault, answer_fault, request_fault
+from ownweights.core.jsonl import Line
 from ownweights.traffic.encode import check_depth, content_hash
+from ownweights.traffic.formats import Skip, read, values_of
 from ownweights.traffic.record import Record, make_record, moment
 from ownweights.traffic.redact.privacy import Privacy
 from ownweights.traffic.store import BATCH_ROWS, TrafficStore
@@ -63,12 +65,6 @@ class ImportReport:
     def note(self, what: str) -> None:
         """Count a line that is stored although something is odd about it."""
         self.noted[what] = self.noted.get(what, 0) + 1
-
-
-class _Skip(Exception):
-    def __init__(self, reason: str, what: str) -> None:
-        super().__init__(what)
-        self.reason = reason
 
 
 def import_file(
@@ -108,7 +104,7 @@ class _Import:
 
     def run(self, on_progress: Progress | None) -> ImportReport:
         report = self._report
-        for line in read_jsonl(self._path, max_line_bytes=MAX_LINE_BYTES):
+        for line in values_of(self._path, max_line_bytes=MAX_LINE_BYTES):
             report.read += 1
             self._take(line)
             if len(self._batch) >= BATCH_ROWS or self._batch_bytes >= _BATCH_BYTES:
@@ -127,9 +123,9 @@ class _Import:
         try:
             if line.value is None:
                 reason = "oversize" if line.fault == "too_long" else str(line.fault)
-                raise _Skip(reason, line.what)
+                raise Skip(reason, line.what)
             record = self._record(line.value)
-        except _Skip as skip:
+        except Skip as skip:
             self._report.skip(skip.reason, f"line {line.number}: {skip}")
             return
         self._note(record)
@@ -151,7 +147,8 @@ class _Import:
         report = self._report
         if self._batch or report.added or report.duplicates:
             return
-        hopeless = ("not_chat", "not_object", "broken_json", "undecodable", "broken_gzip")
+        hopeless = ("not_chat", "not_object", "broken_json", "undecodable", "broken_gzip",
+                    "not_generation", "no_content")  # fmt: skip
         if report.read and report.read > sum(report.skipped.get(reason, 0) for reason in hopeless):
             return
         first = report.first_errors[0] if report.first_errors else "it is empty"
@@ -160,50 +157,61 @@ class _Import:
         raise InputError(
             f"this is not chat traffic: {first}",
             where=str(self._path),
-            hint="a line is {id, request, response, metadata} or {messages: [..., assistant]}",
+            hint="a line is {id, request, response, metadata} or {messages: [..., assistant]};"
+            " or an observation of Langfuse, or a row of LiteLLM's spend logs",
         )
 
     def _record(self, value: dict[str, Any]) -> Record:
         try:
             check_depth(value)
         except ValueError as error:
-            raise _Skip("broken_json", str(error)) from None
-        request, response = _read_chat(value)
-        given = value.get("metadata")
-        metadata = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
-        at = moment(value.get("at")) or moment(response.get("created"))
+            raise Skip("broken_json", str(error)) from None
+        found = read(value)
+        at = found.at or moment(found.response.get("created"))
         try:
-            name = self._workload or metadata.get("workload")
+            name = self._workload or found.workload
             workload = None if name is None else check_workload_name(name)
         except InputError as error:
-            raise _Skip("bad_workload", error.what) from None
+            raise Skip("bad_workload", error.what) from None
         record = make_record(
-            request,
-            response,
+            found.request,
+            found.response,
             role="imported",
             workload=workload,
-            session=_name(metadata.get("session")),
-            metadata=metadata,
+            session=found.session,
+            metadata=found.metadata,
+            status=found.status if found.protocol == "chat" else "ok",
             at=at or self._now,
         )
-        record = self._redacted(replace(record, source_id=_name(value.get("id"))))
+        record = replace(
+            record,
+            source_id=found.id,
+            protocol=found.protocol,
+            end_user=found.end_user or record.end_user,
+            key_id=found.key_id,
+            upstream=found.upstream,
+            usage=found.usage or record.usage,
+            cost_usd=found.cost_usd,
+            latency_ms=found.latency_ms,
+        )
+        record = self._redacted(record)
         # from what is stored, for a hash of more would let others try out what was masked
         source_id = record.source_id or self._content_id(record)
         return _with_origin(record, source_id, at or 0.0)
 
     def _redacted(self, record: Record) -> Record:
-        """What may be stored of a record; else a _Skip."""
+        """What may be stored of a record; else a Skip."""
         if self._privacy is None:
             return record
         if not self._privacy.is_recorded(record.workload):
-            raise _Skip("not_recorded", f"workload.{record.workload}.record is false")
+            raise Skip("not_recorded", f"workload.{record.workload}.record is false")
         try:
             return self._privacy.record(record)
         except StoreError:
             raise
         except Exception as error:  # whatever it is, nobody has looked at all of the record
             what = error.what if isinstance(error, OwnError) else type(error).__name__
-            raise _Skip("unredacted", f"redaction failed: {what}") from None
+            raise Skip("unredacted", f"redaction failed: {what}") from None
 
     def _content_id(self, record: Record) -> str:
         """An id for a line without one: its content, and how often that came before in the file."""
@@ -226,48 +234,3 @@ def _with_origin(record: Record, source_id: str, at: float) -> Record:
     value = int(at * 1000) << 80 | int.from_bytes(digest.digest()[:10], "big")
     value = value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
     return replace(record, id=str(uuid.UUID(int=value)), source_id=source_id)
-
-
-def _read_chat(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The request and response of a line in either format, checked."""
-    if "request" in value:
-        request, response = value["request"], value.get("response")
-    elif "messages" in value:
-        request, response = _read_fine_tuning(value)
-    else:
-        keys = ", ".join(sorted(map(repr, value))[:6])
-        raise _Skip("not_chat", f"has neither 'request' nor 'messages' among its keys {keys}")
-    if not isinstance(request, dict):
-        raise _Skip("not_chat", f"'request' is a {type(request).__name__}, not an object")
-    _skip_if(request_fault(cast("dict[str, Any]", request).get("messages")))
-    _skip_if(answer_fault(response))
-    return cast("dict[str, Any]", request), cast("dict[str, Any]", response)
-
-
-def _read_fine_tuning(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """OpenAI's fine-tuning format: the last message is the answer to those before it."""
-    messages = value["messages"]
-    _skip_if(request_fault(messages))
-    *asked, answer = messages
-    if answer["role"] != "assistant" or not asked:
-        raise _Skip("wrong_roles", "the last of 'messages' must be the assistant's answer")
-    if answer.get("weight") == 0:
-        raise _Skip("wrong_roles", "the last answer has weight 0: nothing is to be learned from it")
-    model = value.get("model") if isinstance(value.get("model"), str) else ""
-    fields = {k: v for k, v in value.items() if k not in ("messages", "metadata", "id", "model")}
-    ended = "tool_calls" if answer.get("tool_calls") else "stop"
-    choice = {"index": 0, "message": answer, "finish_reason": ended}
-    request = {"model": model, "messages": asked, **fields}
-    return request, {"model": model, "choices": [choice]}
-
-
-def _skip_if(fault: Fault | None) -> None:
-    if fault is not None:
-        raise _Skip(fault.reason, fault.what)
-
-
-def _name(value: Any) -> str | None:
-    """A session or id as text; numbers count as names."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value else None

@@ -14,26 +14,22 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from ownweights.core.chat import Usage
 from ownweights.core.database import BUSY_TIMEOUT_S, Database, open_database
 from ownweights.core.errors import InputError, StoreError
-from ownweights.core.jsonl import encode_json
 from ownweights.core.project import Project
 from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
-from ownweights.traffic.encode import (
-    EncodedBodies,
-    check_depth,
-    decode_bodies,
-    decode_stored,
-    encode_bodies,
-)
+from ownweights.traffic.draft import Draft, Sorted, encode_all
+from ownweights.traffic.encode import decode_bodies, decode_stored
+from ownweights.traffic.part import count_uses
+from ownweights.traffic.query import RecordFilter, distinct, stats
 from ownweights.traffic.record import Record, Role, Status
+from ownweights.traffic.tally import add_tallies
 from ownweights.traffic.verify import VerifyReport, verify_store
 
-MAX_BODY_BYTES = 64 * 2**20
 BATCH_ROWS = 256
 _PAGE_ROWS = 512
 _CACHED_PARTS = 4096
@@ -46,9 +42,9 @@ _COLUMNS = (
 _INSERT_RECORD = (
     "INSERT INTO record (id, at, workload, origin, session, source_id, prompt_hash, role, status,"
     " model, finish_reason, metadata, content_hash, body_bytes, protocol, end_user, key_id,"
-    " upstream, prompt_tokens, completion_tokens, cost_usd, latency_ms,"
+    " upstream, prompt_tokens, completion_tokens, cost_usd, latency_ms, tally_id,"
     " segment, offset_bytes, item)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
     " (SELECT id FROM segment WHERE name = ?), ?, ?)"
 )
 _FROM = "FROM record JOIN segment ON segment.id = record.segment"
@@ -82,6 +78,7 @@ class WorkloadStats:
     first_at: float
     last_at: float
     models: tuple[str, ...]
+    pruned: int = 0
 
 
 class TrafficStore:
@@ -138,8 +135,8 @@ class TrafficStore:
 
         Raises: StoreError when they cannot be written
         """
-        drafts, refused = _encode_all(records)
-        result = _Sorted(self._known(drafts))
+        drafts, refused = encode_all(records)
+        result = Sorted(self._known(drafts))
         fresh = [draft for draft in drafts if result.is_fresh(draft)]
         added, raced = self._store(fresh)
         return BatchResult(
@@ -163,16 +160,24 @@ class TrafficStore:
 
         Raises: StoreError for a record whose body is missing or damaged
         """
-        where, params = _where(workload, status, role, session)
+        only = RecordFilter(workload, status, role, session=session)
+        return self.matching(only, limit=limit, is_newest_first=is_newest_first)
+
+    def matching(
+        self, only: RecordFilter, *, limit: int | None = None, is_newest_first: bool = False
+    ) -> Iterator[Record]:
+        """The records that match and have their bodies, as `records`."""
+        where, params = only.where()
         edge, order = ("seq < ?", "DESC") if is_newest_first else ("seq > ?", "ASC")
         last = 2**62 if is_newest_first else 0
         left = 2**62 if limit is None else limit
         while left > 0:
             rows = self.database.query(
-                f"SELECT {_COLUMNS} {_FROM} WHERE {where} AND {edge} ORDER BY seq {order} LIMIT ?",
+                f"SELECT {_COLUMNS} {_FROM} WHERE {where} AND pruned_at IS NULL AND {edge}"
+                f" ORDER BY seq {order} LIMIT ?",
                 (*params, last, min(left, _PAGE_ROWS)),
             )
-            yield from map(self._record, rows)
+            yield from filter(None, map(self._record, rows))
             if len(rows) < _PAGE_ROWS:
                 return
             last, left = rows[-1][-1], left - len(rows)
@@ -185,13 +190,15 @@ class TrafficStore:
         role: Role | None = None,
         session: str | None = None,
     ) -> int:
-        """How many records match."""
-        where, params = _where(workload, status, role, session)
-        return int(self.database.query(f"SELECT count(*) FROM record WHERE {where}", params)[0][0])
+        """How many records match and have their bodies."""
+        where, params = RecordFilter(workload, status, role, session=session).where()
+        sql = f"SELECT count(*) FROM record WHERE {where} AND pruned_at IS NULL"
+        return int(self.database.query(sql, params)[0][0])
 
     def get(self, record_id: str) -> Record | None:
-        """The record with this id; None when there is none."""
-        rows = self.database.query(f"SELECT {_COLUMNS} {_FROM} WHERE record.id = ?", (record_id,))
+        """The record with this id; None when there is none, or its bodies went."""
+        sql = f"SELECT {_COLUMNS} {_FROM} WHERE record.id = ? AND pruned_at IS NULL"
+        rows = self.database.query(sql, (record_id,))
         return self._record(rows[0]) if rows else None
 
     def find_ids(self, text: str, *, limit: int = 10) -> list[str]:
@@ -205,15 +212,16 @@ class TrafficStore:
 
     def workloads(self) -> list[WorkloadStats]:
         """Every workload in numbers, the largest first."""
-        rows = self.database.query(
-            "SELECT workload, count(*), sum(status = 'ok'), sum(status = 'partial'),"
-            " sum(status = 'error'), count(DISTINCT prompt_hash), count(DISTINCT session),"
-            " sum(body_bytes), sum(cost_usd), count(*) - count(cost_usd), min(at), max(at)"
-            " FROM record GROUP BY workload ORDER BY count(*) DESC, workload"
-        )
-        names, models = [field.name for field in fields(WorkloadStats)], self._models()
-        numbers: list[tuple[Any, ...]] = [(*row, tuple(models[row[0]])) for row in rows]
-        return [WorkloadStats(**dict(zip(names, row, strict=True))) for row in numbers]
+        models, counted = self.models(), distinct(self.database)
+        return [
+            WorkloadStats(
+                one.name, one.records, one.ok, one.partial, one.error,
+                *counted.get(one.name, (0, 0)), one.body_bytes,
+                one.cost_usd if one.priced else None, one.records - one.priced,
+                one.first_at, one.last_at, tuple(models[one.name]), one.pruned,
+            )
+            for one in stats(self.database, RecordFilter())
+        ]  # fmt: skip
 
     def workloads_of_prompt(self, prompt_hash: str) -> list[str]:
         """The workloads that hold requests with these fixed prompt parts."""
@@ -222,10 +230,10 @@ class TrafficStore:
         )
         return [row[0] for row in rows]
 
-    def _models(self) -> dict[str, list[str]]:
+    def models(self) -> dict[str, list[str]]:
         """Who answered in each workload."""
         models: dict[str, list[str]] = {}
-        rows = self.database.query("SELECT DISTINCT workload, model FROM record ORDER BY 1, 2")
+        rows = self.database.query("SELECT DISTINCT workload, model FROM tally ORDER BY 1, 2")
         for workload, model in rows:
             models.setdefault(workload, []).append(model)
         return models
@@ -248,7 +256,7 @@ class TrafficStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _known(self, drafts: Sequence[_Draft]) -> dict[tuple[str, str], str]:
+    def _known(self, drafts: Sequence[Draft]) -> dict[tuple[str, str], str]:
         """(workload, origin) → content hash, of those among `drafts` that are stored."""
         known: dict[tuple[str, str], str] = {}
         for workload in {draft.origin[0] for draft in drafts}:
@@ -264,7 +272,7 @@ class TrafficStore:
                 known.update(((workload, origin), digest) for origin, digest in rows)
         return known
 
-    def _store(self, drafts: Sequence[_Draft]) -> tuple[int, _Sorted]:
+    def _store(self, drafts: Sequence[Draft]) -> tuple[int, Sorted]:
         """Write bodies, then rows; how many, and which were added meanwhile by someone else."""
         places, parts = self._write_bodies(drafts)
         written = [*parts.values(), *places]
@@ -285,21 +293,19 @@ class TrafficStore:
         return stored
 
     def _store_rows(
-        self, drafts: Sequence[_Draft], places: Sequence[Place], parts: Mapping[str, Place]
-    ) -> tuple[int, _Sorted] | None:
+        self, drafts: Sequence[Draft], places: Sequence[Place], parts: Mapping[str, Place]
+    ) -> tuple[int, Sorted] | None:
         """Insert the rows in one transaction; None when the index lacks what they refer to."""
         with self.database.transaction():
             if not self._is_present(drafts, places, parts):
                 return None
             # another process may have added some of them while their bodies were written
-            raced = _Sorted(self._known(drafts))
-            rows = [
-                draft.row(place)
-                for draft, place in zip(drafts, places, strict=True)
-                if raced.is_fresh(draft)
-            ]
-            self._insert(rows, parts)
-        return len(rows), raced
+            raced = Sorted(self._known(drafts))
+            fresh = [pair for pair in zip(drafts, places, strict=True) if raced.is_fresh(pair[0])]
+            tallies = add_tallies(self.database, [draft.facts for draft, _ in fresh])
+            self._insert([d.row(p, t) for (d, p), t in zip(fresh, tallies, strict=True)], parts)
+            count_uses(self.database, [draft.bodies.parts for draft, _ in fresh])
+        return len(fresh), raced
 
     def _register(self, segment: str) -> None:
         """Note a segment before anything is in it, so that a repair can tell what a killed process
@@ -309,7 +315,7 @@ class TrafficStore:
         )
 
     def _is_present(
-        self, drafts: Sequence[_Draft], places: Sequence[Place], parts: Mapping[str, Place]
+        self, drafts: Sequence[Draft], places: Sequence[Place], parts: Mapping[str, Place]
     ) -> bool:
         """Whether the index has the parts that drafts do not bring, and the segments of all."""
         hashes = {digest for draft in drafts for digest in draft.bodies.parts} - parts.keys()
@@ -323,7 +329,7 @@ class TrafficStore:
         )
         return found == len(wanted)
 
-    def _write_bodies(self, drafts: Sequence[_Draft]) -> tuple[list[Place], dict[str, Place]]:
+    def _write_bodies(self, drafts: Sequence[Draft]) -> tuple[list[Place], dict[str, Place]]:
         """Append items, and those shared parts that are not stored yet, to the segment."""
         wanted = {d: raw for draft in drafts for d, raw in draft.bodies.parts.items()}
         new = {d: raw for d, raw in wanted.items() if self._part_place(d) is None}
@@ -332,13 +338,25 @@ class TrafficStore:
 
     def _insert(self, rows: Sequence[tuple[Any, ...]], parts: Mapping[str, Place]) -> None:
         self.database.execute_many(
-            "INSERT INTO part (hash, segment, offset_bytes, item)"
-            " VALUES (?, (SELECT id FROM segment WHERE name = ?), ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO part (hash, segment, offset_bytes, item, uses)"
+            " VALUES (?, (SELECT id FROM segment WHERE name = ?), ?, ?, 0) ON CONFLICT DO NOTHING",
             [(d, p.segment, p.offset_bytes, p.item) for d, p in parts.items()],
         )
         self.database.execute_many(_INSERT_RECORD, rows)
 
-    def _record(self, row: tuple[Any, ...]) -> Record:
+    def _record(self, row: tuple[Any, ...]) -> Record | None:
+        """The record of a row; None where it went while it was read."""
+        try:
+            return self._read_record(row)
+        except StoreError:  # its segment may have been written anew, or its bodies are gone
+            self._stored_parts.clear()
+            sql = f"SELECT {_COLUMNS} {_FROM} WHERE seq = ? AND pruned_at IS NULL"
+            again = self.database.query(sql, (row[-1],))
+            if not again:
+                return None
+            return self._read_record(again[0])
+
+    def _read_record(self, row: tuple[Any, ...]) -> Record:
         (record_id, at, workload, session, metadata, status, role, model, source_id, prompt_hash,
          protocol, end_user, key_id, upstream, read, written, cost_usd, latency_ms,
          *place, _) = row  # fmt: skip
@@ -365,6 +383,17 @@ class TrafficStore:
             latency_ms=latency_ms,
         )
 
+    def part(self, digest: str) -> bytes:
+        """The bytes of a shared part.
+
+        Raises: StoreError when it is missing or damaged
+        """
+        try:
+            return self._part(digest)
+        except StoreError:  # its segment may have been written anew
+            self._stored_parts.pop(digest, None)
+            return self._part(digest)
+
     def _part(self, digest: str) -> bytes:
         place = self._part_place(digest)
         if place is None:
@@ -389,109 +418,11 @@ class TrafficStore:
         return self._stored_parts[digest]
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A record ready to be written."""
-
-    record: Record
-    bodies: EncodedBodies
-    metadata: str
-
-    @property
-    def origin(self) -> tuple[str, str]:
-        return self.record.workload, _text(self.record.source_id) or self.record.id
-
-    def row(self, place: Place) -> tuple[Any, ...]:
-        """The values of _INSERT_RECORD."""
-        record, bodies = self.record, self.bodies
-        return (
-            record.id,
-            record.at,
-            *self.origin,
-            _text(record.session),
-            _text(record.source_id),
-            record.prompt_hash,
-            record.role,
-            record.status,
-            _text(record.model),
-            _text(record.finish_reason),
-            self.metadata,
-            bodies.content_hash,
-            len(bodies.item),
-            record.protocol,
-            _text(record.end_user),
-            record.key_id,
-            record.upstream,
-            record.usage.prompt_tokens,
-            record.usage.completion_tokens,
-            record.cost_usd,
-            record.latency_ms,
-            place.segment,
-            place.offset_bytes,
-            place.item,
-        )
-
-
 def _is_undone(error: StoreError) -> bool:
     """Whether a failed transaction can never show again. After an I/O error it can: a commit whose
     last step failed may be found in the log when the database is opened next."""
     code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
     return code == sqlite3.SQLITE_IOERR_WRITE or code & 0xFF != sqlite3.SQLITE_IOERR
-
-
-class _Sorted:
-    """Sorts drafts into fresh, duplicate and conflicting, given what is `known` already."""
-
-    def __init__(self, known: dict[tuple[str, str], str]) -> None:
-        self._known = known
-        self.duplicates = 0
-        self.conflicts: list[str] = []
-
-    def is_fresh(self, draft: _Draft) -> bool:
-        """Whether nothing of its origin is known; from now on it is."""
-        digest = draft.bodies.content_hash
-        if draft.origin not in self._known:
-            self._known[draft.origin] = digest
-            return True
-        if self._known[draft.origin] == digest:
-            self.duplicates += 1
-        else:
-            self.conflicts.append(draft.origin[1])
-        return False
-
-
-def _encode_all(records: Sequence[Record]) -> tuple[list[_Draft], list[str]]:
-    """Each record ready to be written, and why others cannot be."""
-    drafts: list[_Draft] = []
-    refused: list[str] = []
-    for record in records:
-        name = f"record {record.source_id or record.id}"
-        try:
-            bodies = encode_bodies(record.request, record.response)
-            check_depth(record.metadata)
-            draft = _Draft(record, bodies, encode_json(record.metadata).decode())
-        except (TypeError, ValueError, RecursionError) as error:
-            refused.append(f"{name} is not JSON: {error}")
-            continue
-        size_bytes = len(bodies.item) + len(draft.metadata)
-        if size_bytes > MAX_BODY_BYTES:
-            refused.append(f"{name} has {size_bytes:,} bytes, the limit is {MAX_BODY_BYTES:,}")
-        else:
-            drafts.append(draft)
-    return drafts, refused
-
-
-def _text(text: str | None) -> Any:
-    """Text as SQLite takes it: half characters (lone surrogates) spelled out."""
-    return text if text is None else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _where(
-    workload: str | None, status: str | None, role: str | None, session: str | None
-) -> tuple[str, list[str]]:
-    asked = {"workload": workload, "status": status, "role": role, "session": session}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return " AND ".join(["1", *(f"{name} = ?" for name in given)]), list(given.values())
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:

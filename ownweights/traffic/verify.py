@@ -1,35 +1,55 @@
-"""Is everything that the index promises really there? Every row, shared part and segment is read.
+"""Is everything that the index promises really there? Every row, shared part and segment is read,
+and every tally is counted again.
 
 Damage is listed, never hidden. A torn tail or a block without rows is no damage: a crash leaves
 them, and nothing refers to them (test_verify_counts_a_torn_tail_as_harmless). A repair takes out
 the rows and shared parts that are lost, so that an import brings them anew
-(test_verify_repair_lets_an_import_bring_a_lost_prompt_back), and frees segments that this index
-opened and put no row in. A segment that it does not know may belong to another copy of the index
-and stays (test_verify_repair_frees_only_what_this_index_left).
+(test_verify_repair_lets_an_import_bring_a_lost_prompt_back), counts the tallies anew
+(test_verify_repair_mends_tallies), and frees segments that this index opened and put no row in. A
+segment that it does not know may belong to another copy of the index and stays
+(test_verify_repair_frees_only_what_this_index_left).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
 from ownweights.traffic.bodies import Place, SegmentReader, segment_path, torn_tail_bytes
-from ownweights.traffic.encode import content_hash, decode_bodies, part_hash
+from ownweights.traffic.encode import content_hash, decode_bodies, part_hash, parts_of
+from ownweights.traffic.part import known_uses, recount_uses, wrong_uses
+from ownweights.traffic.recount import recount, tally_faults
+from ownweights.traffic.remove import NO_SEGMENT, PAGE_ROWS, remove_rows
 
 _PAGE_ROWS = 512
-_UNUSED = "FROM segment WHERE id NOT IN (SELECT segment FROM record UNION SELECT segment FROM part)"
+_UNUSED = (
+    f"FROM segment WHERE name <> '{NO_SEGMENT}'"
+    " AND id NOT IN (SELECT segment FROM record UNION SELECT segment FROM part)"
+)
+
+
+OnParts = Callable[[int, Iterable[str]], object]
+_ROW = (
+    "SELECT record.id, content_hash, pruned_at, name, offset_bytes, item, seq"
+    " FROM record JOIN segment ON segment.id = segment"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was checked and what is wrong. `damaged` are ids of records whose body is lost;
-    `repaired` and `freed_bytes` say what a repair took out."""
+    """What was checked and what is wrong. `damaged` are ids of records whose body is lost, `pruned`
+    had theirs taken out; `dead_items` went from the index and still lie in segments; `repaired` and
+    `freed_bytes` say what a repair took out."""
 
     records: int
+    pruned: int
+    dead_items: int
     segments: int
     damaged: tuple[str, ...]
     faults: tuple[str, ...]
@@ -47,12 +67,20 @@ def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) 
     """Read all that is stored; `repair` takes out what is lost and frees what a crash left."""
     faults = [f"own.db: {fault}" for fault in database.check_integrity()]
     damaged: list[str] = []
+    uses_before, last = known_uses(database)
+    uses: Counter[str] = Counter()
     records = 0
-    for record_id, fault in _check_records(database, bodies_dir):
+    for record_id, fault in _check_records(
+        database, bodies_dir, lambda seq, parts: uses.update(parts) if seq <= last else None
+    ):
         records += 1
         if fault:
             damaged.append(record_id)
             faults.append(f"record {record_id}: {fault}")
+    faults += tally_faults(database)
+    if not damaged:  # what a lost body needs is not known
+        wrong = wrong_uses(database, uses_before, uses)
+        faults += [f"shared text {digest}: its uses are miscounted" for digest in wrong]
     lost_parts = _damaged_parts(database, bodies_dir)
     faults += [f"shared text {digest}: {fault}" for digest, fault in lost_parts.items()]
     paths = sorted(bodies_dir.glob("*.seg")) if bodies_dir.is_dir() else []
@@ -62,8 +90,17 @@ def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) 
     if repair:
         repaired, unused = _take_out(database, damaged, list(lost_parts))
         freed_bytes = _free(bodies_dir, unused)
+        recount(database)
+        with database.transaction():
+            recount_uses(database, uses_before, uses)
+    ((pruned, dead_items),) = database.query(
+        "SELECT (SELECT coalesce(sum(pruned), 0) FROM tally),"
+        " (SELECT coalesce(sum(dead), 0) FROM segment)"
+    )
     return VerifyReport(
         records=records,
+        pruned=int(pruned),
+        dead_items=int(dead_items),
         segments=len(paths),
         damaged=tuple(damaged),
         faults=tuple(faults),
@@ -74,33 +111,56 @@ def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) 
     )
 
 
-def _check_records(database: Database, bodies_dir: Path) -> Iterator[tuple[str, str]]:
-    """(id, what is wrong with its body or '') of each record."""
+def _check_records(
+    database: Database, bodies_dir: Path, on_parts: OnParts
+) -> Iterator[tuple[str, str]]:
+    """(id, what is wrong with its body or '') of each record; `on_parts` is told what it needs."""
     reader, parts, last = SegmentReader(bodies_dir), _PartReader(database, bodies_dir), 0
     try:
-        while rows := database.query(
-            "SELECT record.id, content_hash, name, offset_bytes, item, seq FROM record"
-            " JOIN segment ON segment.id = segment WHERE seq > ? ORDER BY seq LIMIT ?",
-            (last, _PAGE_ROWS),
-        ):
-            for record_id, digest, *place, last in rows:  # noqa: B007 (the page's last seq)
-                try:
-                    request, response = decode_bodies(reader.read(Place(*place)), parts.read)
-                    is_same = content_hash(request, response) == digest
-                    yield record_id, "" if is_same else "its body is not what was stored"
-                except StoreError as error:
-                    yield record_id, error.what
-                except (ValueError, LookupError, TypeError) as error:
-                    yield record_id, f"its body cannot be decoded: {error}"
+        while rows := database.query(f"{_ROW} WHERE seq > ? ORDER BY seq LIMIT ?",
+                                     (last, _PAGE_ROWS)):  # fmt: skip
+            for row in rows:
+                record_id, last = row[0], row[-1]
+                fault = _fault(row, reader, parts, on_parts)
+                if fault:  # it may have gone, or moved, since the page was read
+                    parts.look_again()
+                    again = database.query(f"{_ROW} WHERE seq = ?", (last,))
+                    fault = _fault(again[0], reader, parts, on_parts) if again else ""
+                yield record_id, fault
     finally:
         reader.close()
         parts.close()
 
 
+def _fault(
+    row: tuple[Any, ...], reader: SegmentReader, parts: _PartReader, on_parts: OnParts
+) -> str:
+    """What is wrong with the body of a row of _ROW; empty when it is sound, or was pruned."""
+    _, digest, pruned_at, *place, seq = row
+    if pruned_at is not None:
+        return ""
+    try:
+        item = reader.read(Place(*place))
+        request, response = decode_bodies(item, parts.read)
+        if content_hash(request, response) != digest:
+            return "its body is not what was stored"
+        on_parts(seq, parts_of(item))
+        return ""
+    except StoreError as error:
+        return error.what
+    except (ValueError, LookupError, TypeError) as error:
+        return f"its body cannot be decoded: {error}"
+
+
 class _PartReader:
     def __init__(self, database: Database, bodies_dir: Path) -> None:
+        self._database = database
         self._reader = SegmentReader(bodies_dir)
-        rows = database.query(
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Learn where the parts lie now."""
+        rows = self._database.query(
             "SELECT hash, name, offset_bytes, item FROM part JOIN segment ON segment.id = segment"
             " ORDER BY segment, offset_bytes, item"
         )
@@ -138,8 +198,12 @@ def _take_out(
     with database.transaction():
         unused = [row[0] for row in database.query(f"SELECT name {_UNUSED}")]
         taken = 0
+        for start in range(0, len(ids), PAGE_ROWS):
+            page = ids[start : start + PAGE_ROWS]
+            marks = ",".join("?" * len(page))
+            seqs = database.query(f"SELECT seq FROM record WHERE id IN ({marks})", page)
+            taken += remove_rows(database, [seq for (seq,) in seqs], {})
         for record_id in ids:
-            taken += database.execute("DELETE FROM record WHERE id = ?", (record_id,))
             database.log_event("record.lost", record_id, "its body could not be read")
         for digest in parts:
             database.execute("DELETE FROM part WHERE hash = ?", (digest,))

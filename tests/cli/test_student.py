@@ -142,7 +142,7 @@ def test_student_show_lists_all(home: tuple[Project, Dataset], own: Shell) -> No
     assert rows[made.id] == {
         "id": made.id, "dataset": dataset.id, "base": BASE_NAME, "method": "lora", "epochs": 2,
         "develop_loss": made.card["facts"]["develop_loss"],
-        "tokens_per_s": made.card["facts"]["tokens_per_s"],
+        "tokens_per_s": made.card["facts"]["tokens_per_s"], "erased": None,
     }  # fmt: skip
     table, _ = own("show")
     assert table.split("\n")[0].split() == list(rows[made.id])

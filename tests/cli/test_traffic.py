@@ -13,6 +13,7 @@ from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
 from tests.traffic.odd import odd_records
 from tests.traffic.samples import answer, ask, line, make, write_lines
+from tests.traffic.test_query import some_records
 
 
 class Shell:
@@ -211,3 +212,57 @@ def test_traffic_import_refuses_names_without_a_recognizer(own: Shell, file: Pat
     (own.folder / "own.toml").write_text('[store]\nredact = ["name"]\n')
     _, errors = own("import", file, code=2)
     assert 'hint: [store] needs recognizer = "package.module:function"' in errors
+
+
+def filled(own: Shell) -> None:
+    with TrafficStore.open(Project(own.folder)) as store:
+        store.add(some_records(60))
+
+
+def test_traffic_list_goes_on_before_an_id(own: Shell) -> None:
+    filled(own)
+    whole = [row["id"] for row in own.json("list", "--limit", 60)]
+    found: list[str] = []
+    while rows := own.json("list", "--limit", 17, *(["--before", found[-1]] if found else [])):
+        found += [row["id"] for row in rows]
+    assert found == whole
+    assert "there is no record 'zz'" in own("list", "--before", "zz", code=2)[1]
+
+
+def test_traffic_list_takes_every_filter(own: Shell) -> None:
+    filled(own)
+    words = ["--role", "student", "--model", "m1", "--key", "k1", "--user", "eve"]
+    rows = own.json("list", "--limit", 60, *words)
+    assert rows
+    assert all((r["role"], r["model"], r["key_id"], r["end_user"]) == ("student", "m1", "k1", "eve")
+               for r in rows)  # fmt: skip
+    since = own.json("list", "--limit", 60, "--since", "2024-10-05", "--until", "2024-10-06T12:00")
+    assert since
+    assert all("2024-10-05" <= r["at"] < "2024-10-06T12:00" for r in since)
+    assert "is no day" in own("list", "--since", "tomorrow", code=2)[1]
+
+
+@pytest.mark.parametrize("by", ["workload", "status", "role", "model", "protocol", "upstream"])
+def test_traffic_facets_add_up(own: Shell, by: str) -> None:
+    filled(own)
+    rows = own.json("facets", by)
+    assert sum(row["records"] for row in rows) == 60
+    assert [row["records"] for row in rows] == sorted((r["records"] for r in rows), reverse=True)
+
+
+def test_traffic_facets_by_day_are_days_in_order(own: Shell) -> None:
+    filled(own)
+    days = [row["day"] for row in own.json("facets", "day", "--workload", "a")]
+    assert days == sorted(days)
+    assert days[0] == "2024-10-04"
+
+
+def test_traffic_stats_by_model_and_since(own: Shell) -> None:
+    filled(own)
+    rows = own.json("stats", "--by", "model")
+    assert {row["model"] for row in rows} == {"m1", "m2"}
+    assert all(row["cost_usd"] > 0 and row["p50_ms"] <= row["p95_ms"] for row in rows)
+    part = own.json("stats", "--since", "2024-10-05")
+    assert sum(row["records"] for row in part) < 60
+    assert "prompts" not in part[0]
+    assert own("stats", "--by", "model")[0].split("\n")[0].split()[:2] == ["model", "records"]

@@ -16,7 +16,8 @@ from ownweights.core import jsonl
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, chat, import_file, importer
-from ownweights.traffic import store as store_module
+from ownweights.traffic import draft as draft_module
+from ownweights.traffic.formats import incoming, langfuse, litellm, own, sort
 from ownweights.traffic.importer import ImportReport
 from ownweights.traffic.redact import Privacy, PrivacyRules
 from tests.traffic.samples import (
@@ -159,7 +160,7 @@ def test_import_skips_a_line_over_the_limit(
 def test_import_counts_what_the_store_refuses(
     store: TrafficStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_BODY_BYTES", 5000)
+    monkeypatch.setattr(draft_module, "MAX_BODY_BYTES", 5000)
     counts, told = skipped(tmp_path, store, line(3, request=ask("x" * 5000)))
     assert counts == {"oversize": 1}
     assert told.startswith("record id-3 has 5,")
@@ -304,8 +305,9 @@ def test_import_reasons_are_those_of_the_documents() -> None:
     if not page.exists():
         pytest.skip("the documents are not here")
     told = set(re.findall(r"^\| `(\w+)` \|", page.read_text("utf-8"), re.M))
-    source = inspect.getsource(importer) + inspect.getsource(chat)
-    used = re.findall(r'(?:_Skip|skip|Fault)\("(\w+)"', source)
+    forms = (incoming, own, langfuse, litellm, sort)
+    source = "".join(map(inspect.getsource, (importer, chat, *forms)))
+    used = re.findall(r'(?:Skip|skip|Fault)\(\s*"(\w+)"', source)
     assert told == {*used, *get_args(jsonl.Fault)} - {"too_long"}
 
 
@@ -332,7 +334,8 @@ def test_import_refuses_a_file_without_a_chat(
         bring(store, tmp_path, lines)
     assert f"traffic.jsonl: this is not chat traffic: {says}" in str(caught.value)
     assert caught.value.hint == (
-        "a line is {id, request, response, metadata} or {messages: [..., assistant]}"
+        "a line is {id, request, response, metadata} or {messages: [..., assistant]};"
+        " or an observation of Langfuse, or a row of LiteLLM's spend logs"
     )
 
 

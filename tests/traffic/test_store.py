@@ -17,6 +17,7 @@ from ownweights.core.database import explained
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, make_record
+from ownweights.traffic import draft as draft_module
 from ownweights.traffic import store as module
 from tests.traffic.samples import SYSTEM, answer, ask, make, run_together, stored
 
@@ -171,7 +172,7 @@ def test_add_batch_refuses_what_is_no_json(store: TrafficStore) -> None:
 def test_add_batch_refuses_what_is_too_large(
     store: TrafficStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(draft_module, "MAX_BODY_BYTES", 1000)
     result = store.add_batch([make("x" * 1000, source_id="big"), make("y" * 500)])
     assert result.added == 1
     assert result.refused[0].startswith("record big has 1,")

@@ -128,7 +128,8 @@ def test_verify_names_a_shared_prompt_that_nobody_needs(project: Project) -> Non
     flip_last_byte(fill(project, "first"))
     with TrafficStore.open(project) as store:
         store.database.execute("DELETE FROM record")
-        assert [fault[:12] for fault in store.verify(repair=True).faults] == ["shared text "]
+        faults = store.verify(repair=True).faults
+        assert {fault[:5] for fault in faults} == {"tally", "talli", "share"}
         assert store.verify().is_sound
 
 

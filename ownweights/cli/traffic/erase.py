@@ -1,0 +1,157 @@
+"""Erasing somebody's records everywhere: `own traffic delete`, in the order that survives a crash.
+
+In: whose. Out: datasets without their examples, students trained on these marked, their
+certificates void and their routes sent back to the teacher, and at last the rows and bodies. Rows
+go last: as long as they are there, running the command again finds what is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ownweights.cli.output import say
+
+if TYPE_CHECKING:
+    from ownweights.core.project import Project
+    from ownweights.dataset.erase import ErasedExamples, Gone
+    from ownweights.traffic import TrafficStore
+    from ownweights.traffic.erase import Found, Whose
+    from ownweights.traffic.retention import Progress, PruneReport
+
+MAX_TEXTS = 500
+_MIN_CHARS = 12
+_MAX_FILE_BYTES = 64 * 2**20
+_BINARY = (".safetensors", ".seg", ".pt", ".bin", ".gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What an erasure did, or would do."""
+
+    records: int
+    datasets: tuple[ErasedExamples, ...]
+    students: tuple[str, ...]
+    voided: tuple[str, ...]
+    copies: tuple[str, ...]
+    elsewhere: tuple[str, ...]
+    store: PruneReport | None
+
+
+def erase_everywhere(
+    store: TrafficStore,
+    whose: Whose,
+    *,
+    with_backups: bool = False,
+    dry_run: bool = False,
+    on_progress: Progress | None = None,
+) -> Erasure:
+    """Erase records and all that was made of them, or say what that would be."""
+    from ownweights.dataset.erase import erase_examples
+    from ownweights.traffic.erase import erase, find
+    from ownweights.traffic.scrub import copies_of
+
+    project, found = store.project, find(store.database, whose)
+    gone, texts = _gather(store, found)
+    broken: dict[str, str] = {}
+    datasets = erase_examples(project, gone, broken.__setitem__, dry_run=dry_run)
+    for dataset_id, why in broken.items():
+        say(f"warning: dataset {dataset_id} cannot be read and may hold some of them: {why}")
+    students = _mark_students(project, datasets, dry_run=dry_run)
+    voided = [] if dry_run else _void(project, set(students))
+    report = None if dry_run else erase(store, whose, on_progress)
+    copies = copies_of(project.database_path)
+    if with_backups and not dry_run:
+        for path in copies:
+            path.unlink(missing_ok=True)
+        copies = []
+    return Erasure(
+        len(found), tuple(datasets), tuple(students), tuple(voided),
+        tuple(path.name for path in copies), tuple(_elsewhere(project, texts)), report,
+    )  # fmt: skip
+
+
+def _gather(store: TrafficStore, found: list[Found]) -> tuple[dict[str, Gone], list[str]]:
+    """What datasets are searched for, by workload; and texts to look for in other files."""
+    from ownweights.dataset.erase import Gone
+    from ownweights.traffic import user_text
+    from ownweights.traffic.erase import bodies_of
+
+    gone: dict[str, Gone] = {}
+    texts: list[str] = []
+    for one, record in bodies_of(store, found):
+        gone.setdefault(one.workload, Gone()).add(one.name, record)
+        if record is not None and len(texts) < MAX_TEXTS:
+            texts.append(user_text(record.request))
+    return gone, [text for text in dict.fromkeys(texts) if len(text) >= _MIN_CHARS]
+
+
+def _mark_students(project: Project, datasets: list[ErasedExamples], *, dry_run: bool) -> list[str]:
+    """Mark the students that were trained or tuned on erased examples; their ids."""
+    from ownweights.core.artefact import list_artefacts
+    from ownweights.core.tombstone import mark_erased
+
+    studied = {one.dataset_id: one.studied for one in datasets if one.studied}
+    kind_dir = project.kind_dir("student")
+    marked: list[str] = []
+    for student in list_artefacts(kind_dir, "student"):
+        dataset_id = student.card["parents"].get("dataset", "")
+        if dataset_id in studied:
+            marked.append(student.id)
+            if not dry_run:
+                mark_erased(kind_dir, student.id, dataset_id, studied[dataset_id])
+    return marked
+
+
+def _void(project: Project, students: set[str]) -> list[str]:
+    """Void the certificates of these students, and send their routes back to the teacher."""
+    if not students:
+        return []
+    from ownweights.route.live import withdraw_void
+    from ownweights.verdict import list_verdicts
+    from ownweights.verdict.voiding import void_certificates
+
+    voided = void_certificates(
+        project,
+        list_verdicts(project),
+        lambda subject: subject.student in students,
+        reason="examples that its student was trained on were erased",
+        by="own traffic delete",
+    )
+    for line in withdraw_void(project):
+        say(line)
+    return [one.verdict_id for one in voided]
+
+
+def _elsewhere(project: Project, texts: list[str]) -> list[str]:
+    """Other files of the project that still hold what was asked, word for word."""
+    import json
+
+    if not texts:
+        return []
+    needles = {
+        json.dumps(text, ensure_ascii=is_ascii)[1:-1].encode("utf-8", "surrogatepass")
+        for text in texts
+        for is_ascii in (True, False)
+    }
+    return [
+        path.relative_to(project.store_dir).as_posix()
+        for path in sorted(project.store_dir.rglob("*"))
+        if _is_searched(project, path) and _holds(path, needles)
+    ]
+
+
+def _is_searched(project: Project, path: Path) -> bool:
+    top = path.relative_to(project.store_dir).parts[0]
+    if top in ("bodies", "dataset") or top.startswith("own.db") or path.suffix in _BINARY:
+        return False
+    return path.is_file() and path.stat().st_size <= _MAX_FILE_BYTES
+
+
+def _holds(path: Path, needles: set[bytes]) -> bool:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return any(needle in data for needle in needles)

@@ -1,0 +1,140 @@
+"""How long records are kept: bodies and rows apart.
+
+In: a store, the time, and how many days (or until which day) bodies and rows stay. Out: rows
+without bodies, which stay in lists and statistics and say so; rows gone; segments without what
+went. The command and the gateway call the same `prune`. What is in a dataset stays there: a dataset
+is made to last (`own traffic delete` erases from it too).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ownweights.core.database import Database
+from ownweights.core.errors import StoreError
+from ownweights.traffic.bodies import Place, SegmentReader
+from ownweights.traffic.compact import compact
+from ownweights.traffic.encode import parts_of
+from ownweights.traffic.part import free_unused
+from ownweights.traffic.remove import PAGE_ROWS, drop_bodies, remove_rows
+from ownweights.traffic.scrub import empty_log, overwrite_deleted
+from ownweights.traffic.store import TrafficStore
+
+DAY_S = 86_400.0
+
+Progress = Callable[[float, float | None, str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """Rows that went whole, rows that lost their bodies, and what that freed on disk. `is_clean` is
+    false while another process keeps the index's log from being emptied."""
+
+    records: int
+    bodies: int
+    segments: int = 0
+    freed_bytes: int = 0
+    unreadable: tuple[str, ...] = ()
+    is_clean: bool = True
+
+
+def prune(
+    store: TrafficStore,
+    now: float,
+    *,
+    keep_bodies_days: float | None = None,
+    keep_metadata_days: float | None = None,
+    bodies_before: float | None = None,
+    before: float | None = None,
+    dry_run: bool = False,
+    on_progress: Progress | None = None,
+) -> PruneReport:
+    """Take out what is older than it may be; None or 0 days is for ever.
+
+    Raises: StoreError when the disk is full or the index cannot be written
+    """
+    rows_until = _cutoff(now, keep_metadata_days, before)
+    bodies_until = _cutoff(now, keep_bodies_days, bodies_before)
+    database = store.database
+    rows = _older(database, rows_until, has_bodies=False)
+    gone = set(rows)
+    bodies = [s for s in _older(database, bodies_until, has_bodies=True) if s not in gone]
+    if dry_run:
+        return PruneReport(len(rows), len(bodies))
+    overwrite_deleted(database)
+    num_rows = take_out(store, rows, on_progress)
+    num_bodies = take_out(store, bodies, on_progress, keep_rows_at=now)
+    return settle(store, num_rows, num_bodies)
+
+
+def take_out(
+    store: TrafficStore,
+    seqs: Sequence[int],
+    on_progress: Progress | None = None,
+    *,
+    keep_rows_at: float | None = None,
+) -> int:
+    """Take records out, or their bodies alone where `keep_rows_at` says when; how many went."""
+    database, taken = store.database, 0
+    with contextlib.closing(SegmentReader(store.project.bodies_dir)) as reader:
+        for start in range(0, len(seqs), PAGE_ROWS):
+            page = seqs[start : start + PAGE_ROWS]
+            with database.transaction():
+                parts = _parts(database, reader, page)
+                if keep_rows_at is None:
+                    taken += remove_rows(database, page, parts)
+                else:
+                    taken += drop_bodies(database, page, parts, now=keep_rows_at)
+            if on_progress is not None:
+                on_progress(start + len(page), len(seqs), "rows")
+    return taken
+
+
+def settle(
+    store: TrafficStore, num_rows: int, num_bodies: int, *, rewrite: bool = False
+) -> PruneReport:
+    """Free what went: unused shared texts, dead weight in segments, the log of the index."""
+    with store.database.transaction():
+        free_unused(store.database)
+    found = compact(store.database, store.project.bodies_dir)
+    is_clean = True
+    if num_rows or num_bodies or found.segments or rewrite:
+        is_clean = empty_log(store.database, rewrite=rewrite)
+    return PruneReport(
+        num_rows, num_bodies, found.segments, found.freed_bytes, found.unreadable, is_clean
+    )
+
+
+def _cutoff(now: float, keep_days: float | None, given: float | None) -> float:
+    """Until which moment things go; the later one, where both are said."""
+    moments = [given] if given is not None else []
+    if keep_days:
+        moments.append(now - keep_days * DAY_S)
+    return max(moments, default=0.0)
+
+
+def _older(database: Database, until: float, *, has_bodies: bool) -> list[int]:
+    """The rows before a moment, in order, found through their tallies."""
+    some, these = ("AND pruned < records", "AND pruned_at IS NULL") if has_bodies else ("", "")
+    rows = database.query(
+        f"SELECT seq FROM record WHERE tally_id IN (SELECT id FROM tally WHERE first_at < ? {some})"
+        f" AND at < ? {these} ORDER BY seq",
+        (until, until),
+    )
+    return [seq for (seq,) in rows]
+
+
+def _parts(database: Database, reader: SegmentReader, seqs: Sequence[int]) -> dict[int, set[str]]:
+    """The shared parts that each of some rows needs; of a lost body nobody knows."""
+    marks = ",".join("?" * len(seqs))
+    parts: dict[int, set[str]] = {}
+    for seq, *place in database.query(
+        "SELECT seq, name, offset_bytes, item FROM record JOIN segment ON segment.id = segment"
+        f" WHERE pruned_at IS NULL AND seq IN ({marks}) ORDER BY seq",
+        seqs,
+    ):
+        with contextlib.suppress(StoreError, ValueError, LookupError, TypeError):
+            parts[seq] = parts_of(reader.read(Place(*place)))
+    return parts

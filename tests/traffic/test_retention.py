@@ -1,0 +1,190 @@
+"""What is old goes, bodies and rows apart, and what stays says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ownweights.core.errors import UsageError
+from ownweights.core.project import Project
+from ownweights.traffic import TrafficStore
+from ownweights.traffic.erase import Whose, bodies_of, erase, find
+from ownweights.traffic.query import RecordFilter, count, page, stats
+from ownweights.traffic.retention import PruneReport, prune
+from ownweights.traffic.scrub import copies_of
+from tests.traffic.samples import make
+from tests.traffic.test_compact import all_items
+
+DAY_S = 86_400.0
+NOW = 20_000 * DAY_S
+
+
+def fill(store: TrafficStore, days: int = 10) -> None:
+    """A record for each of the last days, newest first named 0."""
+    store.add(
+        [
+            make(f"question {n} of <{n}>", f"answer {n}", source_id=f"id-{n}", at=NOW - n * DAY_S)
+            for n in range(days)
+        ]
+    )
+
+
+def names(store: TrafficStore) -> list[str | None]:
+    return [record.source_id for record in store.records()]
+
+
+def test_prune_of_bodies_keeps_rows_in_lists_and_statistics(store: TrafficStore) -> None:
+    fill(store)
+    report = prune(store, NOW, keep_bodies_days=4.5)
+    assert (report.records, report.bodies, report.is_clean) == (0, 5, True)
+    assert names(store) == [f"id-{n}" for n in range(5)]
+    rows = page(store.database, RecordFilter())
+    assert [row.pruned_at for row in rows] == [NOW] * 5 + [None] * 5
+    (one,) = stats(store.database, RecordFilter())
+    assert (one.records, one.pruned) == (10, 5)
+    assert (store.count(), count(store.database, RecordFilter())) == (5, 10)
+    assert store.get(rows[0].id) is None
+    report_ = store.verify()
+    assert (report_.is_sound, report_.pruned, report_.dead_items) == (True, 5, 0)
+    assert b"<7>" not in all_items(store.project.bodies_dir)
+    assert b"<2>" in all_items(store.project.bodies_dir)
+
+
+def test_prune_of_rows_takes_all_of_them(store: TrafficStore) -> None:
+    fill(store)
+    report = prune(store, NOW, keep_metadata_days=6.5, keep_bodies_days=2.5)
+    assert (report.records, report.bodies) == (3, 4)
+    assert len(page(store.database, RecordFilter())) == 7
+    assert names(store) == ["id-0", "id-1", "id-2"]
+    again = prune(store, NOW, keep_metadata_days=6.5, keep_bodies_days=2.5)
+    assert (again.records, again.bodies) == (0, 0)
+    assert store.verify().is_sound
+
+
+@pytest.mark.parametrize("days", [None, 0])
+def test_prune_keeps_for_ever_by_default(store: TrafficStore, days: float | None) -> None:
+    fill(store)
+    report = prune(store, NOW, keep_bodies_days=days, keep_metadata_days=days)
+    assert (report.records, report.bodies) == (0, 0)
+    assert len(names(store)) == 10
+
+
+def test_prune_takes_a_day(store: TrafficStore) -> None:
+    fill(store)
+    report = prune(store, NOW, before=NOW - 7.5 * DAY_S, bodies_before=NOW - 3.5 * DAY_S)
+    assert (report.records, report.bodies) == (2, 4)
+
+
+def test_prune_dry_run_changes_nothing(store: TrafficStore) -> None:
+    fill(store)
+    report = prune(store, NOW, keep_bodies_days=4.5, keep_metadata_days=8.5, dry_run=True)
+    assert report == PruneReport(1, 4)
+    assert len(names(store)) == 10
+
+
+def test_prune_finishes_what_was_cut_off(store: TrafficStore) -> None:
+    fill(store)
+    store.database.execute("UPDATE segment SET dead = 1")
+    assert prune(store, NOW).segments == 1
+    assert store.verify().is_sound
+
+
+def test_a_pruned_record_can_be_erased_and_comes_back_by_import(store: TrafficStore) -> None:
+    fill(store, 2)
+    prune(store, NOW, keep_bodies_days=0.5)
+    again = make("question 1 of <1>", "answer 1", source_id="id-1", at=NOW - DAY_S)
+    assert store.add([again]) == (0, 1)  # known, though its body went
+    gone = [row.id for row in page(store.database, RecordFilter()) if row.pruned_at]
+    erase(store, Whose(ids=tuple(gone)))
+    assert store.add([again]) == (1, 0)
+    assert store.verify().is_sound
+
+
+def everything(project: Project) -> bytes:
+    """All bytes of the store: segments unpacked, index and log as they are."""
+    files = [path for path in project.store_dir.iterdir() if path.name.startswith("own.db")]
+    return all_items(project.bodies_dir) + b"".join(path.read_bytes() for path in files)
+
+
+def mixed(store: TrafficStore) -> None:
+    store.add(
+        [
+            make(
+                f"secret of <{user}> number {n}", f"reply to <{user}>", session=f"session-{user}",
+                metadata={"user": f"person-{user}"}, source_id=f"{user}-{n}",
+            )
+            for n in range(20)
+            for user in ("eve", "bob")
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "whose", [Whose(user="person-eve"), Whose(session="session-eve")], ids=["user", "session"]
+)
+def test_erase_leaves_no_byte_behind(project: Project, whose: Whose) -> None:
+    with TrafficStore.open(project) as store:
+        mixed(store)
+        assert b"<eve>" in everything(project)
+        assert b"person-eve" in everything(project)
+        report = erase(store, whose)
+        assert (report.records, report.is_clean) == (20, True)
+        left = everything(project)
+        for trace in (b"<eve>", b"person-eve", b"session-eve", b"eve-3"):
+            assert trace not in left, trace
+        assert b"<bob>" in left
+        assert len(names(store)) == 20
+        assert store.verify().is_sound
+    assert b"person-eve" not in everything(project)
+
+
+def test_erase_by_id_takes_those_alone(store: TrafficStore) -> None:
+    mixed(store)
+    ids = tuple(row.id for row in page(store.database, RecordFilter(), limit=3))
+    assert {one.id for one in find(store.database, Whose(ids=ids))} == set(ids)
+    assert erase(store, Whose(ids=ids)).records == 3
+    assert len(names(store)) == 37
+    with pytest.raises(UsageError, match="there is no record"):
+        find(store.database, Whose(ids=(ids[0],)))
+
+
+def test_erase_says_when_a_reader_keeps_the_log(project: Project) -> None:
+    with TrafficStore.open(project, busy_timeout_s=0.1) as store:
+        mixed(store)
+        with TrafficStore.open(project) as reader:
+            reader.database.execute("BEGIN")
+            reader.database.query("SELECT count(*) FROM record")
+            assert not erase(store, Whose(user="person-eve")).is_clean
+            reader.database.execute("COMMIT")
+        assert erase(store, Whose(user="person-eve")).is_clean
+    assert b"person-eve" not in everything(project)
+
+
+def test_find_gives_names_and_bodies(store: TrafficStore) -> None:
+    mixed(store)
+    found = list(bodies_of(store, find(store.database, Whose(user="person-bob"))))
+    assert len(found) == 20
+    assert {(one.name, one.workload) for one, _ in found} == {(f"bob-{n}", "w") for n in range(20)}
+    assert all(record and record.answer_text == "reply to <bob>" for _, record in found)
+
+
+@pytest.mark.parametrize("given", [{}, {"user": "a", "session": "b"}, {"user": "a", "ids": ("b",)}])
+def test_whose_is_one_of_three(given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="say whose records"):
+        Whose(**given)  # pyright: ignore[reportArgumentType]
+
+
+def test_erase_of_nobody_is_no_error(store: TrafficStore) -> None:
+    mixed(store)
+    assert erase(store, Whose(user="nobody")).records == 0
+    assert len(names(store)) == 40
+
+
+def test_copies_of_are_those_before_migrations(tmp_path: Path) -> None:
+    for name in ("own.db", "own.db.before-3", "own.db.before-7", "other.db.before-1"):
+        (tmp_path / name).touch()
+    assert [p.name for p in copies_of(tmp_path / "own.db")] == [
+        "own.db.before-3",
+        "own.db.before-7",
+    ]
