@@ -31,7 +31,7 @@ _DIMENSIONS = (
 )  # fmt: skip
 _TOLD = (
     *_DIMENSIONS, "records", "ok", "partial", "error", "prompts", "sessions", "pruned",
-    "body_bytes", "cost_usd", "p50_ms", "p95_ms", "first", "last", "models",
+    "body_bytes", "cost_usd", "unpriced", "p50_ms", "p95_ms", "first", "last", "models",
 )  # fmt: skip
 
 
@@ -339,7 +339,7 @@ def _stats_row(by: str, one: Stats, names: tuple[int, int] | None, models: Any) 
     row |= {
         "pruned": one.pruned, "body_bytes": one.body_bytes, "prompt_tokens": one.prompt_tokens,
         "completion_tokens": one.completion_tokens,
-        "cost_usd": one.cost_usd if one.priced else None, "priced": one.priced,
+        "cost_usd": one.cost_usd if one.priced else None, "unpriced": one.records - one.priced,
         "timed": one.timed, "p50_ms": one.latency_p50_ms, "p95_ms": one.latency_p95_ms,
         "first": _time(one.first_at), "last": _time(one.last_at),
     }  # fmt: skip
