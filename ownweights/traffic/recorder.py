@@ -5,8 +5,9 @@ comes first. `offer` neither waits nor raises; what does not fit in the queue is
 (test_offer_counts_what_does_not_fit). When the store cannot be written, the queue is the time that
 is left to mend it: batches are tried again until it can (test_recorder_tries_again_after_an_error),
 and what is left at the end is counted as lost. An index that was deleted or replaced is not written
-to any longer: what takes its place is (test_recorder_goes_on_when_the_index_is_deleted). What fails and what is lost is logged, in numbers
-and never with content (test_recorder_says_when_storing_fails_and_works_again).
+to any longer; what takes its place is (test_recorder_goes_on_when_the_index_is_deleted). What fails
+and what is lost is logged, in numbers and never with content
+(test_recorder_says_when_storing_fails_and_works_again).
 """
 
 from __future__ import annotations

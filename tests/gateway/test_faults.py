@@ -48,7 +48,8 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         b'{"messages": [], "temperature": NaN}', b'{"messages": [], "x": Infinity}',
         b'{"messages": [], "x": -Infinity}', b'{"messages": [1e999]}', b"\xef\xbb\xbf{}",
         b'{"messages": []}{}', b'{"messages": [],}', b"{'messages': []}", b'{"a": "\x01"}',
-        b'{"messages": "\\ud800"}', b'{"a":' * 5_000, b"null", b"1", b'"x"', b"\x00", b"\xff\xfe{\x00",
+        b'{"messages": "\\ud800"}',
+        b'{"a":' * 5_000, b"null", b"1", b'"x"', b"\x00", b"\xff\xfe{\x00",
     ],
 )  # fmt: skip
 def test_gateway_odd_json_is_400(door: Running, body: bytes) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -309,13 +312,16 @@ def test_recorder_waits_while_the_index_is_garbage(project: Project) -> None:
     recorder = Recorder(project, batch_s=0.0, retry_s=0.0)
     recorder.offer(make("before"))
     assert recorder.flush(timeout_s=60)
+    with contextlib.closing(sqlite3.connect(project.database_path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else SQLite mends it from its log
     aside = project.database_path.rename(project.root / "aside.db")
     garbage = project.root / "garbage"
     garbage.write_bytes(b"no database at all" * 1000)
     garbage.rename(project.database_path)
     recorder.offer(make("meanwhile"))
+    give_up_s = time.monotonic() + 60
     while not recorder.counts().fault:
-        continue
+        assert time.monotonic() < give_up_s, recorder.counts()
     assert "is not a database" in recorder.counts().fault
     aside.rename(project.database_path)
     assert recorder.flush(timeout_s=60)
