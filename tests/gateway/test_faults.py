@@ -101,16 +101,22 @@ def test_gateway_hostile_text_in_every_field_is_only_text(
 
 
 @pytest.mark.parametrize(
-    "extra", ["X-Bad: a\rb\r\n", "X-Bad: a\x00b\r\n", "Bad Name: x\r\n", "X-Bad: a\n\tb\r\n"]
-)
-def test_gateway_teachers_headers_break_nothing(project: Project, extra: str) -> None:
-    """What would end a header early is an error of the teacher's, or passes as one header."""
-    with (
-        talking(json_answer(b'{"choices": []}', extra=extra + "Connection: close\r\n")) as talk,
-        gateway(project, talk.base_url) as one,
-    ):
+    ("status", "extra"),
+    [
+        ("200 OK", "X-Bad: a\rb\r\n"), ("200 OK", "X-Bad: a\x00b\r\n"),
+        ("200 OK", "X-Bad: a\x01b\r\n"), ("200 OK", "X-Bad: a\x7f\r\n"),
+        ("200 OK", "Bad Name: x\r\n"), ("200 OK", "X@Bad: a\r\n"),
+        ("999 Denied", ""), ("600 Odd", ""), ("000 None", ""),
+    ],
+)  # fmt: skip
+def test_gateway_teachers_headers_break_nothing(project: Project, status: str, extra: str) -> None:
+    """What our server cannot say to a caller is an error of the teacher's."""
+    body = json.dumps(completion()).encode()
+    script = json_answer(body, status, extra + "Connection: close\r\n")
+    with talking(script) as talk, gateway(project, talk.base_url) as one:
         answer = one.post(asked("x"))
         assert error_code(answer) == "502 teacher_garbled"
+        assert one.kept.wait().status == "error"
         assert httpx.get(f"{one.url}/health").status_code == 200
 
 
