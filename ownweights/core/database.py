@@ -4,7 +4,8 @@ In: the path of `own.db`. Out: a `Database` whose methods raise StoreError with 
 sqlite3's own errors. Invariants: writers wait for each other instead of failing
 (test_database_processes_wait_for_each_other); a migration happens whole or not at all, and a copy
 of the old file is kept (test_open_database_keeps_copy_before_migrating); a file written by a newer
-version is refused untouched (test_open_database_refuses_newer).
+version is refused untouched (test_open_database_refuses_newer); nobody but its owner may read it
+(test_open_database_is_its_owners_alone).
 Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_user_version.
 """
 
@@ -122,6 +123,7 @@ def open_database(
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+        _make_private(path)
         connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
     try:
         with explained(path):
@@ -131,6 +133,12 @@ def open_database(
         connection.close()
         raise
     return Database(path, connection)
+
+
+def _make_private(path: Path) -> None:
+    """Make a file that only its owner may read, where there is none; SQLite's own inherit that."""
+    with contextlib.suppress(OSError):  # what is wrong here, SQLite will say
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 @contextlib.contextmanager
@@ -206,6 +214,7 @@ def _keep_copy(path: Path, version: int) -> None:
     target = path.with_name(f"{path.name}.before-{version + 1}")
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     source = sqlite3.connect(path)
+    _make_private(draft)
     copy = sqlite3.connect(draft)
     try:
         source.backup(copy)

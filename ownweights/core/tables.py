@@ -30,6 +30,9 @@ class GatewaySettings:
     """Address to listen on; loopback unless you mean otherwise."""
     port: int = setting(8711, at_least=0, at_most=65535)
     """Port to listen on; 0 picks a free one."""
+    hosts: tuple[str, ...] = setting(())
+    """Public names by which a gateway on loopback is reached, through a proxy on this machine, and
+    whose pages may ask it; other public names and pages of other sites are refused."""
     timeout_s: float = setting(120.0, at_least=0, at_most=86400, is_open=True)
     """How long a whole answer of the teacher may take."""
     on_client_gone: str = setting("stop", choices=("stop", "drain"))

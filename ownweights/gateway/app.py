@@ -17,6 +17,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from ownweights.core.project import Project
+from ownweights.gateway.admission import check_admission
 from ownweights.gateway.answering import Answering
 from ownweights.gateway.audits import Auditor
 from ownweights.gateway.callers import Callers, refuse_keys_in_url
@@ -167,6 +168,7 @@ class Gateway:
                 await send_error(send, HttpError(500, what, code="internal", kind="server_error"))
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_admission(scope, self._settings)
         path = scope["path"]
         refuse_keys_in_url(scope)
         wanted = _METHODS.get(path)

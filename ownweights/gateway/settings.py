@@ -74,6 +74,7 @@ class GatewaySettings:
 
     host: str = "127.0.0.1"
     port: int = 8711
+    hosts: tuple[str, ...] = ()
     timeout_s: float = 120.0
     connect_timeout_s: float = 10.0
     max_body_bytes: int = 32 * 2**20
@@ -112,6 +113,7 @@ class GatewaySettings:
         return cls(
             host=settings.gateway.host,
             port=settings.gateway.port,
+            hosts=tuple(name.lower() for name in settings.gateway.hosts),
             timeout_s=settings.gateway.timeout_s,
             on_client_gone=settings.gateway.on_client_gone,
             on_full=settings.gateway.on_full,

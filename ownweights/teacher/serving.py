@@ -1,8 +1,9 @@
 """Run an ASGI app on a socket of this machine until it is told to stop.
 
 In: an app, host and port (0 picks a free one). Out: `on_ready(url)` once it answers; returns after
-a graceful stop on SIGINT or SIGTERM. Invariant: a taken port is a PortInUse with a hint
-(test_bind_taken_port_says_so).
+a graceful stop on SIGINT or SIGTERM. Invariants: a taken port is a PortInUse with a hint
+(test_bind_taken_port_says_so); nobody can say to be somebody else by a header
+(test_serve_trusts_no_forwarded_header).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import signal
 import socket
@@ -19,9 +21,11 @@ from typing import Any
 import uvicorn
 
 from ownweights.core.errors import PortInUse, UsageError
+from ownweights.teacher.inlet import DEFAULT_LIMITS, Inlet, Limits
 
 BACKLOG = 2048
 DRAIN_S = 15
+TICKS_PER_LOOK = 10  # uvicorn ticks ten times a second
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -61,7 +65,8 @@ def url_of(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it is ready and leaves signals to us."""
+    """uvicorn's server, which says when it is ready, leaves signals to us and looks for callers
+    that are too slow."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -71,6 +76,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_PER_LOOK == 0:
+            now_s = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Inlet):
+                    connection.look(now_s)
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,11 +110,15 @@ async def serve_async(
     listener: socket.socket,
     on_ready: Callable[[str], None],
     stop: asyncio.Event | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """`serve` inside a running event loop; `stop` ends it as a signal would."""
     url = url_of(listener)
+    inlet: Any = functools.partial(Inlet, limits=limits)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="on", ws="none", backlog=BACKLOG,
+        http=inlet, proxy_headers=False, timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
         server_header=False, date_header=True, timeout_graceful_shutdown=DRAIN_S,
     )  # fmt: skip
     server = _Server(config, lambda: on_ready(url))

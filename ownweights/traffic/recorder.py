@@ -4,9 +4,11 @@ In: Records offered by the gateway. Out: rows in the store after 20 ms or 256 re
 comes first. `offer` neither waits nor raises; what does not fit in the queue is counted as lost
 (test_offer_counts_what_does_not_fit). When the store cannot be written, the queue is the time that
 is left to mend it: batches are tried again until it can (test_recorder_tries_again_after_an_error),
-and what is left at the end is counted as lost. What fails and what is lost is logged, in numbers
-and never with content (test_recorder_says_when_storing_fails_and_works_again). Redaction comes
-before the store, on the writing thread: a record for which it fails is lost, never stored as it is
+and what is left at the end is counted as lost. An index that was deleted or replaced is not written
+to any longer; what takes its place is (test_recorder_goes_on_when_the_index_is_deleted). What fails
+and what is lost is logged, in numbers and never with content
+(test_recorder_says_when_storing_fails_and_works_again). Redaction comes before the store, on the
+writing thread: a record for which it fails is lost, never stored as it is
 (test_recorder_loses_what_cannot_be_redacted).
 """
 
@@ -74,6 +76,7 @@ class Recorder:
         self._retry_s = retry_s
         self._open_store = open_store or _open_store
         self._store: TrafficStore | None = None
+        self._opened: tuple[int, int] | None = None
         self._queue: deque[Record] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -179,9 +182,7 @@ class Recorder:
             try:
                 if not is_redacted:
                     batch, is_redacted = self._redacted(batch), True
-                if self._store is None:
-                    self._store = self._open_store(self._project)
-                self._count(batch, self._store.add_batch(batch))
+                self._count(batch, self._current_store().add_batch(batch))
                 self._say("")
                 return
             except Exception as error:  # nothing may end this thread while there is traffic
@@ -217,6 +218,17 @@ class Recorder:
             self._failures += 1
             self._last_error = self._lost_for = why
             self._changed.notify_all()
+
+    def _current_store(self) -> TrafficStore:
+        """The store whose index lies where it should; opened anew when that is another file now."""
+        if self._store is not None and _identity_of(self._project) != self._opened:
+            log.warning("own.db was deleted or replaced while requests were recorded in it")
+            self._store.close()
+            self._store = None
+        if self._store is None:
+            self._store = self._open_store(self._project)
+            self._opened = _identity_of(self._project)
+        return self._store
 
     def _store_one_by_one(self, batch: list[Record]) -> None:
         """Keep one bad record from taking the others of its batch with it."""
@@ -286,6 +298,15 @@ def _is_passing(error: Exception) -> bool:
 def _without_content(error: Exception) -> str:
     """What an error says, unless it might quote a record."""
     return error.what if isinstance(error, StoreError) else type(error).__name__
+
+
+def _identity_of(project: Project) -> tuple[int, int] | None:
+    """What tells the index from another file of its name; None where there is none."""
+    try:
+        found = project.database_path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _open_store(project: Project) -> TrafficStore:

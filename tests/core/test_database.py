@@ -268,3 +268,11 @@ def test_database_keeps_what_was_committed_before_a_kill(tmp_path: Path) -> None
     with open_own(tmp_path) as database:
         assert database.query("SELECT kind FROM event") == [("committed",)]
         assert database.check_integrity() == []
+
+
+def test_open_database_is_its_owners_alone(tmp_path: Path) -> None:
+    with open_database(tmp_path / "own.db") as database:
+        database.execute("INSERT INTO segment (name, opened_at) VALUES ('a', 0)")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert set(modes) >= {"own.db", "own.db-wal"}
+    assert set(modes.values()) == {0o600}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ownweights.teacher.inlet import DEFAULT_LIMITS, Limits
 from ownweights.teacher.replay import RecordedAnswer, ReplayTeacher
 from ownweights.teacher.serving import bind, serve_async
 
@@ -25,7 +26,7 @@ HANG = b"(hang)"  # in a script: say nothing more and keep the connection open
 
 
 @contextlib.contextmanager
-def running(app: Any) -> Iterator[str]:
+def running(app: Any, limits: Limits = DEFAULT_LIMITS) -> Iterator[str]:
     """The address of an ASGI app that is being served."""
     listener = bind("127.0.0.1", 0)
     told: queue.Queue[str | BaseException] = queue.Queue()
@@ -33,7 +34,7 @@ def running(app: Any) -> Iterator[str]:
 
     async def serve() -> None:
         stopping["loop"], stopping["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        await serve_async(app, listener, told.put, stopping["stop"])
+        await serve_async(app, listener, told.put, stopping["stop"], limits=limits)
 
     def run() -> None:
         try:

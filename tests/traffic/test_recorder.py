@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from ownweights.core.errors import StoreError
+from ownweights.core.ids import new_id
 from ownweights.core.project import Project
 from ownweights.traffic import Record, Recorder, TrafficStore
 from ownweights.traffic import recorder as module
@@ -351,3 +355,49 @@ def test_recorder_keeps_nothing_of_a_workload_that_is_not_recorded(project: Proj
     counts = recorder.close()
     assert (counts.offered, counts.recorded, counts.lost) == (1, 1, 0)
     assert [record.workload for record in stored(project)] == ["v"]
+
+
+def test_recorder_goes_on_when_the_index_is_deleted(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(project, batch_s=0.0, retry_s=0.0)
+    recorder.offer(make("before"))
+    assert recorder.flush(timeout_s=60)
+    project.database_path.unlink()
+    for n in range(3):
+        recorder.offer(make(str(n)))
+    assert recorder.close(timeout_s=60).lost == 0
+    assert len(stored(project)) == 3
+    assert "own.db was deleted or replaced" in caplog.text
+
+
+def test_recorder_waits_while_the_index_is_garbage(project: Project) -> None:
+    recorder = Recorder(project, batch_s=0.0, retry_s=0.0)
+    recorder.offer(make("before"))
+    assert recorder.flush(timeout_s=60)
+    with contextlib.closing(sqlite3.connect(project.database_path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else SQLite mends it from its log
+    aside = project.database_path.rename(project.root / "aside.db")
+    garbage = project.root / "garbage"
+    garbage.write_bytes(b"no database at all" * 1000)
+    garbage.rename(project.database_path)
+    recorder.offer(make("meanwhile"))
+    give_up_s = time.monotonic() + 60
+    while not recorder.counts().fault:
+        assert time.monotonic() < give_up_s, recorder.counts()
+    assert "is not a database" in recorder.counts().fault
+    aside.rename(project.database_path)
+    assert recorder.flush(timeout_s=60)
+    assert recorder.close().lost == 0
+    assert len(stored(project)) == 2
+
+
+def test_recorder_keeps_order_when_the_clock_jumps(project: Project) -> None:
+    recorder = Recorder(project)
+    times = [1.8e9, 0.0, -5.0, 4e9, 1.8e9]
+    for n, at in enumerate(times):
+        recorder.offer(replace(make(str(n)), at=at, id=new_id(at)))
+    assert recorder.close(timeout_s=60).recorded == len(times)
+    with TrafficStore.open(project) as store:
+        assert [record.at for record in store.records()] == times
+        assert store.verify().is_sound

@@ -4,7 +4,8 @@ In: a request in bytes. Out: a `Reply` whose head has come and whose body is rea
 packed as it was sent. Nothing is added to a request but `host` and its length, nothing is unpacked,
 followed or retried here. Invariants: what goes wrong on the way is an HttpError in words that a
 caller can read (test_forward_teacher_down_is_502); a connection whose answer was not read to its
-end is never used again (test_forward_after_a_half_read_answer_uses_a_new_connection).
+end is never used again (test_forward_after_a_half_read_answer_uses_a_new_connection); a head that
+our server cannot say to a caller is an error (test_gateway_teachers_headers_break_nothing).
 Which library, and what the others measured: docs/design/0004-gateway-libraries.md.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,8 @@ from ownweights.teacher.asgi import Headers, HttpError
 MAX_HEAD_BYTES = 64 * 2**10  # of one line of an answer's head
 KEEPALIVE_S = 30.0
 LARGE_BODY_BYTES = 2**19
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ADDED_BY_CLIENTS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -52,6 +56,12 @@ class Reply:
     @property
     def is_success(self) -> bool:
         return 200 <= self.status < 300
+
+    def can_be_passed_on(self) -> bool:
+        """Whether our server can say this head to a caller."""
+        names, values = zip(*self.headers, strict=True) if self.headers else ((), ())
+        is_token = all(map(_TOKEN.fullmatch, names))
+        return 200 <= self.status < 600 and is_token and not _CONTROL.search(b"".join(values))
 
     def header(self, name: bytes) -> str:
         """One header as text; empty where there is none."""
@@ -106,7 +116,11 @@ class Client:
                 data=_as_data(call.content),
                 allow_redirects=False,
             )
-        return Reply(response)
+        reply = Reply(response)
+        if not reply.can_be_passed_on():
+            reply.close()
+            raise garbled("the teacher's answer has a status or a header that is not HTTP")
+        return reply
 
     async def close(self) -> None:
         """Let go of every connection."""
