@@ -35,6 +35,18 @@ class GatewaySettings:
     """How often a teacher is asked again, for an error that may pass, where no other can be."""
     retry_frac: float = setting(0.1, at_least=0, at_most=1)
     """Budget of those repeats, as a share of the requests."""
+    admin_host: str = setting("127.0.0.1")
+    """Address of the admin listener: metrics, readiness in detail, pages; empty switches it off."""
+    admin_port: int = setting(8712, at_least=0, at_most=65535)
+    """Its port; 0 picks a free one, and so does a `port` of 0 where this is not set."""
+    drain_s: float = setting(15.0, at_least=0, at_most=3600)
+    """How long open requests may go on after SIGTERM or SIGINT, before they are cut."""
+    log: str = setting("text", choices=("text", "json"))
+    """How `own serve` writes its log on stderr: lines of text, or one JSON object a line."""
+    otel_endpoint: str = setting(
+        "", pattern=r"(https?://\S+)?", pattern_says="an http:// or https:// address"
+    )
+    """Where spans go by OTLP over HTTP, such as `http://127.0.0.1:4318`; needs the extra `otel`."""
 
 
 @dataclass(frozen=True, slots=True)

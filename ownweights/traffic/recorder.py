@@ -61,17 +61,21 @@ class Recorder:
         batch_s: float = BATCH_S,
         retry_s: float = RETRY_S,
         open_store: OpenStore | None = None,
+        on_wait: Callable[[float], None] = lambda wait_s: None,
     ) -> None:
         self._project = project
         self._max_queue_records = max_queue_records
         self._batch_s = batch_s
         self._retry_s = retry_s
         self._open_store = open_store or _open_store
+        self._on_wait = on_wait  # told how long the oldest record of a batch waited to be stored
         self._store: TrafficStore | None = None
         self._queue: deque[Record] = deque()
+        self._offered_at: deque[float] = deque()  # of each record in the queue
         self._changed = threading.Condition()
         self._is_closing = False
         self._give_up_at = float("inf")
+        self._oldest_at = 0.0  # when the oldest of the batch in hand was offered
         self._offered = self._recorded = self._lost = self._failures = self._in_hand = 0
         self._last_error = self._fault = ""
         self._lost_for = "the queue is full"  # why the last one was lost, in words without content
@@ -87,6 +91,7 @@ class Recorder:
                 self._lost += 1
                 return False
             self._queue.append(record)
+            self._offered_at.append(time.monotonic())
             if len(self._queue) in (1, BATCH_ROWS):
                 self._changed.notify_all()
             return True
@@ -140,6 +145,7 @@ class Recorder:
         try:
             while batch := self._next_batch():
                 self._store_batch(batch)
+                self._on_wait(time.monotonic() - self._oldest_at)
         finally:
             if self._store is not None:
                 self._store.close()
@@ -154,6 +160,9 @@ class Recorder:
                 )
             batch = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
             self._in_hand = len(batch)
+            self._oldest_at = self._offered_at[0] if batch else 0.0
+            for _ in batch:
+                self._offered_at.popleft()
             return batch
 
     def _store_batch(self, batch: list[Record]) -> None:
@@ -185,6 +194,7 @@ class Recorder:
         with self._changed:
             self._lost += len(self._queue)
             self._queue.clear()
+            self._offered_at.clear()
         self._count(batch, _NOTHING)
 
     def _note(self, error: Exception) -> None:

@@ -23,9 +23,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
     """What the gateway was told, instead of running it."""
     told: list[GatewaySettings] = []
 
-    def stand_in(project: Project, settings: GatewaySettings, *, on_ready: Any) -> None:
+    def stand_in(
+        project: Project, settings: GatewaySettings, *, on_ready: Any, reload: Any
+    ) -> None:
         told.append(settings)
-        on_ready(f"http://{settings.host}:{settings.port}")
+        admin_url = f"http://{settings.admin_host}:{settings.admin_port}"
+        on_ready(f"http://{settings.host}:{settings.port}", admin_url)
 
     monkeypatch.setattr("ownweights.gateway.run.run_gateway", stand_in)
     return told
