@@ -60,7 +60,9 @@ def run_gateway(
         beside, admin_url = list[tuple[Any, socket.socket]](), None
         if settings.admin_host:
             door = held.enter_context(_bind_admin(settings))
-            beside.append((Admin(gateway, settings.admin_host), door))
+            admin = Admin(gateway, settings.admin_host)
+            held.callback(admin.close)
+            beside.append((admin, door))
             admin_url = url_of(door)
         manners = Manners(
             drain_s=settings.drain_s, beside=beside, on_stop=gateway.begin_stop,
@@ -79,16 +81,16 @@ def _bind_admin(settings: GatewaySettings) -> socket.socket:
 
 @contextlib.contextmanager
 def logging_to_stderr(*, is_quiet: bool, form: str = "text") -> Iterator[None]:
-    """Write what we log to stderr: a line a request and what fails, or only what fails."""
+    """Write what is logged to stderr: a line a request and what fails, or only what fails."""
     logger, handler = logging.getLogger("ownweights"), logging.StreamHandler()
     handler.setFormatter(formatter_of(form))
     before = logger.level
     logger.setLevel(logging.WARNING if is_quiet else logging.INFO)
-    logger.addHandler(handler)
+    logging.root.addHandler(handler)  # what libraries warn of has the same form
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logging.root.removeHandler(handler)
         logger.setLevel(before)
 
 

@@ -165,7 +165,7 @@ def _following(signals: Mapping[int, Callable[[], None]]) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def _served_beside(others: Sequence[tuple[Any, socket.socket]]) -> AsyncIterator[None]:
     """Serve other apps in this event loop meanwhile."""
-    servers = [_Server(_config(app, drain_s=0, lifespan="off"), _nothing) for app, _ in others]
+    servers = [_Server(_config(app, drain_s=1, lifespan="off"), _nothing) for app, _ in others]
     for _, listener in others:
         listener.listen(BACKLOG)  # whoever comes before its turn in the loop waits for it
     tasks = [

@@ -80,6 +80,10 @@ class Admin:
             "/style.css": self._style,
         }  # fmt: skip
 
+    def close(self) -> None:
+        """Let go of the store."""
+        self._pages.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "there is no lifespan and no websocket here"
         try:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
 from ownweights.core.project import Project
@@ -58,6 +58,12 @@ class Pages:
             raise HttpError(404, "there is no such page here", code="unknown_url")
         return await self._in_thread(lambda: make(query))
 
+    def close(self) -> None:
+        """Let go of the store."""
+        if self._store is not None:
+            self._thread.submit(self._store.close).result()
+        self._thread.shutdown()
+
     async def _in_thread(self, make: Callable[[], Page]) -> Page:
         return await asyncio.get_running_loop().run_in_executor(self._thread, make)
 
@@ -87,7 +93,7 @@ class Pages:
             raise HttpError(404, "there is no record with this id", code="unknown_record")
         bodies = {"Request": _shown(record.request), "Response": _shown(record.response)}
         return 200, _html(
-            "record.html", record=record, bodies=bodies, own=record.metadata.get("own") or {}
+            "record.html", record=record, bodies=bodies, own=_facts(record.metadata.get("own"))
         )
 
     def _workloads(self, query: Mapping[str, str]) -> Page:
@@ -150,6 +156,12 @@ def _link(path: str, only: RecordFilter, **more: Any) -> str:
     given = {name: getattr(only, name) for name in _FILTERS} | more
     query = urlencode({name: value for name, value in given.items() if value is not None})
     return f"{path}?{query}" if query else path
+
+
+def _facts(own: Any) -> dict[str, Any]:
+    """What the gateway noted of a record that the record does not say itself."""
+    facts = cast("dict[str, Any]", own) if isinstance(own, dict) else {}
+    return {name: value for name, value in facts.items() if name not in ("latency_ms",)}
 
 
 def _shown(body: Any) -> str | None:

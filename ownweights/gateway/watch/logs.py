@@ -44,7 +44,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        return one_line(super().format(record))
+        return one_line(f"{self.formatTime(record, self.datefmt)} {record.getMessage()}")
 
 
 class JsonLines(logging.Formatter):
@@ -61,6 +61,8 @@ class JsonLines(logging.Formatter):
         told = record.args[0] if isinstance(record.args, tuple) and len(record.args) == 1 else None
         if isinstance(told, Told):
             return json.dumps({**said, "event": "request", **told.facts})
+        if record.exc_info and record.exc_info[0] is not None:
+            said["error"] = record.exc_info[0].__name__  # what it says may be content
         return json.dumps({**said, "event": "log", "message": record.getMessage()})
 
 

@@ -21,7 +21,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ownweights import __version__
@@ -118,7 +117,7 @@ class Metrics:
         info.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
         self._request_of: dict[tuple[str, str, str, str, str], Counter] = {}
-        self._tokens_of: dict[str, tuple[Counter, Counter]] = {}
+        self._spent_by: dict[str, tuple[Counter, Counter, Counter]] = {}
 
     def _histogram(self, name: str, says: str, buckets: tuple[float, ...]) -> dict[str, Histogram]:
         found = Histogram(name, says, ["served_by"], buckets=buckets, registry=self.registry)
@@ -145,14 +144,14 @@ class Metrics:
 
     def _spend(self, exchange: Exchange, usage: Usage, cost_usd: float | None) -> None:
         teacher = exchange.upstream if exchange.served_by == "teacher" else "student"
-        counters = self._tokens_of.get(teacher)
-        if counters is None:
+        spent = self._spent_by.get(teacher)
+        if spent is None:
             read, written = (self._tokens.labels(teacher, kind) for kind in ("read", "written"))
-            counters = self._tokens_of[teacher] = read, written
-        counters[0].inc(usage.prompt_tokens)
-        counters[1].inc(usage.completion_tokens)
+            spent = self._spent_by[teacher] = read, written, self._cost.labels(teacher)
+        spent[0].inc(usage.prompt_tokens)
+        spent[1].inc(usage.completion_tokens)
         if cost_usd:
-            self._cost.labels(teacher).inc(cost_usd)
+            spent[2].inc(cost_usd)
 
     def recorder_waited(self, wait_s: float) -> None:
         """A batch was stored; its oldest record had waited so long. From any thread."""
@@ -165,6 +164,3 @@ class Metrics:
     def text(self) -> bytes:
         """All numbers, as Prometheus reads them."""
         return generate_latest(self.registry)
-
-
-__all__ = ["CONTENT_TYPE", "Metric", "Metrics", "WorkloadLabels", "reason_class"]
