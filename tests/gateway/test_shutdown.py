@@ -146,7 +146,7 @@ def test_serve_second_signal_ends_at_once(tmp_path: Path) -> None:
             one.until_draining()
             one.process.send_signal(signal.SIGTERM)
             one.process.wait(WAIT_S)
-    assert [record.status for record in records(tmp_path)][0] == "ok"
+    assert records(tmp_path)[0].status == "ok"
 
 
 def test_gateway_reloads_at_once_on_sighup(tmp_path: Path) -> None:
