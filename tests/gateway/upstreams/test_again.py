@@ -192,7 +192,7 @@ def test_tries_count_repeats_and_stand_ins() -> None:
             tries.note(name, before=before, first="a")
             before = name
     assert tries.retries == {"a": 2}
-    assert tries.failovers == {"b": 2, "a": 1}
+    assert tries.failovers == {"b": 3, "a": 1}
 
 
 def test_azure_and_anthropic_are_asked_in_their_way(
