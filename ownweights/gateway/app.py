@@ -186,6 +186,7 @@ class Gateway:
         try:
             await self._respond(scope, receive, tell)
         except HttpError as error:
+            self.watch.metrics.refused(error.status)
             log.info("refused %d %s", error.status, error.code)
             await send_error(send, error)
         except ClientGone:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PAGE_ROWS = 50
 MAX_SHOWN_CHARS = 500_000
 _STORE_TIMEOUT_S = 2.0
-_FILTERS = tuple(RecordFilter.__dataclass_fields__)
+_FILTERS = rows.FILTERS
 Page = tuple[int, str]
 
 

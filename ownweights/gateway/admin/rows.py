@@ -13,6 +13,7 @@ from typing import Any
 from ownweights.core.database import Database
 
 DIMENSIONS = ("workload", "status", "role", "model", "upstream", "protocol")
+FILTERS = (*DIMENSIONS, "session", "end_user")  # what pages filter by
 MAX_FACETS = 100
 
 

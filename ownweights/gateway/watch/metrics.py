@@ -81,6 +81,10 @@ class Metrics:
             "own_gateway_requests", "Requests answered.",
             ["workload", "protocol", "served_by", "reason", "status"], registry=self.registry,
         )  # fmt: skip
+        self._refused = Counter(
+            "own_gateway_refused", "Requests refused before they were read as one.", ["status"],
+            registry=self.registry,
+        )  # fmt: skip
         self._upstream = self._histogram(
             "own_gateway_upstream_seconds", "Wait for whoever answered.", WAIT_BUCKETS_S
         )
@@ -122,6 +126,10 @@ class Metrics:
     def _histogram(self, name: str, says: str, buckets: tuple[float, ...]) -> dict[str, Histogram]:
         found = Histogram(name, says, ["served_by"], buckets=buckets, registry=self.registry)
         return {who: found.labels(who) for who in ("student", "teacher")}
+
+    def refused(self, status: int) -> None:
+        """Count a request that was refused before it was an exchange."""
+        self._refused.labels(_STATUS_CLASSES[min(status // 100, 5)]).inc()
 
     def answered(self, exchange: Exchange, *, cost_usd: float | None) -> None:
         """Count an exchange that is over."""

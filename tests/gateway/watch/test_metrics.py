@@ -139,6 +139,16 @@ def served(project: Project, talk_url: str, **settings: Any) -> tuple[Gateway, A
     return app, Admin(app, "127.0.0.1")
 
 
+def test_metrics_count_what_is_refused(tmp_path: Path) -> None:
+    app, _ = served(Project(tmp_path), "http://127.0.0.1:9")
+    with running(app) as url:
+        httpx.post(f"{url}/v1/chat/completions", content=b"{", timeout=WAIT_S)
+        httpx.get(f"{url}/nowhere", timeout=WAIT_S)
+    found = samples(app.watch.metrics.text().decode())
+    assert of(found, "own_gateway_refused_total", status="4xx") == 2
+    assert of(found, "own_gateway_requests_total") == 0
+
+
 def test_metrics_hold_no_content(tmp_path: Path) -> None:
     with talking(GOOD) as talk:
         app, admin = served(Project(tmp_path), talk.base_url)
