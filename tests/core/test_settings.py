@@ -106,7 +106,7 @@ def test_load_settings_prefers_flag_then_variable_then_file(project: Project) ->
     flags = {"gateway.port": 3, "gateway.timeout_s": None}
     text = "[gateway]\nport = 1\ntimeout_s = 1\nhost = 'file'"
     settings = load(project, text, env=env, flags=flags)
-    assert dataclasses.astuple(settings.gateway) == ("file", 3, 2.0)
+    assert dataclasses.astuple(settings.gateway)[:3] == ("file", 3, 2.0)
     assert [settings.sources[f"gateway.{key}"] for key in ("host", "port", "timeout_s")] == [
         Source("file", "own.toml:4"),
         Source("flag", "gateway.port"),
