@@ -15,12 +15,14 @@ from ownweights.cli.output import json_option, print_json, say
     "--key-env", default=None, metavar="NAME",
     help="Environment variable with the key that callers must show to be answered by students.",
 )  # fmt: skip
+@click.option("--admin-port", type=int, default=None, help="Port of metrics and pages.")
+@click.option("--log", type=click.Choice(["text", "json"]), default=None, help="Form of the log.")
 @click.option("--quiet", is_flag=True, help="No line a request on stderr, only what goes wrong.")
 @json_option
 @click.pass_context
 def serve(
-    ctx: click.Context, host: str | None, port: int | None, key_env: str | None, *, quiet: bool,
-    as_json: bool,
+    ctx: click.Context, host: str | None, port: int | None, key_env: str | None, *,
+    admin_port: int | None, log: str | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the gateway: OpenAI-compatible HTTP in front of teacher and students.
 
@@ -33,7 +35,10 @@ def serve(
     from ownweights.teacher.serving import is_loopback
 
     project = project_of(ctx)
-    flags = {"gateway.host": host, "gateway.port": port, "gateway.key_env": key_env}
+    flags = {
+        "gateway.host": host, "gateway.port": port, "gateway.key_env": key_env,
+        "gateway.admin_port": admin_port, "gateway.log": log,
+    }  # fmt: skip
 
     def load() -> GatewaySettings:
         return GatewaySettings.of(load_settings(project, flags=flags))
@@ -43,14 +48,16 @@ def serve(
         say(f"warning: {settings.host} can be reached by other machines, without encryption")
         if not settings.key_env:
             say("warning: without --key-env students answer only who shows a key of `own key add`")
+    if settings.admin_host and not is_loopback(settings.admin_host):
+        say(f"warning: {settings.admin_host} shows recorded traffic to whoever can reach it")
     if not settings.teachers:
         say("warning: no [teacher.NAME] in own.toml: what students may not answer fails")
 
-    def on_ready(url: str) -> None:
+    def on_ready(url: str, admin_url: str | None) -> None:
         if as_json:
-            print_json({"url": url, "base_url": f"{url}/v1"})
+            print_json({"url": url, "base_url": f"{url}/v1", "admin_url": admin_url})
         else:
             click.echo(f"{url}/v1")
 
-    with logging_to_stderr(is_quiet=quiet):
+    with logging_to_stderr(is_quiet=quiet, form=settings.log):
         run_gateway(project, settings, on_ready=on_ready, reload=load)

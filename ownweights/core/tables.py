@@ -46,6 +46,18 @@ class GatewaySettings:
     key_env: str = setting("", pattern=_VARIABLE, pattern_says=_VARIABLE_SAYS)
     """The environment variable with the key that callers show to be answered by students, and to
     spend the teachers' keys."""
+    admin_host: str = setting("127.0.0.1")
+    """Address of the admin listener: metrics, readiness in detail, pages; empty switches it off."""
+    admin_port: int = setting(8712, at_least=0, at_most=65535)
+    """Its port; 0 picks a free one, and so does a `port` of 0 where this is not set."""
+    drain_s: float = setting(15.0, at_least=0, at_most=3600)
+    """How long open requests may go on after SIGTERM or SIGINT, before they are cut."""
+    log: str = setting("text", choices=("text", "json"))
+    """How `own serve` writes its log on stderr: lines of text, or one JSON object a line."""
+    otel_endpoint: str = setting(
+        "", pattern=r"(https?://\S+)?", pattern_says="an http:// or https:// address"
+    )
+    """Where spans go by OTLP over HTTP, such as `http://127.0.0.1:4318`; needs the extra `otel`."""
 
 
 @dataclass(frozen=True, slots=True)

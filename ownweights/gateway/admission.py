@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import parse_qsl
 
+from ownweights.gateway.keys.key import holds_secret
 from ownweights.gateway.settings import GatewaySettings
 from ownweights.teacher.asgi import HttpError, Scope, header
 from ownweights.teacher.serving import is_loopback
@@ -36,8 +37,8 @@ def check_admission(scope: Scope, settings: GatewaySettings) -> None:
 
     Raises: HttpError 400, 403, 415 or 421
     """
-    if scope["query_string"]:
-        _check_query(scope["query_string"])
+    if scope["query_string"] or holds_secret(scope.get("raw_path") or b""):
+        _check_address(scope)
     if is_loopback(settings.host):
         _check_sender(scope, settings.hosts)
     coding = header(scope, b"content-encoding")
@@ -46,15 +47,21 @@ def check_admission(scope: Scope, settings: GatewaySettings) -> None:
         raise HttpError(415, what, code="unsupported_encoding", param="content-encoding")
 
 
-def _check_query(query: bytes) -> None:
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        plain = "".join(letter for letter in name.lower() if letter.isalnum())
-        if plain in _KEY_NAMES or value.startswith(_KEY_STARTS):
-            what = (
-                "a key must not stand in an address, which is written to logs: send it as a header,"
-                " and replace it where this address was used"
-            )
-            raise HttpError(400, what, code="key_in_url")
+def _check_address(scope: Scope) -> None:
+    query = scope["query_string"]
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    is_named = any(_is_key(name, value) for name, value in pairs)
+    if is_named or holds_secret(query) or holds_secret(scope.get("raw_path") or b""):
+        what = (
+            "a key must not stand in an address, which is written to logs: send it as a header,"
+            " and replace it where this address was used"
+        )
+        raise HttpError(400, what, code="key_in_url")
+
+
+def _is_key(name: str, value: str) -> bool:
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    return plain in _KEY_NAMES or value.startswith(_KEY_STARTS)
 
 
 def _check_sender(scope: Scope, hosts: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
@@ -20,7 +21,7 @@ from ownweights.core.project import Project
 from ownweights.gateway.admission import check_admission
 from ownweights.gateway.answering import Answering
 from ownweights.gateway.audits import Auditor
-from ownweights.gateway.callers import Callers, refuse_keys_in_url
+from ownweights.gateway.callers import Callers
 from ownweights.gateway.connection import Drains
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
 from ownweights.gateway.feedback import take_feedback
@@ -34,6 +35,8 @@ from ownweights.gateway.spending import Spending
 from ownweights.gateway.student_turn import standing_of
 from ownweights.gateway.students import StartEngine, Students
 from ownweights.gateway.upstreams.door import TeacherDoor
+from ownweights.gateway.watch.standing import Standing
+from ownweights.gateway.watch.watch import Watch
 from ownweights.teacher.asgi import (
     ClientGone,
     HttpError,
@@ -48,12 +51,16 @@ from ownweights.teacher.asgi import (
     send_error,
     send_json,
 )
+from ownweights.teacher.serving import is_loopback
 from ownweights.traffic.record import Record
 from ownweights.traffic.recorder import Recorder, RecorderCounts
 from ownweights.traffic.redact import Privacy
 
 log = logging.getLogger("ownweights.gateway")
 ROOM_LOOK_S = 0.005
+HELD_S = 0.005  # sending takes this long only where the caller is slow to read
+LET_GO_S = 1.0
+CUT_WAIT_S = 1.0  # for what was cut to be recorded
 _METHODS = {
     **dict.fromkeys([*PROTOCOLS, "/v1/feedback"], "POST"),
     **dict.fromkeys(["/v1/models", "/health", "/ready"], "GET"),
@@ -96,13 +103,18 @@ class Gateway:
         self._ring = KeyRing(project)
         self._callers = Callers(settings, self._ring)
         self._spending = Spending(Accounts(self._ring.tally))
+        self._is_started = self._is_draining = False
+        self._num_cut = 0
+        self.watch = Watch(settings)
         self._reloader = Reloader(project.settings_path, reload, self._take_up)
 
     async def start(self) -> None:
         """Open the recorder and the way to the teachers; begin to load students."""
         self._settings.check_keys()
         privacy = Privacy(self._project, self._settings.privacy)
-        self._recorder = self._recorder or Recorder(self._project, privacy=privacy)
+        self._recorder = self._recorder or Recorder(
+            self._project, privacy=privacy, on_wait=self.watch.metrics.recorder_waited
+        )
         self._door = TeacherDoor(self._settings)
         self._students = Students(self._project, self._start_engine)
         self._judges = LiveJudges(self._project, self._settings)
@@ -115,17 +127,45 @@ class Gateway:
         await asyncio.to_thread(self._ring.start)
         await self._auditor.start()
         self._answering.follow()
+        self.watch.start(self._standing)
         self._reloader.start()
+        self._is_started = True
 
     async def stop(self) -> None:
         """Let go of students and teachers, and write down what is still to be written."""
+        await self._say_cut()
         await self._reloader.close()
         await self._auditor.close()
         await self._judges.close()
         await self._students.close()
         await self._door.close()
         await asyncio.to_thread(self._ring.close)
+        await self.watch.close()
         await asyncio.to_thread(self._keeper.close)
+
+    def begin_stop(self) -> None:
+        """Say that no more requests are taken, and how many are still open."""
+        self._is_draining = True
+        if self.watch.num_open:
+            log.warning("stopping: %d requests are open and have %g s to end",
+                        self.watch.num_open, self._settings.drain_s)  # fmt: skip
+
+    async def _say_cut(self) -> None:
+        """Wait shortly until what was cut is recorded, and say how many those were."""
+        give_up_s = time.monotonic() + CUT_WAIT_S
+        while self.watch.num_open and time.monotonic() < give_up_s:
+            await asyncio.sleep(ROOM_LOOK_S)
+        if num_cut := self._num_cut + self.watch.num_open:
+            log.warning("%d requests were cut: they were not over in time", num_cut)
+
+    def reload_soon(self) -> None:
+        """Read the settings anew at once, whether or not the file has changed."""
+        self._reloader.hurry()
+
+    def let_go(self) -> None:
+        """Where nothing was stopped in good order, still write down what is waiting."""
+        if self._is_started and self._recorder is not None:
+            self._recorder.close(timeout_s=LET_GO_S)
 
     @property
     def _keeper(self) -> Keeper:
@@ -141,6 +181,7 @@ class Gateway:
         self._door.follow(settings)
         self._judges.follow(settings)
         self._keeper.follow(privacy)
+        self.watch.follow(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -151,12 +192,18 @@ class Gateway:
 
         async def tell(message: Message) -> None:
             nonlocal is_started
-            is_started = True
+            before_s = time.perf_counter()
+            if not is_started:
+                is_started, scope["own_began_s"] = True, before_s
             await send(message)
+            if (took_s := time.perf_counter() - before_s) > HELD_S:
+                scope["own_held_s"] = scope.get("own_held_s", 0.0) + took_s
 
+        self.watch.num_open += 1
         try:
             await self._respond(scope, receive, tell)
         except HttpError as error:
+            self.watch.metrics.refused(error.status)
             log.info("refused %d %s", error.status, error.code)
             await send_error(send, error)
         except ClientGone:
@@ -166,11 +213,12 @@ class Gateway:
             if not is_started:
                 what = "the gateway failed at this request"
                 await send_error(send, HttpError(500, what, code="internal", kind="server_error"))
+        finally:
+            self.watch.num_open -= 1
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_admission(scope, self._settings)
         path = scope["path"]
-        refuse_keys_in_url(scope)
         wanted = _METHODS.get(path)
         if wanted is None:
             raise HttpError(404, "there is no such path here", code="unknown_url")
@@ -181,23 +229,65 @@ class Gateway:
             await self._models(scope, send)
         elif path == "/v1/feedback":
             await take_feedback(self._project, self._callers, scope, receive, send)
+        elif path == "/health":
+            await send_json(send, 200, {"status": "ok"})
         else:
-            await send_json(send, 200, self._status() if path == "/ready" else {"status": "ok"})
+            said = await self.status() if is_loopback(self._settings.host) else {}
+            await send_json(send, self.ready_status, {**said, "status": self.standing})
 
-    def _status(self) -> dict[str, Any]:
+    @property
+    def standing(self) -> str:
+        """Whether it can take requests: `ready`, or why not."""
+        if not self._is_started:
+            return "starting"
+        return "draining" if self._is_draining else "ready"
+
+    @property
+    def ready_status(self) -> int:
+        """The HTTP status that tells a balancer the same."""
+        return 200 if self.standing == "ready" else 503
+
+    @property
+    def project(self) -> Project:
+        return self._project
+
+    async def status(self) -> dict[str, Any]:
+        """How everything stands, for the operator."""
+        if not self._is_started:
+            return {"status": self.standing}
         routes, faults = self._answering.follow(), self._answering.routes.faults
         counts = self._keeper.counts()
         return {
-            "status": "ready",
+            "status": self.standing,
             "engine": self._students.state,
             "engine_fault": self._students.fault,
             "routes": {name: route.id for name, route in routes.items()},
             "stages": {name: standing_of(route).stage for name, route in routes.items()},
             "route_faults": {name: str(fault) for name, fault in faults.items()},
+            "judge_faults": await self._judges.faults(routes),
             "records": {"stored": counts.recorded, "waiting": counts.waiting, "lost": counts.lost},
             "record_fault": counts.fault or None,
             "settings_fault": self._reloader.fault or None,
+            "resting": {name: s for name, s in self._door.resting_s().items() if s > 0},
         }
+
+    def _standing(self) -> Standing:
+        """How the parts stand, for the metrics."""
+        routes = self._answering.follow()
+        self.watch.metrics.workloads.allow(routes)
+        tries = self._door.tries
+        return Standing(
+            in_flight=self.watch.num_open,
+            records=self._keeper.counts(),
+            drains=(self._drains.count, self._drains.total),
+            engine=self._students.state,
+            is_draining=self._is_draining,
+            retries=tries.retries,
+            failovers=tries.failovers,
+            resting_s=self._door.resting_s(),
+            audits=self._auditor.begun,
+            stages={name: standing_of(route).stage for name, route in routes.items()},
+        )
 
     async def _models(self, scope: Scope, send: Send) -> None:
         caller = await self._callers.of(scope)
@@ -220,8 +310,11 @@ class Gateway:
     ) -> None:
         caller = await self._callers.of(scope)
         raw = await read_body(receive, self._settings.max_body_bytes)
+        started_s = time.perf_counter()
         exchange = open_exchange(scope, raw, decode_json(raw), protocol, caller=caller)
+        exchange.started_s = started_s
         await self._wait_for_room(exchange)
+        self.watch.began(exchange, scope)
         is_drained = self._settings.on_client_gone == "drain"
         try:
             work = self._answering.answer(exchange, scope, send)
@@ -234,14 +327,19 @@ class Gateway:
         except ClientGone:
             if exchange.status != "ok":  # many a client leaves once it has read [DONE]
                 exchange.error, exchange.status = "client_gone", "partial"
+        except asyncio.CancelledError:  # by the server, which waits no longer
+            self._num_cut += 1
+            exchange.error, exchange.status = "gateway_stopped", "partial"
+            raise
         finally:
+            self.watch.ended(exchange, scope)
             self._record(exchange)
             self._answering.compare(exchange, scope)
 
     def _record(self, exchange: Exchange) -> None:
         self._spending.settle(exchange)
         if log.isEnabledFor(logging.INFO):
-            log.info("%s", exchange.log_line())
+            log.info("%s", exchange.told())
         if exchange.is_stored:
             self._keeper.offer(exchange.record())
 

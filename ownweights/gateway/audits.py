@@ -92,6 +92,7 @@ class Auditor:
         self._references = References(project)
         self._quiet: Counter[str] = Counter()  # by route: served since the last audit
         self._unsure: Counter[str] = Counter()  # by route: not sent since the last audit
+        self.begun: Counter[str] = Counter()  # by kind
         self._tally: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Future[_Outcome | None]] = set()  # by those tasks
@@ -190,6 +191,7 @@ class Auditor:
                 log.error("route %s: %s", route_id, error)
 
     def _begin(self, found: Compared, kind: Kind, chance: float) -> None:
+        self.begun[kind] += 1
         quiet = 0 if kind == "shadow" else self._quiet.pop(found.route.id, 0)
         is_full = len(self._tasks) >= MAX_AT_ONCE
         work = self._audit(found, kind, chance=chance, quiet=quiet, is_full=is_full)

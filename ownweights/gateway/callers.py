@@ -5,8 +5,7 @@ to a teacher on the operator's account, or may not. Invariants: without a key of
 students answer on loopback alone (test_gateway_key_opens_students_beyond_loopback); nobody spends
 the operator's key but who may (test_gateway_operators_key_is_spent_only_by_who_may), at a stand-in
 neither (test_failover_spends_the_operators_key_only_for_who_may); a key of ours is never taken for
-a provider's (test_gateway_virtual_key_never_leaves); a key in an address is refused, whosever it is
-(test_gateway_refuses_a_key_in_the_url).
+a provider's (test_gateway_virtual_key_never_leaves).
 """
 
 from __future__ import annotations
@@ -16,14 +15,11 @@ import hmac
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
 from ownweights.gateway.keys.key import (
     KEY_HEADERS,
-    URL_NAMES,
     Key,
     bare_key,
-    holds_secret,
     shown_secret,
 )
 from ownweights.gateway.keys.ring import KeyRing
@@ -101,19 +97,6 @@ class Callers:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(asyncio.to_thread(self._ring.look))
         await asyncio.shield(self._looking)
-
-
-def refuse_keys_in_url(scope: Scope) -> None:
-    """HttpError 400 where the address of a request holds a key: addresses end up in logs."""
-    query = scope.get("query_string", b"")
-    if query:
-        names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"))}
-    else:
-        names = set[str]()
-    is_held = holds_secret(query) or holds_secret(scope.get("raw_path") or b"")
-    if is_held or names & URL_NAMES:
-        what = "a key belongs in a header, not in the address: send 'Authorization: Bearer ...'"
-        raise HttpError(400, what, code="key_in_url")
 
 
 def _shows(headers: Iterable[tuple[bytes, bytes]], key: str) -> bool:

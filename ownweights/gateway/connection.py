@@ -22,6 +22,12 @@ class Drains:
 
     def __init__(self) -> None:
         self._count = 0
+        self.total = 0
+
+    @property
+    def count(self) -> int:
+        """How many are being read now."""
+        return self._count
 
     async def while_connected(
         self, work: Coroutine[Any, Any, None], receive: Receive, *, is_drained: bool
@@ -48,6 +54,7 @@ class Drains:
 
     async def _drain(self, answer: asyncio.Future[None]) -> None:
         self._count += 1
+        self.total += 1
         try:
             await asyncio.wait({answer})
         finally:

@@ -20,6 +20,7 @@ from ownweights.gateway.callers import Caller
 from ownweights.gateway.keys.account import Grant
 from ownweights.gateway.protocols import CHAT, Protocol
 from ownweights.gateway.settings import Upstream
+from ownweights.gateway.watch.logs import Told
 from ownweights.route import Route
 from ownweights.teacher.asgi import Headers, HttpError, Scope, header
 from ownweights.traffic.record import DERIVED, Record, Status, usage_of, user_of
@@ -31,7 +32,8 @@ _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and what became of it. `waited_s` is time spent on whoever answered."""
+    """A request and what became of it. `waited_s` is time spent on whoever answered, `held_s` time
+    that a slow caller took to read; `began_s` is when the answer began."""
 
     raw: bytes
     body: dict[str, Any]
@@ -47,6 +49,8 @@ class Exchange:
     at: float = field(default_factory=time.time)
     started_s: float = field(default_factory=time.perf_counter)
     waited_s: float = 0.0
+    held_s: float = 0.0
+    began_s: float | None = None
     served_by: str = "teacher"
     reason: str = "no_route"
     route: Route | None = None
@@ -82,8 +86,8 @@ class Exchange:
         return isinstance(options, Mapping) and bool(options.get("include_usage"))
 
     def overhead_ms(self) -> float:
-        """Time since the request was read, less the wait for whoever answered it."""
-        return self.latency_ms() - self.waited_s * 1000
+        """Time since the request was read, less the waits for whoever answered or reads it."""
+        return self.latency_ms() - (self.waited_s + self.held_s) * 1000
 
     def headers(self) -> Headers:
         """Who answers and why, for the caller."""
@@ -111,14 +115,20 @@ class Exchange:
         self.response, self.status = None, "error"
         self.http_status, self.error = error.status, error.code
 
-    def log_line(self) -> str:
+    def told(self) -> Told:
         """The request in one line: id, workload, status, who answered, why, how long, what failed.
 
         Nothing of it is the caller's own words: names and fields were checked.
         """
+        latency_ms = self.latency_ms()
         words = (self.id, self.workload or "-", self.http_status, self.served_by, self.reason,
-                 f"{self.latency_ms():.0f} ms", self.error or "")  # fmt: skip
-        return " ".join(str(word) for word in words if word != "")
+                 f"{latency_ms:.0f} ms", self.error or "")  # fmt: skip
+        facts = {
+            "id": self.id, "workload": self.workload, "status": self.http_status,
+            "served_by": self.served_by, "reason": self.reason, "latency_ms": round(latency_ms, 2),
+            "error": self.error,
+        }  # fmt: skip
+        return Told(" ".join(str(word) for word in words if word != ""), facts)
 
     def latency_ms(self) -> float:
         """Time since the request was read."""

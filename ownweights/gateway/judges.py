@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ownweights.core.chat import Completion, Usage
-from ownweights.core.errors import CompleterError
+from ownweights.core.errors import CompleterError, OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.settings import GatewaySettings
-from ownweights.route import Route
+from ownweights.route import JUDGE, Route
 from ownweights.teacher.client import TeacherClient
 
 if TYPE_CHECKING:
@@ -80,6 +80,18 @@ class LiveJudges:
         spent = check.judge.spent
         usage = Usage(spent.prompt_tokens, spent.completion_tokens)
         return Judged(harms[0] if harms else None, usage, is_out)
+
+    async def faults(self, routes: Mapping[str, Route]) -> dict[str, str]:
+        """Why the judge of a route that was certified by one cannot be asked, by workload."""
+        found: dict[str, str] = {}
+        for workload, route in routes.items():
+            if route.check != JUDGE:
+                continue
+            try:
+                await self._check(route)
+            except OwnError as error:
+                found[workload] = error.what
+        return found
 
     async def _check(self, route: Route) -> JudgeCheck:
         """A judge that has cost nothing yet."""

@@ -2,7 +2,8 @@
 
 In: the file's path, and whoever reads and checks it. Out: the new settings, handed on in one step.
 Invariants: a file that cannot be read or says what cannot be changes nothing, and why is told
-(test_gateway_keeps_its_settings_when_the_file_breaks); a file that did not change is not read.
+(test_gateway_keeps_its_settings_when_the_file_breaks); a file that did not change is not read,
+unless someone asks for it (test_gateway_reloads_at_once_on_sighup).
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ class Reloader:
         self._path, self._load, self._take_up = path, load, take_up
         self._seen = _stamp(path)
         self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self.fault = ""
+
+    def hurry(self) -> None:
+        """Read the file now, whether or not it has changed."""
+        self._hurry.set()
 
     def start(self) -> None:
         """Begin to look."""
@@ -48,9 +54,9 @@ class Reloader:
 
     async def _watch(self, load: Callable[[], GatewaySettings]) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            is_hurried = await self._next_look()
             stamp = _stamp(self._path)
-            if stamp == self._seen:
+            if stamp == self._seen and not is_hurried:
                 continue
             self._seen = stamp
             try:
@@ -60,7 +66,17 @@ class Reloader:
                 log.error("own.toml is not taken up, the settings before it stay: %s", self.fault)
             else:
                 self.fault = ""
-                log.warning("own.toml has changed and is in force")
+                log.warning("own.toml was read anew and is in force")
+
+    async def _next_look(self) -> bool:
+        """Wait until it is time to look; whether someone could not wait."""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self._hurry.wait()
+        except TimeoutError:
+            return False
+        self._hurry.clear()
+        return True
 
 
 def _checked(load: Callable[[], GatewaySettings]) -> GatewaySettings:

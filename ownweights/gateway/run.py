@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,13 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ownweights.core.errors import OwnError
+from ownweights.core.errors import OwnError, PortInUse
 from ownweights.core.project import Project
 from ownweights.engine.client import EngineProcess
+from ownweights.gateway.admin.app import Admin
 from ownweights.gateway.app import Gateway
 from ownweights.gateway.settings import GatewaySettings
 from ownweights.gateway.students import Engine, StartEngine
-from ownweights.teacher.serving import bind, serve
+from ownweights.gateway.watch.logs import formatter_of
+from ownweights.teacher.serving import Manners, bind, serve, url_of
 
 STOP_S = 30.0
 
@@ -39,33 +42,55 @@ def run_gateway(
     project: Project,
     settings: GatewaySettings,
     *,
-    on_ready: Callable[[str], None] = lambda url: None,
+    on_ready: Callable[[str, str | None], None] = lambda url, admin_url: None,
     engine: StartEngine = start_engine,
     reload: Callable[[], GatewaySettings] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `reload` reads the settings anew when own.toml changes."""
+    """Serve until SIGINT or SIGTERM; `reload` reads the settings anew when own.toml changes.
+
+    `on_ready` is told the gateway's address, and the admin listener's where there is one.
+    """
     for name in ("aiohttp", "httpx", "httpcore"):  # they would log the address of every call
         logging.getLogger(name).setLevel(logging.WARNING)
-    listener = bind(settings.host, settings.port)
-    try:
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(bind(settings.host, settings.port))
         bound = dataclasses.replace(settings, port=listener.getsockname()[1])
-        serve(Gateway(project, bound, start_engine=engine, reload=reload), listener, on_ready)
-    finally:
-        listener.close()
+        gateway = Gateway(project, bound, start_engine=engine, reload=reload)
+        held.callback(gateway.let_go)
+        beside, admin_url = list[tuple[Any, socket.socket]](), None
+        if settings.admin_host:
+            door = held.enter_context(_bind_admin(settings))
+            admin = Admin(gateway, settings.admin_host)
+            held.callback(admin.close)
+            beside.append((admin, door))
+            admin_url = url_of(door)
+        manners = Manners(
+            drain_s=settings.drain_s, beside=beside, on_stop=gateway.begin_stop,
+            on_signal={signal.SIGHUP: gateway.reload_soon} if hasattr(signal, "SIGHUP") else {},
+        )  # fmt: skip
+        serve(gateway, listener, lambda url: on_ready(url, admin_url), manners=manners)
+
+
+def _bind_admin(settings: GatewaySettings) -> socket.socket:
+    try:
+        return bind(settings.admin_host, settings.admin_port)
+    except PortInUse as error:
+        hint = 'set gateway.admin_port (0 picks a free one), or admin_host = "" for none'
+        raise PortInUse(f"the admin listener: {error.what}", hint=hint) from None
 
 
 @contextlib.contextmanager
-def logging_to_stderr(*, is_quiet: bool) -> Iterator[None]:
-    """Write what we log to stderr: a line a request and what fails, or only what fails."""
+def logging_to_stderr(*, is_quiet: bool, form: str = "text") -> Iterator[None]:
+    """Write what is logged to stderr: a line a request and what fails, or only what fails."""
     logger, handler = logging.getLogger("ownweights"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    handler.setFormatter(formatter_of(form))
     before = logger.level
     logger.setLevel(logging.WARNING if is_quiet else logging.INFO)
-    logger.addHandler(handler)
+    logging.root.addHandler(handler)  # what libraries warn of has the same form
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logging.root.removeHandler(handler)
         logger.setLevel(before)
 
 
@@ -75,14 +100,15 @@ class Background:
 
     url: str
     process: subprocess.Popen[str]
+    admin_url: str | None = None
 
     @property
     def base_url(self) -> str:
         return f"{self.url}/v1"
 
     def status(self) -> dict[str, Any]:
-        """What /ready says."""
-        with urllib.request.urlopen(f"{self.url}/ready", timeout=10) as answer:
+        """What /ready says to the operator."""
+        with urllib.request.urlopen(f"{self.admin_url or self.url}/ready", timeout=10) as answer:
             return json.load(answer)
 
 
@@ -95,8 +121,8 @@ def background(
     wait_engine_s: float = 120.0,
 ) -> Iterator[Background]:
     """`own serve` in the background, up and with its students loaded; stopped at the end."""
-    words = ["--project", str(project.root), "serve", "--host", host, "--port", str(port), "--json",
-             "--quiet"]  # fmt: skip
+    words = ["--project", str(project.root), "serve", "--host", host, "--port", str(port),
+             "--admin-port", "0", "--json", "--quiet"]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "ownweights.cli", *words], stdout=subprocess.PIPE, text=True
     )
@@ -105,7 +131,8 @@ def background(
         line = process.stdout.readline()
         if not line:
             raise OwnError(f"the gateway did not start: exit code {process.wait()}")
-        running = Background(json.loads(line)["url"], process)
+        told = json.loads(line)
+        running = Background(told["url"], process, told["admin_url"])
         _wait_for_engine(running, wait_engine_s)
         yield running
     finally:

@@ -86,6 +86,11 @@ class GatewaySettings:
     on_full: str = "shed"  # or block
     max_retries: int = 0
     retry_frac: float = 0.1
+    admin_host: str = ""  # empty: no admin listener
+    admin_port: int = 0
+    drain_s: float = 15.0
+    log: str = "text"  # or json
+    otel_endpoint: str = ""
     rubrics: Mapping[str, str] = field(default_factory=dict[str, str])  # by workload, of its judge
     privacy: PrivacyRules = field(default_factory=PrivacyRules)
 
@@ -119,6 +124,11 @@ class GatewaySettings:
             on_full=settings.gateway.on_full,
             max_retries=settings.gateway.max_retries,
             retry_frac=settings.gateway.retry_frac,
+            admin_host=settings.gateway.admin_host,
+            admin_port=_admin_port(settings),
+            drain_s=settings.gateway.drain_s,
+            log=settings.gateway.log,
+            otel_endpoint=settings.gateway.otel_endpoint,
             key_env=key_env or settings.gateway.key_env,
             teachers=teachers,
             teacher_of=teacher_of,
@@ -160,6 +170,13 @@ def privacy_rules(settings: Settings) -> PrivacyRules:
         },
         unrecorded=frozenset(name for name, row in settings.workload.items() if not row.record),
     )
+
+
+def _admin_port(settings: Settings) -> int:
+    """The admin listener's port: a free one where the gateway's is and nobody named this one."""
+    source = settings.sources.get("gateway.admin_port")
+    is_named = source is not None and source.kind != "default"
+    return 0 if settings.gateway.port == 0 and not is_named else settings.gateway.admin_port
 
 
 def key_from(name: str, where: str) -> str:

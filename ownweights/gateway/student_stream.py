@@ -146,7 +146,7 @@ class _Answer:
         self, chunks: AsyncIterator[CompletionChunk], give_up_s: float
     ) -> CompletionChunk | None:
         """The next piece; None where it does not come, with the exchange's error set."""
-        served = self._exchange.reason
+        served, asked_s = self._exchange.reason, time.perf_counter()
         try:
             return await _next(chunks, give_up_s)
         except Exception as error:  # whatever a student does
@@ -155,6 +155,8 @@ class _Answer:
             self._exchange.error = self._exchange.error or "student_error"
             self._exchange.has_failed = True  # it had begun: whatever it is, the caller is harmed
             return None
+        finally:
+            self._exchange.waited_s += time.perf_counter() - asked_s
 
     async def _piece(self, piece: CompletionChunk) -> None:
         if piece.text:

@@ -3,7 +3,9 @@
 In: an app, host and port (0 picks a free one). Out: `on_ready(url)` once it answers; returns after
 a graceful stop on SIGINT or SIGTERM. Invariants: a taken port is a PortInUse with a hint
 (test_bind_taken_port_says_so); nobody can say to be somebody else by a header
-(test_serve_trusts_no_forwarded_header).
+(test_serve_trusts_no_forwarded_header); what is served beside the app is there from before it
+answers until after its last request (test_serve_beside_outlives_the_app); a second signal ends it
+at once (test_serve_second_signal_ends_at_once).
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import functools
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
@@ -90,10 +93,24 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(app: Any, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then let open requests finish."""
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a server runs and ends: how long open requests may go on, what else is served in the
+    same event loop, what is told when it begins to stop, and what other signals do."""
+
+    drain_s: float = DRAIN_S
+    beside: Sequence[tuple[Any, socket.socket]] = ()
+    on_stop: Callable[[], None] = lambda: None
+    on_signal: Mapping[int, Callable[[], None]] = field(default_factory=dict[int, Any])
+
+
+def serve(
+    app: Any, listener: socket.socket, on_ready: Callable[[str], None], *,
+    manners: Manners | None = None,
+) -> None:  # fmt: skip
+    """Serve until SIGINT or SIGTERM, then let open requests finish; a second one ends at once."""
     with asyncio.Runner(loop_factory=_new_loop()) as runner:
-        runner.run(serve_async(app, listener, on_ready))
+        runner.run(serve_async(app, listener, on_ready, manners=manners))
 
 
 def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -111,35 +128,79 @@ async def serve_async(
     on_ready: Callable[[str], None],
     stop: asyncio.Event | None = None,
     *,
+    manners: Manners | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """`serve` inside a running event loop; `stop` ends it as a signal would."""
-    url = url_of(listener)
-    inlet: Any = functools.partial(Inlet, limits=limits)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", ws="none", backlog=BACKLOG,
-        http=inlet, proxy_headers=False, timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
-        server_header=False, date_header=True, timeout_graceful_shutdown=DRAIN_S,
-    )  # fmt: skip
+    manners, url = manners or Manners(), url_of(listener)
+    config = _config(app, drain_s=manners.drain_s, limits=limits)
     server = _Server(config, lambda: on_ready(url))
-    loop = asyncio.get_running_loop()
 
     def ask_to_stop() -> None:
-        server.force_exit = server.should_exit
+        if server.should_exit:
+            server.force_exit = True
+        else:
+            manners.on_stop()
         server.should_exit = True
 
-    with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not the main thread
-        for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, ask_to_stop)
+    signals = {**dict.fromkeys(_STOP_SIGNALS, ask_to_stop), **manners.on_signal}
     watcher = asyncio.ensure_future(_when_set(stop, ask_to_stop)) if stop is not None else None
     try:
-        await server.serve(sockets=[listener])
+        with _following(signals):
+            async with _served_beside(manners.beside):
+                await server.serve(sockets=[listener])
     finally:
         if watcher is not None:
             watcher.cancel()
+
+
+def _config(
+    app: Any, *, drain_s: float, lifespan: Any = "on", limits: Limits = DEFAULT_LIMITS
+) -> uvicorn.Config:
+    inlet: Any = functools.partial(Inlet, limits=limits)
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan=lifespan, ws="none", backlog=BACKLOG,
+        http=inlet, proxy_headers=False, server_header=False, date_header=True,
+        timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]  # it waits fractions too
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _following(signals: Mapping[int, Callable[[], None]]) -> Iterator[None]:
+    """Do what signals ask, where this is the main thread."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+        for number, act in signals.items():
+            loop.add_signal_handler(number, act)
+    try:
+        yield
+    finally:
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-            for number in _STOP_SIGNALS:
+            for number in signals:
                 loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _served_beside(others: Sequence[tuple[Any, socket.socket]]) -> AsyncIterator[None]:
+    """Serve other apps in this event loop meanwhile."""
+    servers = [_Server(_config(app, drain_s=1, lifespan="off"), _nothing) for app, _ in others]
+    for _, listener in others:
+        listener.listen(BACKLOG)  # whoever comes before its turn in the loop waits for it
+    tasks = [
+        asyncio.ensure_future(server.serve(sockets=[listener]))
+        for server, (_, listener) in zip(servers, others, strict=True)
+    ]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.should_exit = server.force_exit = True
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _nothing() -> None:
+    return
 
 
 async def _when_set(stop: asyncio.Event, then: Callable[[], None]) -> None:

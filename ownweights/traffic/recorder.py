@@ -67,6 +67,7 @@ class Recorder:
         retry_s: float = RETRY_S,
         open_store: OpenStore | None = None,
         privacy: Privacy | None = None,
+        on_wait: Callable[[float], None] = lambda wait_s: None,
     ) -> None:
         """`privacy` says what is stored of which workload; by default all, with keys masked."""
         self._project = project
@@ -75,12 +76,15 @@ class Recorder:
         self._batch_s = batch_s
         self._retry_s = retry_s
         self._open_store = open_store or _open_store
+        self._on_wait = on_wait  # told how long the oldest record of a batch waited to be stored
         self._store: TrafficStore | None = None
         self._opened: tuple[int, int] | None = None
         self._queue: deque[Record] = deque()
+        self._offered_at: deque[float] = deque()  # of each record in the queue
         self._changed = threading.Condition()
         self._is_closing = False
         self._give_up_at = float("inf")
+        self._oldest_at = 0.0  # when the oldest of the batch in hand was offered
         self._offered = self._recorded = self._lost = self._failures = self._in_hand = 0
         self._last_error = self._fault = ""
         self._lost_for = "the queue is full"  # why the last one was lost, in words without content
@@ -102,6 +106,7 @@ class Recorder:
                 self._lost += 1
                 return False
             self._queue.append(record)
+            self._offered_at.append(time.monotonic())
             if len(self._queue) in (1, BATCH_ROWS):
                 self._changed.notify_all()
             return True
@@ -159,6 +164,7 @@ class Recorder:
         try:
             while batch := self._next_batch():
                 self._store_batch(batch)
+                self._on_wait(time.monotonic() - self._oldest_at)
         finally:
             if self._store is not None:
                 self._store.close()
@@ -173,6 +179,9 @@ class Recorder:
                 )
             batch = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
             self._in_hand = len(batch)
+            self._oldest_at = self._offered_at[0] if batch else 0.0
+            for _ in batch:
+                self._offered_at.popleft()
             return batch
 
     def _store_batch(self, batch: list[Record]) -> None:
@@ -242,6 +251,7 @@ class Recorder:
         with self._changed:
             self._lost += len(self._queue)
             self._queue.clear()
+            self._offered_at.clear()
         self._count(batch, _NOTHING)
 
     def _note(self, error: Exception) -> None:

@@ -27,7 +27,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
         project: Project, settings: GatewaySettings, *, on_ready: Any, reload: Any
     ) -> None:
         told.append(settings)
-        on_ready(f"http://{settings.host}:{settings.port}")
+        admin_url = f"http://{settings.admin_host}:{settings.admin_port}"
+        on_ready(f"http://{settings.host}:{settings.port}", admin_url)
 
     monkeypatch.setattr("ownweights.gateway.run.run_gateway", stand_in)
     return told
@@ -49,9 +50,33 @@ def test_serve_prints_the_base_url(
 
 
 def test_serve_flag_goes_before_the_file(tmp_path: Path, served: list[GatewaySettings]) -> None:
-    text = TEACHER + '[gateway]\nport = 1111\nhost = "127.0.0.2"\n'
+    text = TEACHER + '[gateway]\nport = 1111\nhost = "127.0.0.2"\nlog = "text"\n'
     assert own(tmp_path, text, "--port", "2222", "--key-env", "DOOR") == 0
     assert (served[0].host, served[0].port, served[0].key_env) == ("127.0.0.2", 2222, "DOOR")
+    assert own(tmp_path, text, "--admin-port", "3333", "--log", "json") == 0
+    assert (served[1].admin_port, served[1].log) == (3333, "json")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "port"),
+    [
+        ("", [], 8712), ("", ["--port", "0"], 0), ("admin_port = 5\n", ["--port", "0"], 5),
+        ("port = 0\n", [], 0), ("", ["--port", "0", "--admin-port", "8712"], 8712),
+    ],
+)  # fmt: skip
+def test_serve_picks_the_admin_port(
+    tmp_path: Path, served: list[GatewaySettings], text: str, words: list[str], port: int
+) -> None:
+    assert own(tmp_path, f"{TEACHER}[gateway]\n{text}", *words) == 0
+    assert served[0].admin_port == port
+
+
+@pytest.mark.usefixtures("served")
+def test_serve_admin_beyond_loopback_warns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own(tmp_path, TEACHER + '[gateway]\nadmin_host = "0.0.0.0"\n') == 0
+    assert "shows recorded traffic to whoever can reach it" in capsys.readouterr().err
 
 
 def test_serve_without_a_teacher_warns(
@@ -100,6 +125,7 @@ def test_serve_answers_at_the_address_it_prints(tmp_path: Path, quiet: list[str]
         assert process.stdout is not None and process.stderr is not None
         told = json.loads(process.stdout.readline())
         assert httpx.get(f"{told['url']}/health", timeout=30).json() == {"status": "ok"}
+        assert httpx.get(f"{told['admin_url']}/ready", timeout=30).json()["engine"] == "off"
         body = {"messages": [{"role": "user", "content": "private"}]}
         httpx.post(f"{told['base_url']}/chat/completions", json=body, timeout=30)
         process.terminate()

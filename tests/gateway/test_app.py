@@ -120,6 +120,13 @@ def test_gateway_force_teacher_header(both: Running, value: str) -> None:
     assert reason_of(answer) == ("teacher", "forced")
 
 
+def test_ready_tells_strangers_only_whether_it_is(project: Project, teacher: str) -> None:
+    with gateway(project, teacher, host="0.0.0.0") as one:
+        assert one.status() == {"status": "ready"}
+    with gateway(project, teacher) as one:
+        assert {"engine", "records", "judge_faults", "record_fault"} <= set(one.status())
+
+
 def test_gateway_force_teacher_that_says_no_changes_nothing(both: Running) -> None:
     answer = both.post(body_of("sure"), **NAMED, x_own_force_teacher="0")
     assert reason_of(answer) == ("student", "served")

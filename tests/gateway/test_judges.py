@@ -124,6 +124,18 @@ def test_live_judge_that_is_out_says_nothing(project: Project) -> None:
     assert evidence_of(project, route).num_missed == 1
 
 
+def test_ready_shows_a_judge_that_is_missing(project: Project) -> None:
+    judged_route(project)
+    with running(replay_of(TOLD)) as url:
+        jury = Upstream("jury", "http://127.0.0.1:9/v1", "judge-9")
+        main = {"main": Upstream("main", f"{url}/v1")}
+        settings: dict[str, Any] = {"default_teacher": "main", "rubrics": {"tickets": RUBRIC}}
+        with gateway(project, None, teachers=main, **settings) as one:
+            assert "jury" in one.until("ready")["judge_faults"]["tickets"]
+        with gateway(project, None, teachers={**main, "jury": jury}, **settings) as one:
+            assert one.until("ready")["judge_faults"] == {}
+
+
 @pytest.mark.parametrize("change", ["rubric", "gone"])
 def test_live_judge_is_the_one_certified(
     project: Project, change: str, caplog: pytest.LogCaptureFixture

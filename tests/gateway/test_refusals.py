@@ -152,7 +152,6 @@ def test_gateway_open_to_others_without_a_key_serves_no_student(
 ) -> None:
     follow(project)
     with gateway(project, teacher, engines=Engines(student), host="0.0.0.0") as one:
-        one.until("ready")
         assert reason_of(one.post(body_of("sure"), **NAMED)) == ("teacher", "ineligible:key")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from ownweights.core.errors import PortInUse, UsageError
 from ownweights.teacher.asgi import Receive, Scope, Send, run_lifespan, send_json
-from ownweights.teacher.serving import bind, is_loopback, url_of
+from ownweights.teacher.serving import Manners, bind, is_loopback, serve_async, url_of
 from tests.teacher.servers import asked, completion, running
 
 
@@ -99,3 +100,29 @@ def test_serve_ends_with_zero_on_a_signal(number: signal.Signals, tmp_path: Path
         assert httpx.get(f"{url}/models").status_code == 200
         process.send_signal(number)
         assert process.wait(30) == 0
+
+
+def test_serve_beside_outlives_the_app() -> None:
+    told: list[int] = []
+    urls: list[str] = []
+
+    async def beside(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, 200, {"beside": True})
+
+    async def ask() -> None:
+        async with httpx.AsyncClient() as client:
+            told.append((await client.get(urls[0])).status_code)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "lifespan"
+        await run_lifespan(receive, send, ask, ask)
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        with bind("127.0.0.1", 0) as listener, bind("127.0.0.1", 0) as other:
+            urls.append(url_of(other))
+            manners = Manners(beside=[(beside, other)], on_stop=lambda: told.append(0))
+            await serve_async(app, listener, lambda url: stop.set(), stop, manners=manners)
+
+    asyncio.run(serve())
+    assert told == [200, 0, 200]

@@ -92,6 +92,16 @@ def test_recorder_does_not_wait_for_a_full_batch_to_grow_old(project: Project) -
     recorder.close()
 
 
+def test_recorder_tells_how_long_each_batch_waited(project: Project, gate: Gate) -> None:
+    waits: list[float] = []
+    with recording(project, gate, on_wait=waits.append) as recorder:
+        for n in range(300):
+            recorder.offer(make(str(n)))
+        gate.may_write.set()
+        assert recorder.flush(timeout_s=60)
+    assert 2 <= len(waits) <= 300 and min(waits) >= 0
+
+
 def test_offer_after_close_is_counted_as_lost(project: Project) -> None:
     recorder = Recorder(project)
     recorder.close()

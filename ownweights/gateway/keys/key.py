@@ -21,8 +21,6 @@ from typing import Literal
 
 PREFIX = "own-"
 KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
-URL_NAMES = frozenset({"key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "token",
-                       "authorization"})  # fmt: skip
 Per = Literal["day", "month", "total"]
 PERIODS: tuple[Per, ...] = ("day", "month", "total")
 _SECRET = re.compile(rb"own-[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import email.utils
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,22 @@ class Rests:
     def order(self, candidates: Sequence[Upstream]) -> list[Upstream]:
         """Those awake first, each group in its given order; the resting by when they wake."""
         return sorted(candidates, key=lambda one: self.left_s(one.name))
+
+
+class Tries:
+    """How often a teacher was asked again, and how often in the place of another."""
+
+    def __init__(self) -> None:
+        self.retries: Counter[str] = Counter()
+        self.failovers: Counter[str] = Counter()
+
+    def note(self, name: str, *, before: str, first: str) -> None:
+        """A teacher is asked; `before` is who was asked for this request just before, if anyone,
+        `first` the one whose turn it is by rights."""
+        if name != (before or first):
+            self.failovers[name] += 1
+        elif before:
+            self.retries[name] += 1
 
 
 class RetryBudget:

@@ -24,7 +24,13 @@ from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.settings import GatewaySettings, Upstream
 from ownweights.gateway.spending import may_go
 from ownweights.gateway.upstreams.address import call_for, models_call, response_headers
-from ownweights.gateway.upstreams.again import Rests, RetryBudget, may_pass, retry_after_s
+from ownweights.gateway.upstreams.again import (
+    Rests,
+    RetryBudget,
+    Tries,
+    may_pass,
+    retry_after_s,
+)
 from ownweights.gateway.upstreams.answer import decoded, read_whole, whole_answer
 from ownweights.gateway.upstreams.client import Call, Client, Reply, as_http_errors, garbled
 from ownweights.gateway.upstreams.stream import forward_stream
@@ -50,6 +56,7 @@ class TeacherDoor:
         self._client = Client(connect_timeout_s=settings.connect_timeout_s)
         self._rests = Rests()
         self._budget = RetryBudget(settings.retry_frac)
+        self.tries = Tries()
 
     def follow(self, settings: GatewaySettings) -> None:
         """Go on with other settings."""
@@ -58,6 +65,10 @@ class TeacherDoor:
     async def close(self) -> None:
         """Let go of every connection."""
         await self._client.close()
+
+    def resting_s(self) -> dict[str, float]:
+        """How long each of the teachers still rests."""
+        return {name: self._rests.left_s(name) for name in self._settings.teachers}
 
     async def forward(
         self, exchange: Exchange, upstream: Upstream, scope: Scope, send: Send
@@ -139,6 +150,7 @@ class TeacherDoor:
         while True:
             asked = turns.pop(0)
             is_last = not turns and num_repeats <= 0
+            self.tries.note(asked.name, before=exchange.upstream, first=upstream.name)
             exchange.asked = asked
             left_s = give_up_s - time.perf_counter()
             try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ async def forward_stream(
     passing = _Passing(begin, send, exchange.protocol)
     is_plain = reply.coding == "identity"
     try:
-        while events := await source.next_events():
+        while events := await source.next_events(is_timed=passing.has_begun):
             if translator is not None:
                 events = translator.feed(events)
                 if not events:
@@ -61,6 +62,7 @@ async def forward_stream(
         event = sse_event(error_body(error.what, kind=error.kind, code=error.code))
         await send({"type": "http.response.body", "body": event})
     finally:
+        exchange.waited_s += source.waited_s
         _settle(exchange, b"".join(passing.sent))
 
 
@@ -73,14 +75,22 @@ class _Source:
         self._timeout_s = timeout_s
         self._give_up_s = asyncio.get_running_loop().time() + MAX_TIMEOUTS * timeout_s
         self._size_bytes = 0
+        self.waited_s = 0.0
 
     @property
     def tail(self) -> bytes:
         """What came after the last whole event."""
         return self._cutter.tail
 
-    async def next_events(self) -> bytes:
-        """The next whole events; empty at the end."""
+    async def next_events(self, *, is_timed: bool) -> bytes:
+        """The next whole events, empty at the end; the wait for them is counted where asked."""
+        asked_s = time.perf_counter()
+        try:
+            return await self._next_events()
+        finally:
+            self.waited_s += (time.perf_counter() - asked_s) * is_timed
+
+    async def _next_events(self) -> bytes:
         now_s = asyncio.get_running_loop().time()
         with as_http_errors():
             async with asyncio.timeout_at(min(now_s + self._timeout_s, self._give_up_s)):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
-from ownweights.gateway.upstreams.again import Rests, RetryBudget
+from ownweights.gateway.upstreams.again import Rests, RetryBudget, Tries
 from ownweights.teacher.kinds import Kind
 from tests.gateway.harness import WHOLE, Running, error_code, gateway
 from tests.teacher.servers import HANG, asked, free_port, json_answer, sse_answer, talking
@@ -183,6 +183,17 @@ def test_retry_after_is_read_as_it_is_meant(headers: str, expected: float | None
 
     with talking(json_answer(b"{}", "429 Busy", headers)) as talk:
         assert asyncio.run(ask(talk.url)) == expected
+
+
+def test_tries_count_repeats_and_stand_ins() -> None:
+    tries = Tries()
+    for turns in (["a"], ["a", "a"], ["a", "b"], ["b"], ["b", "a", "a"]):  # a's requests
+        before = ""
+        for name in turns:
+            tries.note(name, before=before, first="a")
+            before = name
+    assert tries.retries == {"a": 2}
+    assert tries.failovers == {"b": 3, "a": 1}
 
 
 def test_azure_and_anthropic_are_asked_in_their_way(
