@@ -110,7 +110,7 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM, then let open requests finish; a second one ends at once."""
     with asyncio.Runner(loop_factory=_new_loop()) as runner:
-        runner.run(serve_async(app, listener, on_ready, manners=manners))
+        runner.run(serve_async(app, listener, on_ready=on_ready, manners=manners))
 
 
 def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -125,9 +125,9 @@ def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def serve_async(
     app: Any,
     listener: socket.socket,
+    *,
     on_ready: Callable[[str], None],
     stop: asyncio.Event | None = None,
-    *,
     manners: Manners | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -498,22 +497,3 @@ def _drawn_sessions(route: Route) -> Iterator[str]:
     """All of them, one after the other."""
     standing = first_standing(route.id, "canary")
     return (f"s{i}" for i in itertools.count() if is_drawn(standing, f"s{i}", "x"))
-
-
-def test_gateway_compares_with_the_routes_teacher_alone(project: Project) -> None:
-    from ownweights.gateway import Upstream
-
-    down = f"http://127.0.0.1:{free_port()}/v1"
-    with running(replay_of({"hello": "HELLO"})) as url:
-        teachers = {
-            "main": Upstream("main", down, fallback=("other",)),
-            "other": Upstream("other", f"{url}/v1"),
-        }
-        route = followed(project, "shadow")
-        settings = {"teachers": teachers, "default_teacher": "main"}
-        with gateway(project, None, engines=Engines(sure("HELLO")), **settings) as one:
-            one.until("ready")
-            assert one.post(body_of("hello"), x_own_workload="tickets").status_code == 200
-            (audit,) = audits_when(project, route, lambda found: len(found) == 1)
-            assert audit.harm is not None
-            assert math.isnan(audit.harm)  # there is nothing to compare with

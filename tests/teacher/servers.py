@@ -34,7 +34,7 @@ def running(app: Any, limits: Limits = DEFAULT_LIMITS) -> Iterator[str]:
 
     async def serve() -> None:
         stopping["loop"], stopping["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        await serve_async(app, listener, told.put, stopping["stop"], limits=limits)
+        await serve_async(app, listener, on_ready=told.put, stop=stopping["stop"], limits=limits)
 
     def run() -> None:
         try:

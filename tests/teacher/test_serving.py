@@ -122,7 +122,9 @@ def test_serve_beside_outlives_the_app() -> None:
         with bind("127.0.0.1", 0) as listener, bind("127.0.0.1", 0) as other:
             urls.append(url_of(other))
             manners = Manners(beside=[(beside, other)], on_stop=lambda: told.append(0))
-            await serve_async(app, listener, lambda url: stop.set(), stop, manners=manners)
+            await serve_async(
+                app, listener, on_ready=lambda url: stop.set(), stop=stop, manners=manners
+            )
 
     asyncio.run(serve())
     assert told == [200, 0, 200]

@@ -42,8 +42,8 @@ _CODINGS = ("gzip", "deflate", "identity")
 def call_for(
     upstream: Upstream,
     scope: Scope,
-    protocol: Protocol,
     *,
+    protocol: Protocol,
     raw: bytes | None,
     body: Mapping[str, Any],
     wants_plain: bool,

@@ -88,7 +88,7 @@ class TeacherDoor:
                 timeout_s = self._settings.timeout_s
                 other = StreamTranslator(exchange) if said.is_translated else None
                 await forward_stream(
-                    exchange, reply, begin, send, timeout_s=timeout_s, translator=other
+                    exchange, reply, begin=begin, send=send, timeout_s=timeout_s, translator=other
                 )
                 return
             content = await read_whole(reply, give_up_s - time.perf_counter())
@@ -118,7 +118,9 @@ class TeacherDoor:
         body = {k: v for k, v in exchange.body.items() if k not in ("stream", "stream_options")}
         whole = dataclasses.replace(exchange, body=body)
         said = spoken(whole, upstream)
-        call = call_for(upstream, scope, said.protocol, raw=None, body=said.body, wants_plain=False)
+        call = call_for(
+            upstream, scope, protocol=said.protocol, raw=None, body=said.body, wants_plain=False
+        )
         timeout_s = self._settings.timeout_s
         give_up_s = time.perf_counter() + timeout_s
         async with self._answer(call, timeout_s) as reply:
@@ -156,8 +158,9 @@ class TeacherDoor:
             try:
                 said = spoken(exchange, asked)
                 call = call_for(
-                    asked, scope, said.protocol, body=said.body, wants_plain=exchange.is_stream,
+                    asked, scope, protocol=said.protocol, body=said.body,
                     raw=None if said.is_translated else exchange.raw,
+                    wants_plain=exchange.is_stream,
                 )  # fmt: skip
                 reply = await self._send(call, left_s if is_last else self._share_of(left_s, asked))
             except HttpError as error:

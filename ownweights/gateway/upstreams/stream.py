@@ -32,9 +32,9 @@ MAX_TIMEOUTS = 30  # a whole stream may last this many times the time-out
 async def forward_stream(
     exchange: Exchange,
     reply: Reply,
+    *,
     begin: Callable[[], Awaitable[None]],
     send: Send,
-    *,
     timeout_s: float,
     translator: StreamTranslator | None = None,
 ) -> None:

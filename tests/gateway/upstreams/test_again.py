@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
 from ownweights.gateway.upstreams.again import Rests, RetryBudget, Tries
+from ownweights.gateway.upstreams.client import Call, Client, Unreachable
 from ownweights.teacher.kinds import Kind
 from tests.gateway.harness import WHOLE, Running, error_code, gateway
 from tests.teacher.servers import HANG, asked, free_port, json_answer, sse_answer, talking
@@ -118,6 +120,18 @@ def test_repeat_at_the_only_teacher_waits_as_it_asks(project: Project) -> None:
         assert len(talk.requests) == 1
 
 
+def test_client_says_what_could_not_be_reached() -> None:
+    async def ask() -> None:
+        client = Client(connect_timeout_s=5)
+        try:
+            await client.send(Call(f"http://127.0.0.1:{free_port()}/", []))
+        finally:
+            await client.close()
+
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        asyncio.run(ask())
+
+
 def test_order_asks_the_only_teacher_even_if_it_rests() -> None:
     rests, one = Rests(clock=lambda: 5.0), Upstream("a", "http://x")
     rests.failed("a", 60.0)
@@ -168,10 +182,7 @@ def test_retry_budget_always_holds(frac: float, steps: list[bool]) -> None:
     ],
 )
 def test_retry_after_is_read_as_it_is_meant(headers: str, expected: float | None) -> None:
-    import asyncio
-
     from ownweights.gateway.upstreams.again import retry_after_s
-    from ownweights.gateway.upstreams.client import Call, Client
 
     async def ask(url: str) -> float | None:
         client = Client(connect_timeout_s=5)

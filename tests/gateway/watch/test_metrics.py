@@ -54,10 +54,13 @@ def of(found: Samples, name: str, **labels: str) -> float:
     )
 
 
+MAIN = Upstream("main", "http://x/v1", usd_per_mtok_in=1.0, usd_per_mtok_out=2.0)
+
+
 def exchange_of(workload: str | None = None, **fields: Any) -> Exchange:
     named = [] if workload is None else [(b"x-own-workload", workload.encode())]
     exchange = open_exchange({"headers": named}, b"", asked(SECRET))
-    exchange.http_status, exchange.upstream = 200, "main"
+    exchange.http_status, exchange.asked = 200, MAIN
     for name, value in fields.items():
         setattr(exchange, name, value)
     return exchange
@@ -119,8 +122,7 @@ def test_metrics_class_statuses(status: int, label: str) -> None:
 
 
 def test_metrics_tell_tokens_and_cost_by_teacher() -> None:
-    teacher = Upstream("main", "http://x/v1", usd_per_mtok_in=1.0, usd_per_mtok_out=2.0)
-    watch = Watch(GatewaySettings(teachers={"main": teacher}))
+    watch = Watch(GatewaySettings(teachers={"main": MAIN}))
     for _ in range(3):
         watch.ended(exchange_of("a", response=completion("x", usage=USAGE)), {})
     student = exchange_of("a", response=completion("x", usage=USAGE), served_by="student")

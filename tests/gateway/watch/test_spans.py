@@ -26,13 +26,14 @@ from ownweights.gateway import Gateway, GatewaySettings, Upstream
 from ownweights.gateway.exchange import Exchange, open_exchange
 from ownweights.gateway.watch import spans
 from ownweights.gateway.watch.spans import Spans, open_spans
+from ownweights.teacher.kinds import Kind
 from tests.gateway.harness import WAIT_S, Engines, KeptRecords
 from tests.route.samples import route_of
 from tests.teacher.servers import asked, completion, json_answer, running, talking
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-TEACHER = Upstream("main", "http://x/v1", kind="azure")
+TEACHER = Upstream("main", "http://x/v1", kind=Kind("azure"))
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +48,13 @@ def kept() -> tuple[Spans, InMemorySpanExporter]:
     return Spans(provider), exporter
 
 
+MAIN = Upstream("main", "http://x/v1")
+
+
 def exchange_of(**fields: Any) -> Exchange:
     named = [(b"x-own-workload", b"tickets"), (b"x-own-session", b"session-private")]
     exchange = open_exchange({"headers": named}, b"", asked("private", model="gpt-x"))
-    exchange.http_status, exchange.upstream, exchange.status = 200, "main", "ok"
+    exchange.http_status, exchange.asked, exchange.status = 200, MAIN, "ok"
     exchange.response = completion("private", usage=USAGE)
     for name, value in fields.items():
         setattr(exchange, name, value)
