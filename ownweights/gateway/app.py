@@ -24,7 +24,8 @@ from ownweights.gateway.audits import Auditor
 from ownweights.gateway.callers import Callers
 from ownweights.gateway.connection import Drains
 from ownweights.gateway.exchange import Exchange, named_workload, open_exchange
-from ownweights.gateway.feedback import take_feedback
+from ownweights.gateway.feedback import keep, read_feedback
+from ownweights.gateway.housekeeping import Housekeeping
 from ownweights.gateway.judges import LiveJudges
 from ownweights.gateway.keys.account import Accounts
 from ownweights.gateway.keys.ring import KeyRing
@@ -106,6 +107,7 @@ class Gateway:
         self._is_started = self._is_draining = False
         self._num_cut = 0
         self.watch = Watch(settings)
+        self._housekeeping = Housekeeping(project, settings)
         self._reloader = Reloader(project.settings_path, reload, self._take_up)
 
     async def start(self) -> None:
@@ -128,6 +130,7 @@ class Gateway:
         await self._auditor.start()
         self._answering.follow()
         self.watch.start(self._standing)
+        self._housekeeping.start()
         self._reloader.start()
         self._is_started = True
 
@@ -135,6 +138,7 @@ class Gateway:
         """Let go of students and teachers, and write down what is still to be written."""
         await self._say_cut()
         await self._reloader.close()
+        await self._housekeeping.close()
         await self._auditor.close()
         await self._judges.close()
         await self._students.close()
@@ -177,7 +181,7 @@ class Gateway:
         privacy = Privacy(self._project, settings.privacy)  # may refuse; nothing is changed then
         self._settings = settings
         self._callers.follow(settings)
-        self._answering.settings = settings
+        self._answering.settings = self._housekeeping.settings = settings
         self._door.follow(settings)
         self._judges.follow(settings)
         self._keeper.follow(privacy)
@@ -228,7 +232,9 @@ class Gateway:
         elif path == "/v1/models":
             await self._models(scope, send)
         elif path == "/v1/feedback":
-            await take_feedback(self._project, self._callers, scope, receive, send)
+            privacy = Privacy(self._project, self._settings.privacy)
+            feedback = await read_feedback(self._callers, privacy, scope, receive)
+            await keep(self._project, feedback, send)
         elif path == "/health":
             await send_json(send, 200, {"status": "ok"})
         else:

@@ -1,13 +1,16 @@
 """POST /v1/feedback: what a caller says of an answer it got.
 
 In: JSON that names a request (`x-own-request-id` of its answer) or a session. Out: a row in the
-store, and its id. Invariant: a feedback that is answered with 200 is stored
-(test_gateway_feedback_is_stored_before_it_is_answered).
+store, and its id. Invariants: a feedback that is answered with 200 is stored
+(test_gateway_feedback_is_stored_before_it_is_answered); what is masked in records is masked in it
+(test_gateway_feedback_is_masked_like_a_record).
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import logging
 
 from ownweights.core.database import open_database
@@ -24,22 +27,32 @@ from ownweights.teacher.asgi import (
     send_json,
 )
 from ownweights.traffic.feedback import Feedback, FeedbackFault, keep_feedback, parse_feedback
+from ownweights.traffic.redact import Privacy
 
 log = logging.getLogger("ownweights.gateway")
 MAX_BODY_BYTES = 2**20
 
 
-async def take_feedback(
-    project: Project, callers: Callers, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Keep one feedback; HttpError for what is none, or cannot be kept now."""
+async def read_feedback(
+    callers: Callers, privacy: Privacy, scope: Scope, receive: Receive
+) -> Feedback:
+    """The feedback in a request, with what is masked in records masked; HttpError for what is
+    none."""
     if not (await callers.of(scope)).may_ask_students:
         raise HttpError(401, "feedback needs the gateway's key", code="invalid_api_key")
     body = decode_json(await read_body(receive, MAX_BODY_BYTES))
     try:
-        feedback = parse_feedback(body)
+        found = parse_feedback(body)
     except FeedbackFault as error:
         raise HttpError(400, error.what, code="invalid_feedback", param=error.param) from None
+    if found.kind in ("comment", "demonstration"):
+        masked = json.loads(privacy.text(json.dumps(found.value, ensure_ascii=False)))
+        found = dataclasses.replace(found, value=masked)
+    return found
+
+
+async def keep(project: Project, feedback: Feedback, send: Send) -> None:
+    """Store a feedback and say so; HttpError 503 where it cannot be stored now."""
     try:
         await asyncio.to_thread(_keep, project, feedback)
     except StoreError as error:

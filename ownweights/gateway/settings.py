@@ -93,6 +93,7 @@ class GatewaySettings:
     otel_endpoint: str = ""
     rubrics: Mapping[str, str] = field(default_factory=dict[str, str])  # by workload, of its judge
     privacy: PrivacyRules = field(default_factory=PrivacyRules)
+    kept_days: tuple[float | None, float | None] = (None, None)  # of bodies, of rows
 
     @classmethod
     def of(cls, settings: Settings, *, key_env: str = "") -> GatewaySettings:
@@ -135,6 +136,7 @@ class GatewaySettings:
             default_teacher=next(iter(teachers)) if len(teachers) == 1 else "",
             rubrics={name: row.rubric for name, row in settings.verdict.items()},
             privacy=privacy_rules(settings),
+            kept_days=(settings.store.keep_bodies_days, settings.store.keep_metadata_days),
         )
 
     def upstream(self, named: str, workload: str) -> Upstream | None:

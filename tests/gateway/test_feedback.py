@@ -50,3 +50,18 @@ def test_gateway_feedback_that_cannot_be_stored_says_so(tmp_path: Path) -> None:
         project.database_path.write_bytes(b"no database" * 1000)
         told = say(one, {"session": "s", "value": 0.5})
         assert error_code(told) == "503 store_unavailable"
+
+
+@pytest.mark.parametrize("as_message", [False, True])
+def test_gateway_feedback_is_masked_like_a_record(tmp_path: Path, as_message: bool) -> None:
+    project = Project(tmp_path)
+    secret = "sk-proj-a1b2c3d4e5f6g7h8i9j0"
+    text = f'use "{secret}" here'
+    said: Any = {"role": "assistant", "content": text} if as_message else text
+    with gateway(project, None) as one:
+        assert say(one, {"request_id": "r", "demonstration": said}).status_code == 200
+    with open_database(project.database_path) as database:
+        (kept,) = feedback_of(database, request_id="r")
+    shown = kept.value["content"] if as_message else kept.value
+    assert secret not in str(kept)
+    assert shown.startswith('use "<KEY_') and shown.endswith('" here')

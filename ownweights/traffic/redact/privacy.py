@@ -70,6 +70,10 @@ class Privacy:
         redactor = self._of_workload.get(record.workload, self._default)
         return record if redactor is None else redactor.record(record)
 
+    def text(self, given: str) -> str:
+        """What may be written down of a text that belongs to no workload."""
+        return given if self._default is None else self._default.texts([given])[0]
+
 
 def kinds_of(words: Iterable[str], *, where: str = "redact") -> tuple[str, ...]:
     """The kinds that a setting means: what it names, and keys, unless it is `none`.
