@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ownweights.core.errors import SettingsError
+from ownweights.core.project import Project, Server
 from ownweights.core.strict import key_text, setting
+
+_VARIABLE = r"([A-Za-z_][A-Za-z0-9_]*)?"
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/?#,\[\]]*)(:\d{1,5})?"
+_POSTGRES = (
+    rf"(postgres(ql)?://([^\s:@/?#]+@)?{_HOST}(,{_HOST})*/[^\s:@/?#]*(\?(?!.*password=)\S*)?)?"
+)
+_OBJECTS = r"([a-z][a-z0-9.+-]*://(?![^/]*:[^/]*@)\S+)?"
 
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
 
@@ -38,7 +46,7 @@ class TeacherSettings:
     model: str = setting("")
     """The model to ask for; empty passes on what the caller names."""
     key_env: str = setting(
-        "", pattern=r"([A-Za-z_][A-Za-z0-9_]*)?", pattern_says="the name of an environment variable"
+        "", pattern=_VARIABLE, pattern_says="the name of an environment variable"
     )
     """The environment variable that holds its key; the key itself is never written here."""
     terms: str = setting("", choices=("", "allowed", "denied", "unknown"))
@@ -181,8 +189,40 @@ class DriftSettings:
     """What a new model name or system fingerprint in the answers is."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """`[store]`: where what was recorded lies."""
+
+    database: str = setting(
+        "",
+        pattern=_POSTGRES,
+        pattern_says="postgresql://user@host/database, without a password",
+        is_shown=False,
+    )
+    """The Postgres database that holds the rows, without its password; empty is a file of
+    SQLite's in the project."""
+    password_env: str = setting(
+        "", pattern=_VARIABLE, pattern_says="the name of an environment variable"
+    )
+    """The environment variable that holds its password; empty is PGPASSWORD or `~/.pgpass`."""
+    bodies: str = setting(
+        "",
+        pattern=_OBJECTS,
+        pattern_says="an address like s3://bucket/prefix, without a password",
+        is_shown=False,
+    )
+    """The object store to which bodies move, as fsspec names it; empty keeps them in the
+    project."""
+
+    def place(self, project: Project) -> Project:
+        """The project with its store where it is set to be."""
+        server = Server(self.database, self.password_env) if self.database else None
+        return replace(project, server=server, bodies_url=self.bodies)
+
+
 TABLES: Mapping[str, type[Any]] = {
     "gateway": GatewaySettings,
+    "store": StoreSettings,
     "teacher": TeacherSettings,
     "workload": WorkloadSettings,
     "student": StudentSettings,

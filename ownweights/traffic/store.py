@@ -10,30 +10,21 @@ its id) is unique within a workload, so adding it again adds nothing
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ownweights.core.chat import Usage
-from ownweights.core.database import BUSY_TIMEOUT_S, Database, open_database
+from ownweights.core.database import BUSY_TIMEOUT_S, Database, has_database, open_database
 from ownweights.core.errors import InputError, StoreError
-from ownweights.core.jsonl import encode_json
 from ownweights.core.project import Project
 from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
-from ownweights.traffic.encode import (
-    EncodedBodies,
-    check_depth,
-    decode_bodies,
-    decode_stored,
-    encode_bodies,
-)
+from ownweights.traffic.draft import Draft, Sorted, encode_all
+from ownweights.traffic.encode import decode_bodies, decode_stored
 from ownweights.traffic.record import Record, Role, Status
 from ownweights.traffic.verify import VerifyReport, verify_store
 
-MAX_BODY_BYTES = 64 * 2**20
 BATCH_ROWS = 256
 _PAGE_ROWS = 512
 _CACHED_PARTS = 4096
@@ -106,13 +97,13 @@ class TrafficStore:
 
         Raises: StoreError when it cannot be opened, or is not there and may not be made
         """
-        if not create and not project.database_path.exists():
+        if not create and not has_database(project.database):
             raise StoreError(
                 f"there is no traffic in {project.root}",
                 hint="own traffic import FILE, or record some through own serve",
             )
         database = open_database(
-            project.database_path, busy_timeout_s=busy_timeout_s, is_power_safe=is_power_safe
+            project.database, busy_timeout_s=busy_timeout_s, is_power_safe=is_power_safe
         )
         return cls(project, database, is_power_safe=is_power_safe)
 
@@ -136,8 +127,8 @@ class TrafficStore:
 
         Raises: StoreError when they cannot be written
         """
-        drafts, refused = _encode_all(records)
-        result = _Sorted(self._known(drafts))
+        drafts, refused = encode_all(records)
+        result = Sorted(self._known(drafts))
         fresh = [draft for draft in drafts if result.is_fresh(draft)]
         added, raced = self._store(fresh)
         return BatchResult(
@@ -195,17 +186,17 @@ class TrafficStore:
     def find_ids(self, text: str, *, limit: int = 10) -> list[str]:
         """The ids of records whose id begins with `text` or that a file named so."""
         rows = self.database.query(
-            "SELECT id FROM record WHERE origin = ?1 OR id BETWEEN ?1 AND ?1 || 'g'"
-            " ORDER BY seq LIMIT ?2",
-            (text, limit),
+            "SELECT id FROM record WHERE origin = ? OR id BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+            (text, text, f"{text}g", limit),
         )
         return [row[0] for row in rows]
 
     def workloads(self) -> list[WorkloadStats]:
         """Every workload in numbers, the largest first."""
         rows = self.database.query(
-            "SELECT workload, count(*), sum(status = 'ok'), sum(status = 'partial'),"
-            " sum(status = 'error'), count(DISTINCT prompt_hash), count(DISTINCT session),"
+            "SELECT workload, count(*), count(*) FILTER (WHERE status = 'ok'),"
+            " count(*) FILTER (WHERE status = 'partial'), count(*) FILTER (WHERE status = 'error'),"
+            " count(DISTINCT prompt_hash), count(DISTINCT session),"
             " sum(body_bytes), min(at), max(at)"
             " FROM record GROUP BY workload ORDER BY count(*) DESC, workload"
         )
@@ -246,23 +237,21 @@ class TrafficStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _known(self, drafts: Sequence[_Draft]) -> dict[tuple[str, str], str]:
+    def _known(self, drafts: Sequence[Draft]) -> dict[tuple[str, str], str]:
         """(workload, origin) → content hash, of those among `drafts` that are stored."""
         known: dict[tuple[str, str], str] = {}
         for workload in {draft.origin[0] for draft in drafts}:
             origins = [draft.origin[1] for draft in drafts if draft.origin[0] == workload]
-            for start in range(0, len(origins), _PAGE_ROWS):
-                page = origins[start : start + _PAGE_ROWS]
-                marks = ",".join("?" * len(page))
+            for page in _pages(origins):
                 rows = self.database.query(
                     "SELECT origin, content_hash FROM record"
-                    f" WHERE origin IN ({marks}) AND workload = ?",
+                    f" WHERE origin IN ({_marks(page)}) AND workload = ?",
                     (*page, workload),
                 )
                 known.update(((workload, origin), digest) for origin, digest in rows)
         return known
 
-    def _store(self, drafts: Sequence[_Draft]) -> tuple[int, _Sorted]:
+    def _store(self, drafts: Sequence[Draft]) -> tuple[int, Sorted]:
         """Write bodies, then rows; how many, and which were added meanwhile by someone else."""
         places, parts = self._write_bodies(drafts)
         written = [*parts.values(), *places]
@@ -271,7 +260,7 @@ class TrafficStore:
                 self._writer.sync()
             stored = self._store_rows(drafts, places, parts)
         except StoreError as error:
-            if _is_undone(error):
+            if error.is_undone:
                 self._writer.take_back(written)
             raise
         if stored is None:  # a repair took out what the rows would refer to: write it anew
@@ -283,14 +272,14 @@ class TrafficStore:
         return stored
 
     def _store_rows(
-        self, drafts: Sequence[_Draft], places: Sequence[Place], parts: Mapping[str, Place]
-    ) -> tuple[int, _Sorted] | None:
+        self, drafts: Sequence[Draft], places: Sequence[Place], parts: Mapping[str, Place]
+    ) -> tuple[int, Sorted] | None:
         """Insert the rows in one transaction; None when the index lacks what they refer to."""
         with self.database.transaction():
             if not self._is_present(drafts, places, parts):
                 return None
             # another process may have added some of them while their bodies were written
-            raced = _Sorted(self._known(drafts))
+            raced = Sorted(self._known(drafts))
             rows = [
                 draft.row(place)
                 for draft, place in zip(drafts, places, strict=True)
@@ -307,7 +296,7 @@ class TrafficStore:
         )
 
     def _is_present(
-        self, drafts: Sequence[_Draft], places: Sequence[Place], parts: Mapping[str, Place]
+        self, drafts: Sequence[Draft], places: Sequence[Place], parts: Mapping[str, Place]
     ) -> bool:
         """Whether the index has the parts that drafts do not bring, and the segments of all."""
         hashes = {digest for draft in drafts for digest in draft.bodies.parts} - parts.keys()
@@ -315,13 +304,13 @@ class TrafficStore:
         return self._has_all("part", "hash", hashes) and self._has_all("segment", "name", names)
 
     def _has_all(self, table: str, column: str, wanted: set[str]) -> bool:
-        ((found,),) = self.database.query(
-            f"SELECT count(*) FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))",
-            (json.dumps(sorted(wanted)),),
-        )
+        found = 0
+        for page in _pages(sorted(wanted)):
+            sql = f"SELECT count(*) FROM {table} WHERE {column} IN ({_marks(page)})"
+            found += self.database.query(sql, page)[0][0]
         return found == len(wanted)
 
-    def _write_bodies(self, drafts: Sequence[_Draft]) -> tuple[list[Place], dict[str, Place]]:
+    def _write_bodies(self, drafts: Sequence[Draft]) -> tuple[list[Place], dict[str, Place]]:
         """Append items, and those shared parts that are not stored yet, to the segment."""
         wanted = {d: raw for draft in drafts for d, raw in draft.bodies.parts.items()}
         new = {d: raw for d, raw in wanted.items() if self._part_place(d) is None}
@@ -387,109 +376,20 @@ class TrafficStore:
         return self._stored_parts[digest]
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A record ready to be written."""
-
-    record: Record
-    bodies: EncodedBodies
-    metadata: str
-
-    @property
-    def origin(self) -> tuple[str, str]:
-        return self.record.workload, _text(self.record.source_id) or self.record.id
-
-    def row(self, place: Place) -> tuple[Any, ...]:
-        """The values of _INSERT_RECORD."""
-        record, bodies = self.record, self.bodies
-        return (
-            record.id,
-            record.at,
-            *self.origin,
-            _text(record.session),
-            _text(record.source_id),
-            record.prompt_hash,
-            record.role,
-            record.status,
-            _text(record.model),
-            _text(record.finish_reason),
-            self.metadata,
-            bodies.content_hash,
-            len(bodies.item),
-            record.protocol,
-            _text(record.end_user),
-            record.key_id,
-            record.upstream,
-            record.usage.prompt_tokens,
-            record.usage.completion_tokens,
-            record.cost_usd,
-            record.latency_ms,
-            place.segment,
-            place.offset_bytes,
-            place.item,
-        )
-
-
-def _is_undone(error: StoreError) -> bool:
-    """Whether a failed transaction can never show again. After an I/O error it can: a commit whose
-    last step failed may be found in the log when the database is opened next."""
-    code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
-    return code == sqlite3.SQLITE_IOERR_WRITE or code & 0xFF != sqlite3.SQLITE_IOERR
-
-
-class _Sorted:
-    """Sorts drafts into fresh, duplicate and conflicting, given what is `known` already."""
-
-    def __init__(self, known: dict[tuple[str, str], str]) -> None:
-        self._known = known
-        self.duplicates = 0
-        self.conflicts: list[str] = []
-
-    def is_fresh(self, draft: _Draft) -> bool:
-        """Whether nothing of its origin is known; from now on it is."""
-        digest = draft.bodies.content_hash
-        if draft.origin not in self._known:
-            self._known[draft.origin] = digest
-            return True
-        if self._known[draft.origin] == digest:
-            self.duplicates += 1
-        else:
-            self.conflicts.append(draft.origin[1])
-        return False
-
-
-def _encode_all(records: Sequence[Record]) -> tuple[list[_Draft], list[str]]:
-    """Each record ready to be written, and why others cannot be."""
-    drafts: list[_Draft] = []
-    refused: list[str] = []
-    for record in records:
-        name = f"record {record.source_id or record.id}"
-        try:
-            bodies = encode_bodies(record.request, record.response)
-            check_depth(record.metadata)
-            draft = _Draft(record, bodies, encode_json(record.metadata).decode())
-        except (TypeError, ValueError, RecursionError) as error:
-            refused.append(f"{name} is not JSON: {error}")
-            continue
-        size_bytes = len(bodies.item) + len(draft.metadata)
-        if size_bytes > MAX_BODY_BYTES:
-            refused.append(f"{name} has {size_bytes:,} bytes, the limit is {MAX_BODY_BYTES:,}")
-        else:
-            drafts.append(draft)
-    return drafts, refused
-
-
-def _text(text: str | None) -> Any:
-    """Text as SQLite takes it: half characters (lone surrogates) spelled out."""
-    return text if text is None else text.encode("utf-8", "backslashreplace").decode()
-
-
 def _where(
     workload: str | None, status: str | None, role: str | None, session: str | None
 ) -> tuple[str, list[str]]:
     asked = {"workload": workload, "status": status, "role": role, "session": session}
     given = {name: value for name, value in asked.items() if value is not None}
-    return " AND ".join(["1", *(f"{name} = ?" for name in given)]), list(given.values())
+    return " AND ".join(["TRUE", *(f"{name} = ?" for name in given)]), list(given.values())
+
+
+def _pages(values: list[str]) -> Iterator[list[str]]:
+    return (values[start : start + _PAGE_ROWS] for start in range(0, len(values), _PAGE_ROWS))
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
