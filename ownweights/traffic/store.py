@@ -10,6 +10,8 @@ its id) is unique within a workload, so adding it again adds nothing
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,13 +21,16 @@ from ownweights.core.chat import Usage
 from ownweights.core.database import BUSY_TIMEOUT_S, Database, has_database, open_database
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.project import Project
-from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
+from ownweights.traffic.bodies import Place, SegmentWriter
 from ownweights.traffic.draft import Draft, Sorted, encode_all
 from ownweights.traffic.encode import decode_bodies, decode_stored
+from ownweights.traffic.mover import Mover
 from ownweights.traffic.record import Record, Role, Status
+from ownweights.traffic.shelf import Shelf
 from ownweights.traffic.verify import VerifyReport, verify_store
 
 BATCH_ROWS = 256
+ROLL_S = 60.0  # a segment older than this moves, though it is not full
 _PAGE_ROWS = 512
 _CACHED_PARTS = 4096
 
@@ -81,7 +86,10 @@ class TrafficStore:
         self.database = database
         self._is_power_safe = is_power_safe
         self._writer = SegmentWriter(project.bodies_dir, on_new=self._register)
-        self._reader = SegmentReader(project.bodies_dir)
+        self._writing = threading.RLock()  # held from the first body to the commit of its row
+        self._shelf = Shelf.of(project)
+        self._reader = self._shelf.reader()
+        self._mover = self._make_mover()
         self._stored_parts: dict[str, Place] = {}
 
     @classmethod
@@ -130,7 +138,10 @@ class TrafficStore:
         drafts, refused = encode_all(records)
         result = Sorted(self._known(drafts))
         fresh = [draft for draft in drafts if result.is_fresh(draft)]
-        added, raced = self._store(fresh)
+        with self._writing:
+            added, raced = self._store(fresh)
+        if self._mover:
+            self._mover.start()
         return BatchResult(
             added,
             result.duplicates + raced.duplicates,
@@ -223,11 +234,19 @@ class TrafficStore:
         """Check every row, body and segment; `repair` takes out what is lost."""
         if repair:
             self._stored_parts.clear()
-        return verify_store(self.database, self.project.bodies_dir, repair=repair)
+        return verify_store(self.database, self._shelf, repair=repair)
+
+    def move_bodies(self, *, older_than_s: float = 0.0) -> int:
+        """Move bodies to the object store now, where there is one; how many segments. One that was
+        begun less than `older_than_s` ago stays."""
+        self._close_older_than(older_than_s)
+        return self._mover.move() if self._mover else 0
 
     def close(self) -> None:
         """Let go of all files; may be called twice."""
         self._writer.close()
+        if self._mover:
+            self._mover.close()
         self._reader.close()
         self.database.close()
 
@@ -236,6 +255,16 @@ class TrafficStore:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _make_mover(self) -> Mover | None:
+        if self._shelf.objects is None:
+            return None
+        roll = functools.partial(self._close_older_than, ROLL_S)
+        return Mover(self.project.bodies_dir, self._shelf.objects, roll=roll)
+
+    def _close_older_than(self, age_s: float) -> None:
+        with self._writing:
+            self._writer.close_older_than(age_s)
 
     def _known(self, drafts: Sequence[Draft]) -> dict[tuple[str, str], str]:
         """(workload, origin) → content hash, of those among `drafts` that are stored."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place, SegmentReader, segment_path, torn_tail_bytes
+from ownweights.traffic.bodies import Place, torn_tail_bytes
 from ownweights.traffic.encode import content_hash, decode_bodies, part_hash
+from ownweights.traffic.shelf import Shelf
 
 _PAGE_ROWS = 512
 _UNUSED = "FROM segment WHERE id NOT IN (SELECT segment FROM record UNION SELECT segment FROM part)"
@@ -43,40 +43,42 @@ class VerifyReport:
         return not self.faults
 
 
-def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) -> VerifyReport:
-    """Read all that is stored; `repair` takes out what is lost and frees what a crash left."""
+def verify_store(database: Database, shelf: Shelf, *, repair: bool = False) -> VerifyReport:
+    """Read all that is stored; `repair` takes out what is lost and frees what a crash left. What
+    may only be out of reach is a fault, and stays: another machine's, or an object store's."""
     faults = [f"own.db: {fault}" for fault in database.check_integrity()]
     damaged: list[str] = []
     records = 0
-    for record_id, fault in _check_records(database, bodies_dir):
+    for record_id, fault, is_lost in _check_records(database, shelf):
         records += 1
         if fault:
-            damaged.append(record_id)
+            damaged += [record_id] * is_lost
             faults.append(f"record {record_id}: {fault}")
-    lost_parts = _damaged_parts(database, bodies_dir)
-    faults += [f"shared text {digest}: {fault}" for digest, fault in lost_parts.items()]
-    paths = sorted(bodies_dir.glob("*.seg")) if bodies_dir.is_dir() else []
-    torn_bytes = sum(map(torn_tail_bytes, paths))
-    body_bytes = sum(path.stat().st_size for path in paths)
+    lost_parts = list[str]()
+    for digest, fault, is_lost in _damaged_parts(database, shelf):
+        faults.append(f"shared text {digest}: {fault}")
+        lost_parts += [digest] * is_lost
+    torn_bytes = sum(map(torn_tail_bytes, shelf.files()))
+    sizes = shelf.sizes()
     repaired = freed_bytes = 0
     if repair:
-        repaired, unused = _take_out(database, damaged, list(lost_parts))
-        freed_bytes = _free(bodies_dir, unused)
+        repaired, unused = _take_out(database, damaged, lost_parts)
+        freed_bytes = sum(map(shelf.free, unused))
     return VerifyReport(
         records=records,
-        segments=len(paths),
+        segments=len(sizes),
         damaged=tuple(damaged),
         faults=tuple(faults),
         torn_bytes=torn_bytes,
-        body_bytes=body_bytes,
+        body_bytes=sum(sizes.values()),
         repaired=repaired,
         freed_bytes=freed_bytes,
     )
 
 
-def _check_records(database: Database, bodies_dir: Path) -> Iterator[tuple[str, str]]:
-    """(id, what is wrong with its body or '') of each record."""
-    reader, parts, last = SegmentReader(bodies_dir), _PartReader(database, bodies_dir), 0
+def _check_records(database: Database, shelf: Shelf) -> Iterator[tuple[str, str, bool]]:
+    """(id, what is wrong with its body or '', whether it is surely lost) of each record."""
+    reader, parts, last = shelf.reader(), _PartReader(database, shelf), 0
     try:
         while rows := database.query(
             "SELECT record.id, content_hash, name, offset_bytes, item, seq FROM record"
@@ -87,19 +89,19 @@ def _check_records(database: Database, bodies_dir: Path) -> Iterator[tuple[str, 
                 try:
                     request, response = decode_bodies(reader.read(Place(*place)), parts.read)
                     is_same = content_hash(request, response) == digest
-                    yield record_id, "" if is_same else "its body is not what was stored"
+                    yield record_id, "" if is_same else "its body is not what was stored", True
                 except StoreError as error:
-                    yield record_id, error.what
+                    yield record_id, error.what, error.is_row
                 except (ValueError, LookupError, TypeError) as error:
-                    yield record_id, f"its body cannot be decoded: {error}"
+                    yield record_id, f"its body cannot be decoded: {error}", True
     finally:
         reader.close()
         parts.close()
 
 
 class _PartReader:
-    def __init__(self, database: Database, bodies_dir: Path) -> None:
-        self._reader = SegmentReader(bodies_dir)
+    def __init__(self, database: Database, shelf: Shelf) -> None:
+        self._reader = shelf.reader()
         rows = database.query(
             "SELECT hash, name, offset_bytes, item FROM part JOIN segment ON segment.id = segment"
             " ORDER BY segment, offset_bytes, item"
@@ -108,26 +110,25 @@ class _PartReader:
 
     def read(self, digest: str) -> bytes:
         if digest not in self._places:
-            raise StoreError(f"the shared text {digest} is missing")
+            raise StoreError(f"the shared text {digest} is missing", is_row=True)
         return self._reader.read(self._places[digest])
 
-    def faults(self) -> Iterator[tuple[str, str]]:
-        """(hash, what is wrong) of each part that is not what was stored."""
+    def faults(self) -> Iterator[tuple[str, str, bool]]:
+        """(hash, what is wrong, whether it is surely lost) of each part that cannot be read."""
         for digest in self._places:
             try:
                 if part_hash(self.read(digest)) != digest:
-                    yield digest, "it is not what was stored"
+                    yield digest, "it is not what was stored", True
             except StoreError as error:
-                yield digest, error.what
+                yield digest, error.what, error.is_row
 
     def close(self) -> None:
         self._reader.close()
 
 
-def _damaged_parts(database: Database, bodies_dir: Path) -> dict[str, str]:
-    """What is wrong with each shared part that cannot be read, by hash."""
-    with contextlib.closing(_PartReader(database, bodies_dir)) as parts:
-        return dict(parts.faults())
+def _damaged_parts(database: Database, shelf: Shelf) -> list[tuple[str, str, bool]]:
+    with contextlib.closing(_PartReader(database, shelf)) as parts:
+        return list(parts.faults())
 
 
 def _take_out(
@@ -146,14 +147,3 @@ def _take_out(
             database.log_event("part.lost", digest, "it could not be read")
         database.execute(f"DELETE {_UNUSED}")
     return taken, unused
-
-
-def _free(bodies_dir: Path, segments: Sequence[str]) -> int:
-    """Delete the files of segments; how many bytes that frees."""
-    freed_bytes = 0
-    for path in (segment_path(bodies_dir, segment) for segment in segments):
-        with contextlib.suppress(OSError):
-            size_bytes = path.stat().st_size
-            path.unlink()
-            freed_bytes += size_bytes
-    return freed_bytes

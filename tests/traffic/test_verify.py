@@ -64,7 +64,10 @@ def test_verify_names_records_whose_body_is_lost(project: Project, kind: str) ->
             "SELECT id FROM record WHERE source_id LIKE 'second-%'")]  # fmt: skip
         assert store.count() == 4
     assert not report.is_sound
-    assert sorted(report.damaged) == sorted(lost)
+    if kind == "gone" and project.server is not None:
+        assert report.damaged == ()  # another machine may still hold it
+    else:
+        assert sorted(report.damaged) == sorted(lost)
     assert all("body segment " in fault for fault in report.faults)
 
 

@@ -1,0 +1,116 @@
+"""Moves segments from the local disk to the object store, behind the writer's back.
+
+A segment moves when no process writes to it any more: its writer holds a lock on the file, which
+ends with the process, so what a killed one left moves, too
+(test_mover_moves_what_a_killed_writer_left). Two movers never take the same one
+(test_two_movers_do_not_take_the_same). When the object store is down, segments wait here and are
+read here; that is logged in numbers, and tried again (test_mover_waits_while_the_store_is_down).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ownweights.core.errors import StoreError
+from ownweights.traffic.bodies import SEGMENT_MAGIC
+from ownweights.traffic.objects import SUFFIX, ObjectStore
+
+EVERY_S = 15.0
+
+log = logging.getLogger("ownweights.traffic")
+
+
+class Mover:
+    """A thread that moves what is closed; `roll` closes what is old, before each look."""
+
+    def __init__(
+        self,
+        bodies_dir: Path,
+        objects: ObjectStore,
+        *,
+        roll: Callable[[], None] = lambda: None,
+        every_s: float = EVERY_S,
+    ) -> None:
+        self._bodies_dir = bodies_dir
+        self._objects = objects
+        self._roll = roll
+        self._every_s = every_s
+        self._is_closing = threading.Event()
+        self._moving = threading.Lock()
+        self._fault = ""
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to move in the background; once is enough."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="own-mover", daemon=True)
+            self._thread.start()
+
+    def move(self) -> int:
+        """Move every segment that nobody writes to; how many. What cannot be moved stays."""
+        moved = waiting = 0
+        fault = ""
+        with self._moving:
+            for path in sorted(self._bodies_dir.glob(f"*{SUFFIX}")):
+                try:
+                    moved += self._move_one(path)
+                except (StoreError, FileNotFoundError) as error:
+                    fault = error.what if isinstance(error, StoreError) else "it went meanwhile"
+                    waiting += 1
+        self._say(fault, waiting)
+        return moved
+
+    def close(self) -> None:
+        """Move what is left, once, and end."""
+        if self._thread is not None:
+            self._is_closing.set()
+            self._thread.join()
+            self._thread = None
+            self.move()
+
+    def _run(self) -> None:
+        while not self._is_closing.wait(self._every_s):
+            self._roll()
+            self.move()
+
+    def _move_one(self, path: Path) -> int:
+        with _held(path) as is_ours:
+            if not is_ours:
+                return 0
+            self._objects.put(path)
+            path.unlink()
+        return 1
+
+    def _say(self, fault: str, waiting: int) -> None:
+        if fault and not self._fault:
+            log.warning("bodies stay on this disk (%d segments wait): %s", waiting, fault)
+        elif self._fault and not fault:
+            log.warning("bodies move to the object store again")
+        self._fault = fault
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Hold a segment that has something in it and no writer; false where that is not so."""
+    import fcntl
+
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(file)  # another mover may have taken it between our two steps
+        is_ours = found.st_nlink > 0 and found.st_size > len(SEGMENT_MAGIC)
+    except BlockingIOError:
+        is_ours = False
+    try:
+        yield is_ours
+    finally:
+        os.close(file)
