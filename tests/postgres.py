@@ -70,8 +70,21 @@ class PostgresServer:
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill -9 of the server, as an accident would; what it started ends by itself."""
+        """Kill -9 of the server and of all that it started, as an accident would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
+            for child in _children_of(self._process.pid):
+                os.kill(child, signal.SIGKILL)
         self._end(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def down(self, how: str) -> Iterator[None]:
+        """`stop` or `kill` it, and start it again at the end."""
+        getattr(self, how)()
+        try:
+            yield
+        finally:
+            self.start()
 
     @contextlib.contextmanager
     def new_schema(self) -> Iterator[Server]:
@@ -151,6 +164,15 @@ def spelled(word: str) -> Project:
     """The project that `spell` wrote."""
     root, url, bodies_url = word.split("\n")
     return Project(Path(root), Server(url) if url else None, bodies_url)
+
+
+def _children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            _, _, rest = stat.read_text().rpartition(") ")
+            found += [int(stat.parent.name)] * (int(rest.split()[1]) == pid)
+    return found
 
 
 def _unprivileged(folder: Path) -> dict[str, Any]:

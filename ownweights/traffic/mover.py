@@ -10,15 +10,16 @@ read here; that is logged in numbers, and tried again (test_mover_waits_while_th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import SEGMENT_MAGIC
-from ownweights.traffic.objects import SUFFIX, ObjectStore
+from ownweights.traffic.bodies import SEGMENT_MAGIC, segment_path
+from ownweights.traffic.objects import ObjectStore
 
 EVERY_S = 15.0
 
@@ -26,7 +27,8 @@ log = logging.getLogger("ownweights.traffic")
 
 
 class Mover:
-    """A thread that moves what is closed; `roll` closes what is old, before each look."""
+    """A thread that moves those segments it was given that are closed; `roll` closes what is old,
+    before each look."""
 
     def __init__(
         self,
@@ -41,28 +43,43 @@ class Mover:
         self._roll = roll
         self._every_s = every_s
         self._is_closing = threading.Event()
-        self._moving = threading.Lock()
+        self._moving = threading.Lock()  # held as long as a segment takes to send
+        self._naming = threading.Lock()
         self._fault = ""
+        self._names: set[str] = set()
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not closed."""
+        return self._thread is not None
+
+    def adopt(self, segments: Iterable[str]) -> None:
+        """Move these, too, once nobody writes to them."""
+        with self._naming:
+            self._names.update(segments)
+
     def start(self) -> None:
-        """Begin to move in the background; once is enough."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="own-mover", daemon=True)
-            self._thread.start()
+        """Begin to move in the background."""
+        assert self._thread is None, "it was started before"
+        self._thread = threading.Thread(target=self._run, name="own-mover", daemon=True)
+        self._thread.start()
 
     def move(self) -> int:
         """Move every segment that nobody writes to; how many. What cannot be moved stays."""
-        moved = waiting = 0
-        fault = ""
+        moved, fault = 0, ""
+        with self._naming:
+            names = sorted(self._names)
         with self._moving:
-            for path in sorted(self._bodies_dir.glob(f"*{SUFFIX}")):
+            for name in names:
+                path = segment_path(self._bodies_dir, name)
                 try:
                     moved += self._move_one(path)
-                except (StoreError, FileNotFoundError) as error:
-                    fault = error.what if isinstance(error, StoreError) else "it went meanwhile"
-                    waiting += 1
-        self._say(fault, waiting)
+                except StoreError as error:
+                    fault = error.what
+                except FileNotFoundError:  # someone else moved it, or freed it
+                    self._forget(name)
+            self._say(fault, len(self._names))
         return moved
 
     def close(self) -> None:
@@ -84,7 +101,12 @@ class Mover:
                 return 0
             self._objects.put(path)
             path.unlink()
+            self._forget(path.stem)
         return 1
+
+    def _forget(self, name: str) -> None:
+        with self._naming:
+            self._names.discard(name)
 
     def _say(self, fault: str, waiting: int) -> None:
         if fault and not self._fault:
@@ -97,13 +119,7 @@ class Mover:
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[bool]:
     """Hold a segment that has something in it and no writer; false where that is not so."""
-    import fcntl
-
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        yield False
-        return
+    file = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(file)  # another mover may have taken it between our two steps

@@ -30,7 +30,7 @@ from ownweights.traffic.shelf import Shelf
 from ownweights.traffic.verify import VerifyReport, verify_store
 
 BATCH_ROWS = 256
-ROLL_S = 60.0  # a segment older than this moves, though it is not full
+ROLL_S = 300.0  # a segment older than this moves, though it is not full
 _PAGE_ROWS = 512
 _CACHED_PARTS = 4096
 
@@ -140,7 +140,8 @@ class TrafficStore:
         fresh = [draft for draft in drafts if result.is_fresh(draft)]
         with self._writing:
             added, raced = self._store(fresh)
-        if self._mover:
+        if self._mover and not self._mover.is_running:
+            self._mover.adopt(self._left_here())
             self._mover.start()
         return BatchResult(
             added,
@@ -240,11 +241,15 @@ class TrafficStore:
         """Move bodies to the object store now, where there is one; how many segments. One that was
         begun less than `older_than_s` ago stays."""
         self._close_older_than(older_than_s)
-        return self._mover.move() if self._mover else 0
+        if self._mover is None:
+            return 0
+        self._mover.adopt(self._left_here())
+        return self._mover.move()
 
     def close(self) -> None:
         """Let go of all files; may be called twice."""
-        self._writer.close()
+        with self._writing:
+            self._writer.close()
         if self._mover:
             self._mover.close()
         self._reader.close()
@@ -261,6 +266,14 @@ class TrafficStore:
             return None
         roll = functools.partial(self._close_older_than, ROLL_S)
         return Mover(self.project.bodies_dir, self._shelf.objects, roll=roll)
+
+    def _left_here(self) -> list[str]:
+        """The segments on this disk that the index knows, whoever wrote them."""
+        left: list[str] = []
+        for page in _pages([path.stem for path in self._shelf.files()]):
+            sql = f"SELECT name FROM segment WHERE name IN ({_marks(page)})"
+            left += [row[0] for row in self.database.query(sql, page)]
+        return left
 
     def _close_older_than(self, age_s: float) -> None:
         with self._writing:
@@ -323,6 +336,8 @@ class TrafficStore:
         self.database.execute(
             "INSERT INTO segment (name, opened_at) VALUES (?, ?)", (segment, time.time())
         )
+        if self._mover:
+            self._mover.adopt([segment])
 
     def _is_present(
         self, drafts: Sequence[Draft], places: Sequence[Place], parts: Mapping[str, Place]

@@ -210,14 +210,14 @@ def test_postgres_says_that_it_is_read_only(server: Server) -> None:
 
 def test_postgres_connects_anew_after_a_restart(postgres: PostgresServer, server: Server) -> None:
     with open_database(server) as database:
-        for number, end in enumerate((postgres.stop, postgres.kill), start=1):
+        steps = (lambda: database.query("SELECT 1"), lambda: database.log_event("x", ""))
+        for number, how in enumerate(("stop", "kill"), start=1):
             database.log_event("before", str(number))
-            end()
-            for step in (lambda: database.query("SELECT 1"), lambda: database.log_event("x", "")):
-                with pytest.raises(StoreError, match="cannot be reached") as caught:
-                    step()
-                assert not is_row_refused(caught.value) and caught.value.is_undone
-            postgres.start()
+            with postgres.down(how):
+                for step in steps:
+                    with pytest.raises(StoreError, match="cannot be reached") as caught:
+                        step()
+                    assert not is_row_refused(caught.value) and caught.value.is_undone
             assert len(database.query("SELECT * FROM event")) == 2 * number - 1
             database.log_event("after", str(number))
         assert database.check_integrity() == []
@@ -227,8 +227,8 @@ def test_postgres_connects_anew_before_a_transaction(
     postgres: PostgresServer, server: Server
 ) -> None:
     with open_database(server) as database:
-        postgres.stop()
-        postgres.start()
+        with postgres.down("stop"):
+            pass
         attempt = book_attempt(database, "w", delta_of=lambda k: 0.1, claim={}, data_hash="d")
         assert list_attempts(database, "w") == [attempt]
 
@@ -239,8 +239,8 @@ def test_postgres_undoes_a_transaction_that_lost_its_connection(
     with open_database(server) as database:
         with pytest.raises(StoreError, match="reached"), database.transaction():  # noqa: PT012
             database.log_event("lost", "")
-            postgres.stop()
-            postgres.start()
+            with postgres.down("stop"):
+                pass
             database.log_event("lost, too", "")
         assert database.query("SELECT * FROM event") == []
 
@@ -250,11 +250,10 @@ def test_postgres_says_when_nobody_knows(postgres: PostgresServer, server: Serve
         transaction = database.transaction()
         transaction.__enter__()
         database.log_event("perhaps", "")
-        postgres.kill()
-        with pytest.raises(StoreError, match="cannot be reached") as caught:
-            transaction.__exit__(None, None, None)
-        assert not caught.value.is_undone
-        postgres.start()
+        with postgres.down("kill"):
+            with pytest.raises(StoreError, match="cannot be reached") as caught:
+                transaction.__exit__(None, None, None)
+            assert not caught.value.is_undone
         assert database.query("SELECT * FROM event") == []  # this time it was not
 
 

@@ -44,6 +44,12 @@ def only_path(folder: Path) -> Path:
     return path
 
 
+def mover_of(folder: Path, objects: ObjectStore, **options: Any) -> Mover:
+    mover = Mover(folder, objects, **options)
+    mover.adopt(path.stem for path in folder.glob("*.seg"))
+    return mover
+
+
 class Down(ObjectStore):
     """A store that cannot be reached until `is_down` is false."""
 
@@ -90,10 +96,10 @@ def test_put_takes_back_nothing_it_cannot_verify(
         monkeypatch.setattr(files, "put_file", put_badly)
         with pytest.raises(StoreError, match="did not keep segment"):
             objects.put(path)
-        assert Mover(tmp_path, objects).move() == 0
+        assert mover_of(tmp_path, objects).move() == 0
         assert path.read_bytes() == before
     monkeypatch.undo()
-    assert Mover(tmp_path, objects).move() == 1
+    assert mover_of(tmp_path, objects).move() == 1
     assert not path.exists()
 
 
@@ -132,13 +138,14 @@ def test_objects_say_that_the_store_cannot_be_reached(
 def test_mover_leaves_what_is_written_to(tmp_path: Path, url: str) -> None:
     writer, objects = SegmentWriter(tmp_path, max_segment_bytes=1000), ObjectStore(url)
     writer.append([b"a"])
-    mover = Mover(tmp_path, objects)
+    mover = mover_of(tmp_path, objects)
     assert mover.move() == 0
     writer.close_older_than(3600.0)
     assert mover.move() == 0
     writer.close_older_than(0.0)
     assert mover.move() == 1
     place = writer.append([b"b"])[0]  # a new one begins
+    mover.adopt([place.segment, "of nobody"])
     assert list(objects.sizes()) != [place.segment]
     writer.close()
     assert (mover.move(), len(objects.sizes()), list(tmp_path.glob("*.seg"))) == (1, 2, [])
@@ -150,10 +157,10 @@ def test_two_movers_do_not_take_the_same(tmp_path: Path, url: str) -> None:
 
     class Slow(ObjectStore):
         def put(self, path: Path) -> None:
-            rivals.append(Mover(tmp_path, objects).move())
+            rivals.append(mover_of(tmp_path, objects).move())
             super().put(path)
 
-    assert Mover(tmp_path, Slow(url)).move() == 1
+    assert mover_of(tmp_path, Slow(url)).move() == 1
     assert rivals == [0]
 
 
@@ -162,11 +169,10 @@ def test_mover_waits_while_the_store_is_down(
 ) -> None:
     places = write_segment(tmp_path, [b"private"])
     objects = Down(url)
-    mover = Mover(tmp_path, objects, every_s=0.0)
+    mover = mover_of(tmp_path, objects, every_s=0.0)
     assert (mover.move(), mover.move()) == (0, 0)
     assert SegmentReader(tmp_path, objects).read(places[0]) == b"private"
     objects.is_down = False
-    mover.start()
     mover.start()
     mover.close()
     assert list(tmp_path.glob("*.seg")) == []
@@ -175,6 +181,15 @@ def test_mover_waits_while_the_store_is_down(
         "bodies stay on this disk (1 segments wait): the object store cannot be reached (Timeout)",
         "bodies move to the object store again",
     ]
+
+
+def test_store_leaves_segments_of_another_index(remote: Project) -> None:
+    remote.bodies_dir.mkdir(parents=True)
+    foreign = write_segment(remote.bodies_dir, [b"of another index"])[0].segment
+    with TrafficStore.open(remote) as store:
+        store.add([make("ours")])
+        assert store.move_bodies() == 1
+    assert [path.stem for path in remote.bodies_dir.glob("*")] == [foreign]
 
 
 def test_shelf_frees_a_segment_wherever_it_is(tmp_path: Path, url: str) -> None:

@@ -39,12 +39,11 @@ def test_recorder_catches_up_after_the_server_was_down(
     for n in range(300):
         recorder.offer(make(str(n)))
     assert recorder.flush(timeout_s=60)
-    getattr(postgres, end)()
-    for n in range(300, 900):
-        assert recorder.offer(make(f"{n} private"))
-    assert not recorder.flush(timeout_s=0.2)
-    assert "cannot be reached" in recorder.counts().fault
-    postgres.start()
+    with postgres.down(end):
+        for n in range(300, 900):
+            assert recorder.offer(make(f"{n} private"))
+        assert not recorder.flush(timeout_s=0.2)
+        assert "cannot be reached" in recorder.counts().fault
     assert recorder.flush(timeout_s=60)
     counts = recorder.close(timeout_s=60)
     assert (counts.offered, counts.recorded, counts.lost, counts.fault) == (900, 900, 0, "")
@@ -71,10 +70,9 @@ while True:
 """
     process = run_python(script, spell(project))
     assert process.stdout is not None and process.stdout.readline() == "stored\n"
-    postgres.kill()
-    process.kill()
-    process.communicate()
-    postgres.start()
+    with postgres.down("kill"):
+        process.kill()
+        process.communicate()
     asked = texts(stored(project))
     assert asked == [str(n) for n in range(len(asked))] and len(asked) >= 700
     with TrafficStore.open(project) as store:
