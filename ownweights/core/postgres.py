@@ -210,6 +210,7 @@ def _tell(server: Server, error: psycopg.Error, *, is_undone: bool) -> NoReturn:
     place, said = place_of(server), (error.diag.message_primary or str(error)).strip()
     state = error.sqlstate or next((s for word, s in _WORDS if re.search(word, said)), "")
     if error.sqlstate and state[:2] in _ROW_CLASSES:
+        said = type(error).__name__ if state[:2] == "22" else said  # the words may quote a value
         raise StoreError(f"{place} refused a row: {said}", is_row=True) from None
     if state in _STATES:
         what, hint = _STATES[state]

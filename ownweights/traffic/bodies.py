@@ -186,7 +186,8 @@ class SegmentReader:
     """Reads items back; keeps the last few blocks and files at hand. For one thread.
 
     A segment that is not in `bodies_dir` is read from `objects`. Where the index `is_shared` with
-    other machines, one that is nowhere may still be on the disk of another.
+    other machines, one that is nowhere may still be on the disk of another; where there is an
+    object store, its address may be wrong: neither is surely lost.
     """
 
     def __init__(
@@ -256,8 +257,8 @@ class SegmentReader:
 
     def _missing(self, segment: str, error: OSError) -> StoreError:
         what = f"body segment {segment} cannot be read: {error.strerror or 'it is not there'}"
-        if self._is_shared and isinstance(error, FileNotFoundError):
-            hint = "another machine may still hold it; [store] bodies lets all of them read it"
+        if isinstance(error, FileNotFoundError) and (self._is_shared or self._objects):
+            hint = "another machine may still hold it, or [store] bodies names another place"
             return StoreError(what, hint=hint)
         return StoreError(what, hint="own traffic verify lists what is affected", is_row=True)
 

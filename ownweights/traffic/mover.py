@@ -79,6 +79,8 @@ class Mover:
                     fault = error.what
                 except FileNotFoundError:  # someone else moved it, or freed it
                     self._forget(name)
+                except OSError as error:
+                    fault = f"{path.name} cannot be read or deleted: {error.strerror}"
             self._say(fault, len(self._names))
         return moved
 

@@ -37,8 +37,18 @@ class ObjectStore:
     def put(self, path: Path) -> None:
         """Send a segment's file, and make sure that it arrived as it is.
 
-        Raises: StoreError when it did not; the file here is as it was
+        Raises: StoreError when it did not; the file here is as it was. FileNotFoundError when there
+        is no such file
         """
+        try:
+            self._put(path)
+        except FileNotFoundError:
+            if not path.exists():
+                raise
+            hint = "make the bucket, or check [store] bodies; bodies wait on this disk"
+            raise StoreError(f"{self.url} is not there", hint=hint) from None
+
+    def _put(self, path: Path) -> None:
         with self._explained():
             target = self._name(path.stem)
             draft = target if self._is_whole else f"{target}.part"

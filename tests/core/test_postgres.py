@@ -190,6 +190,13 @@ def test_postgres_tells_no_values(server: Server) -> None:
         assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
+def test_postgres_quotes_no_value_that_it_cannot_read(server: Server) -> None:
+    with open_database(server) as database:
+        with pytest.raises(StoreError, match="refused a row: InvalidText") as caught:
+            database.query("SELECT * FROM event WHERE id = ?", ("private",))
+        assert "private" not in str(caught.value)
+
+
 def test_postgres_refuses_text_too_long_for_an_index(server: Server) -> None:
     import random
 

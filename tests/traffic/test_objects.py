@@ -267,15 +267,34 @@ def test_verify_repairs_nothing_while_the_store_is_down(
         assert store.verify().is_sound
 
 
-def test_verify_finds_an_object_that_is_gone(remote: Project) -> None:
+def test_verify_never_takes_out_what_an_object_store_lacks(remote: Project) -> None:
+    """Its address may be wrong."""
     with TrafficStore.open(remote) as store:
         store.add([make("a", source_id="a")])
-    with TrafficStore.open(remote) as store:
-        for name in store._shelf.sizes():
-            store._shelf.free(name)
+    elsewhere = replace(remote, bodies_url=f"{remote.bodies_url}/mistyped")
+    with TrafficStore.open(elsewhere) as store:
         report = store.verify(repair=True)
-        lost = remote.server is None  # else another machine may still hold it
-        assert (len(report.faults), len(report.damaged), report.repaired) == (2, lost, lost)
+        assert (len(report.faults), report.damaged, report.repaired) == (2, (), 0)
+    with TrafficStore.open(remote) as store:
+        assert store.verify().is_sound
+
+
+def test_mover_says_that_the_bucket_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_segment(tmp_path, [b"body" * 50])
+    objects = ObjectStore("memory://nobucket")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    monkeypatch.setattr(type(objects._files), "put_file", fail)
+    mover = mover_of(tmp_path, objects)
+    assert mover.move() == 0
+    assert "memory://nobucket is not there" in caplog.messages[0]
+    monkeypatch.undo()
+    assert mover.move() == 1
+    objects.delete(next(iter(objects.sizes())))
 
 
 KILLED = """
