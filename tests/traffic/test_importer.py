@@ -16,7 +16,7 @@ from ownweights.core import jsonl
 from ownweights.core.errors import InputError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, chat, import_file, importer
-from ownweights.traffic import store as store_module
+from ownweights.traffic import draft as draft_module
 from ownweights.traffic.importer import ImportReport
 from tests.traffic.samples import (
     answer,
@@ -158,7 +158,7 @@ def test_import_skips_a_line_over_the_limit(
 def test_import_counts_what_the_store_refuses(
     store: TrafficStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_BODY_BYTES", 5000)
+    monkeypatch.setattr(draft_module, "MAX_BODY_BYTES", 5000)
     counts, told = skipped(tmp_path, store, line(3, request=ask("x" * 5000)))
     assert counts == {"oversize": 1}
     assert told.startswith("record id-3 has 5,")
