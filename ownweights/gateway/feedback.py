@@ -51,5 +51,5 @@ async def take_feedback(
 
 
 def _keep(project: Project, feedback: Feedback) -> None:
-    with open_database(project.database_path, busy_timeout_s=2.0) as database:
+    with open_database(project.database, busy_timeout_s=2.0) as database:
         keep_feedback(database, feedback)

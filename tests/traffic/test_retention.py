@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from ownweights.core.errors import UsageError
@@ -12,7 +10,6 @@ from ownweights.traffic import TrafficStore
 from ownweights.traffic.erase import Whose, bodies_of, erase, find
 from ownweights.traffic.query import RecordFilter, count, page, stats
 from ownweights.traffic.retention import PruneReport, prune
-from ownweights.traffic.scrub import copies_of
 from tests.traffic.samples import make
 from tests.traffic.test_compact import all_items
 
@@ -179,12 +176,3 @@ def test_erase_of_nobody_is_no_error(store: TrafficStore) -> None:
     mixed(store)
     assert erase(store, Whose(user="nobody")).records == 0
     assert len(names(store)) == 40
-
-
-def test_copies_of_are_those_before_migrations(tmp_path: Path) -> None:
-    for name in ("own.db", "own.db.before-3", "own.db.before-7", "other.db.before-1"):
-        (tmp_path / name).touch()
-    assert [p.name for p in copies_of(tmp_path / "own.db")] == [
-        "own.db.before-3",
-        "own.db.before-7",
-    ]

@@ -36,7 +36,7 @@ class KeyStore:
     @classmethod
     def open(cls, project: Project, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> KeyStore:
         """Open the project's keys; StoreError when they cannot be read."""
-        return cls(open_database(project.database_path, busy_timeout_s=busy_timeout_s))
+        return cls(open_database(project.database, busy_timeout_s=busy_timeout_s))
 
     def add(self, key: Key) -> None:
         """Keep a new key.
