@@ -17,6 +17,7 @@ from ownweights.traffic.bodies import SegmentReader
 from ownweights.traffic.compact import compact
 from ownweights.traffic.part import free_unused
 from ownweights.traffic.retention import take_out
+from tests.postgres import spell
 from tests.traffic.samples import make, run_python
 
 
@@ -183,9 +184,8 @@ def test_compact_killed_at_any_step_loses_nothing(project: Project, step: str, a
         take_out(store, seqs(store))
     script = """
 import os, signal, sys
-from pathlib import Path
-from ownweights.core.project import Project, Server
 from ownweights.traffic import TrafficStore, compact as module
+from tests.postgres import spelled
 step, left = sys.argv[2], [int(sys.argv[3])]
 found = getattr(module, step)
 def dies(*words):
@@ -194,12 +194,12 @@ def dies(*words):
         os.kill(os.getpid(), signal.SIGKILL)
     return found(*words)
 setattr(module, step, dies)
-server = Server(sys.argv[4]) if sys.argv[4] else None
-with TrafficStore.open(Project(Path(sys.argv[1]), server)) as store:
+with TrafficStore.open(spelled(sys.argv[1])) as store:
     module.compact(store.database, store.shelf)
 """
-    process = run_python(script, project.root, step, after)
+    process = run_python(script, spell(project), step, after)
     process.communicate()
+    assert process.returncode in (0, -9)
     with TrafficStore.open(project) as store:
         assert names(store) == [f"id-{n}" for n in range(30) if n % 3]
         assert store.verify().is_sound
