@@ -107,7 +107,7 @@ class KeyStore:
         sums = ", ".join(f"sum({name})" for name in _SUMS)
         rows = self._database.query(
             f"SELECT key_id, day, {sums} FROM spend WHERE day >= ? AND writer <> ?"
-            " GROUP BY key_id, day",
+            " GROUP BY key_id, day ORDER BY day, key_id",
             (first_day, but),
         )
         return [(key_id, day, Spent(*map(int, counts))) for key_id, day, *counts in rows]
