@@ -31,7 +31,8 @@ Moved = tuple[str, object, int, int]  # table, key, offset, item
 @dataclass(frozen=True, slots=True)
 class CompactReport:
     """Segments written anew or unlinked, the bytes that this freed, and segments that stay because
-    something in them cannot be read (`own traffic verify` says what)."""
+    something in them cannot be read (`own traffic verify` says what), or because they are not here,
+    and another machine or another object store may hold them."""
 
     segments: int
     freed_bytes: int
@@ -47,7 +48,8 @@ def compact(
     cannot be asked
     """
     _unlink_gone(database, shelf)
-    names = [n for (n,) in database.query("SELECT name FROM segment WHERE dead > 0 ORDER BY id")]
+    rows = database.query("SELECT name FROM segment WHERE dead > 0 ORDER BY id")
+    names = [name for (name,) in rows if not name.startswith(_GONE)]
     here = shelf.sizes()
     before = sum(here.values())
     unreadable: list[str] = []
@@ -56,19 +58,18 @@ def compact(
         with contextlib.closing(writer):
             for done, name in enumerate(names, start=1):
                 try:
-                    if shelf.is_shared and name not in here:
-                        raise _Unreadable("it lies on the disk of another machine")
+                    if name not in here and not shelf.is_whole:
+                        raise _Unreadable("its bytes may lie where they cannot be freed")
                     while not _leave(database, name):
                         _move_page(database, name, reader, writer)
                 except _Unreadable:
                     unreadable.append(name)
                 if on_progress is not None:
                     on_progress(done, len(names))
+    anew = len(names) - len(unreadable)
     unreadable += _unlink_gone(database, shelf)
     freed_bytes = max(0, before - sum(shelf.sizes().values()))
-    return CompactReport(
-        max(0, len(names) - len(unreadable)), freed_bytes, tuple(dict.fromkeys(unreadable))
-    )
+    return CompactReport(anew, freed_bytes, tuple(unreadable))
 
 
 def file_of(name: str) -> str:
@@ -136,7 +137,7 @@ def _leave(database: Database, name: str) -> bool:
 
 
 def _unlink_gone(database: Database, shelf: Shelf) -> list[str]:
-    """Unlink what was given up, wherever it is; those that another machine must unlink."""
+    """Unlink what was given up, wherever it is; those that were not found and may lie elsewhere."""
     elsewhere: list[str] = []
     for (name,) in database.query("SELECT name FROM segment WHERE name LIKE ?", (f"{_GONE}%",)):
         freed_bytes = shelf.free(file_of(name))
@@ -146,7 +147,7 @@ def _unlink_gone(database: Database, shelf: Shelf) -> list[str]:
                 f"cannot unlink {path}",
                 hint="it holds bodies that were taken out; mend the permissions and try again",
             )
-        if shelf.is_shared and not freed_bytes:
+        if not freed_bytes and not shelf.is_whole:
             elsewhere.append(file_of(name))
         else:
             database.execute("DELETE FROM segment WHERE name = ?", (name,))

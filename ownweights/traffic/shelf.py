@@ -30,6 +30,11 @@ class Shelf:
         objects = ObjectStore(project.bodies_url) if project.bodies_url else None
         return cls(project.bodies_dir, objects, is_shared=project.server is not None)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a segment that is not here is nowhere else."""
+        return self.objects is None and not self.is_shared
+
     def reader(self) -> SegmentReader:
         """A reader of all segments, for one thread."""
         return SegmentReader(self.folder, self.objects, is_shared=self.is_shared)

@@ -14,8 +14,10 @@ from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
 from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
+from ownweights.traffic.erase import Whose, erase
 from ownweights.traffic.mover import Mover
 from ownweights.traffic.objects import ObjectStore
+from ownweights.traffic.retention import prune
 from ownweights.traffic.shelf import Shelf
 from tests.postgres import spell
 from tests.traffic.samples import make, run_python, stored
@@ -295,6 +297,87 @@ def test_mover_says_that_the_bucket_is_missing(
     monkeypatch.undo()
     assert mover.move() == 1
     objects.delete(next(iter(objects.sizes())))
+
+
+def asked_by(user: str, number: int) -> list[Any]:
+    return [
+        make(f"<{user}> asks {n}", metadata={"user": user}, source_id=f"{user}-{n}")
+        for n in range(number)
+    ]
+
+
+def objects_of(store: TrafficStore) -> ObjectStore:
+    assert store.shelf.objects is not None
+    return store.shelf.objects
+
+
+def test_erase_reaches_the_object_store(remote: Project) -> None:
+    with TrafficStore.open(remote) as store:
+        store.add([*asked_by("eve", 20), *asked_by("bob", 20)])
+        store.move_bodies()
+        (before,) = objects_of(store).sizes()
+        report = erase(store, Whose(user="eve"))
+        assert (report.records, report.segments, report.unreadable) == (20, 1, ())
+        (after,) = objects_of(store).sizes()
+        assert after != before and store.shelf.files() == []
+        assert [record.source_id for record in store.records()] == [f"bob-{n}" for n in range(20)]
+        assert store.verify().is_sound
+        assert erase(store, Whose(user="bob")).records == 20
+        assert objects_of(store).sizes() == {}
+
+
+def test_prune_waits_while_the_object_store_is_down(
+    remote: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TrafficStore.open(remote) as store:
+        store.add(asked_by("eve", 3))
+
+    def fail(*_: Any, **__: Any) -> bytes:
+        raise ConnectionError
+
+    with TrafficStore.open(remote) as store:
+        monkeypatch.setattr(type(objects_of(store)._files), "cat_file", fail)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            erase(store, Whose(user="eve"))
+        monkeypatch.undo()
+        assert store.count() == 3 and store.verify().is_sound
+        assert erase(store, Whose(user="eve")).unreadable == ()
+        assert objects_of(store).sizes() == {}
+
+
+def test_erase_names_segments_that_are_elsewhere(remote: Project) -> None:
+    """Nothing is said to be gone that may still lie in another place."""
+    with TrafficStore.open(remote) as store:
+        store.add(asked_by("eve", 3))
+    with TrafficStore.open(remote) as store:
+        (segment,) = objects_of(store).sizes()
+    mistyped = replace(remote, bodies_url=f"{remote.bodies_url}/mistyped")
+    with TrafficStore.open(mistyped) as store:
+        assert erase(store, Whose(user="eve")).unreadable == (segment,)
+    with TrafficStore.open(remote) as store:
+        assert segment in objects_of(store).sizes()
+        assert prune(store, 0.0).unreadable == ()
+        assert store.verify(repair=True).faults  # what nobody could read needed a shared text
+        assert prune(store, 0.0).unreadable == ()
+        assert objects_of(store).sizes() == {}
+        assert store.verify().is_sound
+
+
+def test_mover_takes_back_what_was_freed(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_segment(tmp_path, [b"body" * 50])
+    objects, path = ObjectStore(url), only_path(tmp_path)
+    shelf, put = Shelf(tmp_path, objects), objects.put
+
+    def put_while_it_is_freed(given: Path) -> None:
+        put(given)
+        given.unlink()
+        assert Shelf(tmp_path).free(given.stem) == 0
+
+    monkeypatch.setattr(objects, "put", put_while_it_is_freed)
+    assert mover_of(tmp_path, objects).move() == 0
+    assert shelf.sizes() == {} and not path.exists()
 
 
 KILLED = """
