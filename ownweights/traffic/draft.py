@@ -15,7 +15,7 @@ from typing import Any
 
 from ownweights.core.database import plain_text
 from ownweights.core.jsonl import encode_json
-from ownweights.traffic.bodies import Place
+from ownweights.traffic.bodies.segment import Place
 from ownweights.traffic.encode import EncodedBodies, check_depth, encode_bodies
 from ownweights.traffic.record import Record
 from ownweights.traffic.tally import Facts

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place
-from ownweights.traffic.compact import compact
+from ownweights.traffic.bodies.compact import compact
+from ownweights.traffic.bodies.segment import Place
 from ownweights.traffic.encode import parts_of
 from ownweights.traffic.part import free_unused
 from ownweights.traffic.remove import PAGE_ROWS, drop_bodies, remove_rows

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from ownweights.core.errors import StoreError, UsageError
 from ownweights.core.jsonl import encode_json
-from ownweights.traffic.bodies import Place
+from ownweights.traffic.bodies.segment import Place
 from ownweights.traffic.encode import decode_bodies, parts_of
 from ownweights.traffic.query import RecordFilter
 from ownweights.traffic.store import TrafficStore

@@ -21,14 +21,14 @@ from ownweights.core.chat import Usage
 from ownweights.core.database import BUSY_TIMEOUT_S, Database, has_database, open_database
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.project import Project
-from ownweights.traffic.bodies import Place, SegmentWriter
+from ownweights.traffic.bodies.mover import Mover
+from ownweights.traffic.bodies.segment import Place, SegmentWriter
+from ownweights.traffic.bodies.shelf import Shelf
 from ownweights.traffic.draft import Draft, Sorted, encode_all
 from ownweights.traffic.encode import decode_bodies, decode_stored
-from ownweights.traffic.mover import Mover
 from ownweights.traffic.part import count_uses
 from ownweights.traffic.query import RecordFilter, distinct, stats
 from ownweights.traffic.record import Record, Role, Status
-from ownweights.traffic.shelf import Shelf
 from ownweights.traffic.tally import add_tallies
 from ownweights.traffic.verify import VerifyReport, verify_store
 

@@ -20,13 +20,13 @@ from typing import Any
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place, SegmentReader, torn_tail_bytes
-from ownweights.traffic.compact import file_of
+from ownweights.traffic.bodies.compact import file_of
+from ownweights.traffic.bodies.segment import Place, SegmentReader, torn_tail_bytes
+from ownweights.traffic.bodies.shelf import Shelf
 from ownweights.traffic.encode import content_hash, decode_bodies, part_hash, parts_of
 from ownweights.traffic.part import known_uses, recount_uses, wrong_uses
 from ownweights.traffic.recount import recount, tally_faults
 from ownweights.traffic.remove import NO_SEGMENT, PAGE_ROWS, remove_rows
-from ownweights.traffic.shelf import Shelf
 
 _PAGE_ROWS = 512
 _UNUSED = (

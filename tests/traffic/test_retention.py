@@ -13,8 +13,8 @@ from ownweights.traffic import TrafficStore
 from ownweights.traffic.erase import Whose, bodies_of, erase, find
 from ownweights.traffic.query import RecordFilter, count, page, stats
 from ownweights.traffic.retention import PruneReport, prune
+from tests.traffic.bodies.test_compact import all_items
 from tests.traffic.samples import make
-from tests.traffic.test_compact import all_items
 
 DAY_S = 86_400.0
 NOW = 20_000 * DAY_S

@@ -122,10 +122,10 @@ def _tell_freed(report: PruneReport) -> None:
         say(f"{report.segments} segments written anew, {report.freed_bytes:,} bytes freed")
     for segment in report.unreadable:
         say(f"warning: segment {segment} is damaged, or on another machine, and still holds what"
-            " went; own traffic prune there frees it, own traffic verify --repair gives it up")  # fmt: skip
+            " went; own traffic prune there frees it, verify --repair gives it up")  # fmt: skip
     if not report.is_clean:
         say("warning: another process reads the index, whose log may still hold what went;"
-            " own traffic prune empties it once that has ended (on Postgres, VACUUM FULL)")  # fmt: skip
+            " own traffic prune empties it once that ended (Postgres: VACUUM FULL)")  # fmt: skip
 
 
 def _facts(done: Erasure) -> dict[str, Any]:

@@ -7,7 +7,7 @@
                                  frame = count, item lengths, items
 
 A segment has one writer process, which holds a lock on its file, and is never written again once
-that process is gone; then it may move to an object store (traffic/mover.py). An item is
+that process is gone; then it may move to an object store (traffic/bodies/mover.py). An item is
 addressed by segment, offset of its block, and number in the block, and only blocks that were
 written whole are ever addressed, so a tail torn by a crash is never read
 (test_segment_with_torn_tail_keeps_whole_blocks). Every block carries a checksum: damage is found,
@@ -32,7 +32,7 @@ from pathlib import Path
 import zstandard
 
 from ownweights.core.errors import StoreError
-from ownweights.traffic.objects import SUFFIX, ObjectStore
+from ownweights.traffic.bodies.objects import SUFFIX, ObjectStore
 
 SEGMENT_MAGIC = b"OWNSEG1\n"
 BLOCK_MAGIC = b"BLK1"

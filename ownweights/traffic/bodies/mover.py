@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import SEGMENT_MAGIC, segment_path
-from ownweights.traffic.objects import ObjectStore
+from ownweights.traffic.bodies.objects import ObjectStore
+from ownweights.traffic.bodies.segment import SEGMENT_MAGIC, segment_path
 
 EVERY_S = 15.0
 

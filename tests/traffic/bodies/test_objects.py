@@ -13,12 +13,12 @@ import pytest
 from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
-from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
+from ownweights.traffic.bodies.mover import Mover
+from ownweights.traffic.bodies.objects import ObjectStore
+from ownweights.traffic.bodies.segment import Place, SegmentReader, SegmentWriter
+from ownweights.traffic.bodies.shelf import Shelf
 from ownweights.traffic.erase import Whose, erase
-from ownweights.traffic.mover import Mover
-from ownweights.traffic.objects import ObjectStore
 from ownweights.traffic.retention import prune
-from ownweights.traffic.shelf import Shelf
 from tests.postgres import spell
 from tests.traffic.samples import make, run_python, stored
 

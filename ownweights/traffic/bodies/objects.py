@@ -1,11 +1,11 @@
 """Bodies in an object store: whole segments, sent once and never changed, through fsspec.
 
-A record's body is durable on the local disk first (traffic/bodies.py), and its segment moves when
-it is full or old. A segment is taken from the local disk only after the object was read back and is
-byte for byte the same (test_put_takes_back_nothing_it_cannot_verify), so a crash at any moment
-leaves it in one place or in both, and both are the same. Stores that show half-written files get
-the object under another name first. In: an address that fsspec knows (s3://, gs://, file://). Out:
-byte ranges of segments; StoreError with a hint for whatever the store's own library raises.
+A record's body is durable on the local disk first (traffic/bodies/segment.py), and its segment
+moves when it is full or old. A segment is taken from the local disk only after the object was read
+back and is byte for byte the same (test_put_takes_back_nothing_it_cannot_verify), so a crash at any
+moment leaves it in one place or in both, and both are the same. Stores that show half-written files
+get the object under another name first. In: an address that fsspec knows (s3://, gs://, file://).
+Out: byte ranges of segments; StoreError with a hint for whatever the store's own library raises.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ownweights.core.project import Project
-from ownweights.traffic.bodies import SegmentReader, segment_path
-from ownweights.traffic.objects import SUFFIX, ObjectStore
+from ownweights.traffic.bodies.objects import SUFFIX, ObjectStore
+from ownweights.traffic.bodies.segment import SegmentReader, segment_path
 
 
 @dataclass(frozen=True, slots=True)

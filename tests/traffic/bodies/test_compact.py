@@ -12,9 +12,9 @@ import pytest
 from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
-from ownweights.traffic import compact as module
-from ownweights.traffic.bodies import SegmentReader
-from ownweights.traffic.compact import compact
+from ownweights.traffic.bodies import compact as module
+from ownweights.traffic.bodies.compact import compact
+from ownweights.traffic.bodies.segment import SegmentReader
 from ownweights.traffic.part import free_unused
 from ownweights.traffic.retention import take_out
 from tests.postgres import spell
@@ -184,7 +184,8 @@ def test_compact_killed_at_any_step_loses_nothing(project: Project, step: str, a
         take_out(store, seqs(store))
     script = """
 import os, signal, sys
-from ownweights.traffic import TrafficStore, compact as module
+from ownweights.traffic import TrafficStore
+from ownweights.traffic.bodies import compact as module
 from tests.postgres import spelled
 step, left = sys.argv[2], [int(sys.argv[3])]
 found = getattr(module, step)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter, segment_path
-from ownweights.traffic.shelf import Shelf
+from ownweights.traffic.bodies.segment import Place, SegmentReader, SegmentWriter, segment_path
+from ownweights.traffic.bodies.shelf import Shelf
 
 _GONE = "gone:"  # before the name of a segment whose file is to be unlinked
 _PAGE_ITEMS = 1000  # of one transaction: short, for others wait
