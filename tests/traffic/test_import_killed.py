@@ -16,7 +16,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tests.postgres import spelled
-from ownweights.traffic import TrafficStore, bodies, import_file
+from ownweights.traffic.bodies import segment as bodies
+from ownweights.traffic import TrafficStore, import_file
 project, file, where = spelled(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 left = int(sys.argv[4])
 def die_in_turn(real):
