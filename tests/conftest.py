@@ -18,6 +18,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+from ownweights.core.project import Server
+from tests.postgres import PostgresServer, running_server
+
 pytest.register_assert_rewrite("tests.core.completer_contract", "tests.fakes")
 
 MAX_THREADS = 2
@@ -126,3 +129,21 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"OWN_TEST_DATA={_TEST_DATA} is not a folder")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running Postgres server, or a skip that says how to have one."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | Server]:
+    """Where a new database of each kind is: a file, or a schema of its own on the server."""
+    if request.param == "sqlite":
+        yield tmp_path / "own.db"
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    with postgres.new_schema() as server:
+        yield server

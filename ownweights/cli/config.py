@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ownweights.cli.main import project_of
+from ownweights.cli.main import folder_of
 from ownweights.cli.output import json_option, print_json, print_rows, say
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def show(ctx: click.Context, prefix: str, as_json: bool) -> None:
 
     rows = [
         {"setting": path, "value": value, "from": f"{source.kind} {source.where}".strip()}
-        for path, value, source in load_settings(project_of(ctx)).values()
+        for path, value, source in load_settings(folder_of(ctx)).values()
         if path == prefix or path.startswith(f"{prefix}.") or not prefix
     ]
     if not rows:
@@ -47,7 +47,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     """Read the settings strictly, and say what looks wrong with them."""
     from ownweights.core.settings import load_settings
 
-    project = project_of(ctx)
+    project = folder_of(ctx)
     settings = load_settings(project)
     build_checks(project, settings)
     doubts = find_doubts(settings, os.environ)

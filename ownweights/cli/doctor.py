@@ -18,9 +18,10 @@ from typing import Literal
 
 import click
 
-from ownweights.cli.main import project_of
+from ownweights.cli.main import folder_of
 from ownweights.cli.output import json_option, print_rows
-from ownweights.core.errors import EXIT_ERROR, EXIT_OK, OwnError
+from ownweights.core.database import has_database
+from ownweights.core.errors import EXIT_ERROR, EXIT_OK, OwnError, SettingsError
 from ownweights.core.project import Project
 
 TORCH_PIN = "2.13.0"
@@ -43,7 +44,7 @@ class Finding:
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> int:
     """Look at this machine and this project, and say what is wrong."""
-    findings = list(examine(project_of(ctx)))
+    findings = list(examine(folder_of(ctx)))
     rows = [{"what": f.what, "state": f.state, "found": f.found} for f in findings]
     print_rows(rows, as_json=as_json)
     return EXIT_ERROR if any(f.state == "bad" for f in findings) else EXIT_OK
@@ -114,14 +115,19 @@ def find_settings(project: Project) -> Finding:
 
 def find_store(project: Project) -> Iterator[Finding]:
     """Whether all that was recorded can be read back."""
+    from ownweights.core.settings import load_settings
     from ownweights.traffic import TrafficStore
 
-    if not project.database_path.exists():
-        yield Finding("store", "note", "nothing recorded here yet")
-        return
     try:
-        with TrafficStore.open(project) as store:
+        placed = load_settings(project).store.place(project)
+        if not has_database(placed.database):
+            yield Finding("store", "note", "nothing recorded here yet")
+            return
+        with TrafficStore.open(placed) as store:
             report = store.verify()
+    except SettingsError:
+        yield Finding("store", "note", "not looked at: the settings cannot be read")
+        return
     except OwnError as error:
         yield Finding("store", "bad", error.what)
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ownweights.cli.main import project_of
+from ownweights.cli.main import folder_of
 from ownweights.cli.options import workload_name
 from ownweights.cli.output import say
 
@@ -50,7 +50,7 @@ def init(
     from ownweights.core.errors import UsageError
     from ownweights.core.settings import check_flags, describe_settings
 
-    path = project_of(ctx).settings_path
+    path = folder_of(ctx).settings_path
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", hint="--force replaces it")
     check_flags(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ownweights.core.project import Project
 
-__all__ = ["main", "project_of"]
+__all__ = ["folder_of", "main", "project_of"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def project_of(ctx: click.Context) -> Project:
-    """The project that a command works on: `--project DIR`, or else the current folder."""
+    """The project that a command works on, with its store where the settings say.
+
+    Raises: SettingsError for settings that cannot be read
+    """
+    from ownweights.core.settings import load_settings
+
+    folder = folder_of(ctx)
+    return load_settings(folder).store.place(folder)
+
+
+def folder_of(ctx: click.Context) -> Project:
+    """The folder of the project, `--project DIR` or else the current one, its settings unread."""
     from pathlib import Path
 
     from ownweights.core.project import Project

@@ -96,7 +96,15 @@ class ArtefactUnwritten(ArtefactError, OSError):
 
 
 class StoreError(OwnError, RuntimeError):
-    """The traffic store cannot be read or written."""
+    """The traffic store cannot be read or written. `is_row`: it is about the row, not the store;
+    `is_undone`: what was being written is surely not there, and never will be."""
+
+    def __init__(
+        self, what: str, *, hint: str | None = None, is_row: bool = False, is_undone: bool = True
+    ) -> None:
+        super().__init__(what, hint=hint)
+        self.is_row = is_row
+        self.is_undone = is_undone
 
 
 class TermsRefused(OwnError, PermissionError):

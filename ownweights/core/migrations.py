@@ -1,5 +1,7 @@
 """The tables of `.own/own.db`, as numbered steps; the database applies those it lacks, in order.
 
+They are written for SQLite, and core/dialect.py says them for Postgres.
+
 A step that has been released is never changed: what is wrong in it is mended by a new one at the
 end. Every package's tables stand here, so that one file shows the whole schema.
 
@@ -21,6 +23,8 @@ end. Every package's tables stand here, so that one file shows the whole schema.
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -359,3 +363,14 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(8, "keys of the gateway's own, and what they spend", _KEYS),
     Migration(9, "feedback on answers", _FEEDBACK),
 )
+
+
+def statements_of(sql: str) -> Iterator[str]:
+    """The statements of a script, one by one (a trigger's body holds semicolons of its own)."""
+    pending = ""
+    for piece in sql.split(";"):
+        pending += piece + ";"
+        if sqlite3.complete_statement(pending):
+            if pending.strip(" \n;"):
+                yield pending.strip()
+            pending = ""

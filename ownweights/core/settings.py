@@ -65,6 +65,7 @@ __all__ = [
 ]
 
 ENV_PREFIX = "OWN_"
+_HOLDERS = {"key_env": "OPENAI_API_KEY", "password_env": "OWN_PASSWORD"}  # name a variable
 _SECRET_KEYS = ("api_key", "key", "token", "secret", "password")
 
 
@@ -216,8 +217,9 @@ class _Given:
                 self._take(key_path, value, Source("file", where(*key_path)))
 
     def read_environment(self, env: Mapping[str, str]) -> None:
-        holders = {value for path, value in self._values.items() if path[-1] == "key_env"}
-        holders |= {env[variable] for variable in env if variable.endswith("_KEY_ENV")}
+        holders = {value for path, value in self._values.items() if path[-1] in _HOLDERS}
+        endings = tuple(f"_{key.upper()}" for key in _HOLDERS)
+        holders |= {env[variable] for variable in env if variable.endswith(endings)}
         for variable in sorted(set(env) - holders):
             key_path = self._variable_path(variable)
             if key_path is not None:
@@ -315,10 +317,11 @@ class _Given:
             self._name(table, key_path[1], source.where)
         where = dotted if source.where == dotted else f"{source.where}: {dotted}"
         kind = _kinds(TABLES[table])[key]
-        if key == "key_env" and not _is_variable_name(value):
+        if key in _HOLDERS and not _is_variable_name(value):
+            secret, name = key.removesuffix("_env"), _HOLDERS[key]
             raise SettingsError(
-                f"{where}: expected the name of an environment variable, not the key itself",
-                hint='export OPENAI_API_KEY=... and write key_env = "OPENAI_API_KEY"',
+                f"{where}: expected the name of an environment variable, not the {secret} itself",
+                hint=f'export {name}=... and write {key} = "{name}"',
             )
         self._values[key_path] = check_value(value, kind, _limits(keys[key]), where)
         self._sources[key_path] = source

@@ -46,6 +46,7 @@ class Limits:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     pattern_says: str = ""
+    is_shown: bool = True  # in an error; false for what may hold a password
 
     def __str__(self) -> str:
         if self.choices:
@@ -94,7 +95,7 @@ def check_value(value: Any, kind: Any, limits: Limits, where: str) -> Any:
     if type(value) is not wanted:
         raise _wrong(where, _TYPE_WORDS[wanted], value)
     if not _is_within(value, limits):
-        raise _wrong(where, str(limits) or "a finite number", value)
+        raise _wrong(where, str(limits) or "a finite number", value, is_shown=limits.is_shown)
     return value
 
 
@@ -201,8 +202,10 @@ def _is_within(value: Any, limits: Limits) -> bool:
     return low < value < high if limits.is_open else low <= value <= high
 
 
-def _wrong(where: str, expected: str, value: Any) -> SettingsError:
-    if isinstance(value, str):
+def _wrong(where: str, expected: str, value: Any, *, is_shown: bool = True) -> SettingsError:
+    if not is_shown:
+        found = "something else, which may hold a secret and is not shown"
+    elif isinstance(value, str):
         found = f"the text {value if len(value) <= _MAX_CHARS else value[:_MAX_CHARS] + '…'!r}"
     elif isinstance(value, bool):
         found = str(value).lower()

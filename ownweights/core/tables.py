@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ownweights.core.errors import SettingsError
+from ownweights.core.project import Project, Server
 from ownweights.core.strict import key_text, setting
 
 REDACT_WORDS = (
     "key", "email", "phone", "card", "iban", "ssn", "ip", "name", "data", "all", "none",
 )  # fmt: skip
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/?#,\[\]]*)(:\d{1,5})?"
+_POSTGRES = (
+    rf"(postgres(ql)?://([^\s:@/?#]+@)?{_HOST}(,{_HOST})*/[^\s:@/?#]*(\?(?!.*password=)\S*)?)?"
+)
+_OBJECTS = r"([a-z][a-z0-9.+-]*://(?![^/]*:[^/]*@)\S+)?"
+
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
 _VARIABLE = r"([A-Za-z_][A-Za-z0-9_]*)?"
 _VARIABLE_SAYS = "the name of an environment variable"
@@ -77,6 +84,29 @@ class StoreSettings:
     """Days that requests and answers are kept; 0 or nothing is for ever."""
     keep_metadata_days: float | None = setting(None, at_least=0, at_most=36_500)
     """Days that the rest of a record is kept, and so all of it; 0 or nothing is for ever."""
+    database: str = setting(
+        "",
+        pattern=_POSTGRES,
+        pattern_says="postgresql://user@host/database, without a password",
+        is_shown=False,
+    )
+    """The Postgres database that holds the rows, without its password; empty is a file of
+    SQLite's in the project."""
+    password_env: str = setting("", pattern=_VARIABLE, pattern_says=_VARIABLE_SAYS)
+    """The environment variable that holds its password; empty is PGPASSWORD or `~/.pgpass`."""
+    bodies: str = setting(
+        "",
+        pattern=_OBJECTS,
+        pattern_says="an address like s3://bucket/prefix, without a password",
+        is_shown=False,
+    )
+    """The object store to which bodies move, as fsspec names it; empty keeps them in the
+    project."""
+
+    def place(self, project: Project) -> Project:
+        """The project with its store where it is set to be."""
+        server = Server(self.database, self.password_env) if self.database else None
+        return replace(project, server=server, bodies_url=self.bodies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,5 +64,5 @@ async def keep(project: Project, feedback: Feedback, send: Send) -> None:
 
 
 def _keep(project: Project, feedback: Feedback) -> None:
-    with open_database(project.database_path, busy_timeout_s=2.0) as database:
+    with open_database(project.database, busy_timeout_s=2.0) as database:
         keep_feedback(database, feedback)

@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from ownweights.core.chat import Usage
-from ownweights.core.database import Database, open_database
+from ownweights.core.database import Database, has_database, open_database
 from ownweights.core.project import Project
 from ownweights.route.evidence import MISSED, Audit
 
@@ -40,13 +40,13 @@ class AuditLog:
     """Appends and reads audits; every call opens the database, for they are rare."""
 
     def __init__(self, project: Project, route_id: str, *, begin: int = 0) -> None:
-        self._path = project.database_path
+        self._address = project.database
         self._route_id = route_id
         self._begin = begin  # audits up to this number are left out
 
     def append(self, audit: Audit) -> None:
         """Write one audit down, for good."""
-        with open_database(self._path) as database:
+        with open_database(self._address) as database:
             database.execute(
                 f"INSERT INTO audit (route, {_COLUMNS})"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -60,14 +60,14 @@ class AuditLog:
 
     def since(self, seq: int = 0) -> tuple[list[Audit], int]:
         """The audits after number `seq`, and the number of the last; tallies behind it wait."""
-        with open_database(self._path) as database:
+        with open_database(self._address) as database:
             return _read(database, self._route_id, max(seq, self._begin), self._begin)
 
     def last(self) -> int:
         """The number of the last audit; 0 where there is none."""
-        if not self._path.exists():
+        if not has_database(self._address):
             return 0
-        with open_database(self._path) as database:
+        with open_database(self._address) as database:
             sql = "SELECT max(seq) FROM audit WHERE route = ?"
             return int(database.query(sql, (self._route_id,))[0][0] or 0)
 

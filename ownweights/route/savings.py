@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ownweights.core.chat import Usage
+from ownweights.core.database import has_database
 from ownweights.core.jsonl import read_jsonl
 from ownweights.core.project import Project
 from ownweights.dataset.unit import unit_of
@@ -157,7 +158,7 @@ def savings_of(
     """What a route has saved since it was first followed, by the records on disk."""
     audits, _ = AuditLog(project, route.id).since()
     saved, since = Saved(route.id, audits), followed_since(project, route.id)
-    if since is not None and (project.database_path).exists():
+    if since is not None and has_database(project.database):
         with TrafficStore.open(project, create=False) as store:
             for record in store.records(route.workload, is_newest_first=True):
                 if record.role != "imported" and record.at < since - SLACK_S:

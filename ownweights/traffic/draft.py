@@ -1,8 +1,9 @@
 """Records on their way into the store: encoded, measured, and sorted by what is known already.
 
 In: Records. Out: Drafts, each with its bodies encoded and its row ready, and why other records
-cannot be stored at all. Text that is no text (lone surrogates) is spelled out, a cost or latency
-that is no amount is nobody's (test_add_keeps_no_cost_that_is_no_amount).
+cannot be stored at all. Text that no database takes is spelled out
+(test_store_spells_out_what_postgres_has_no_text_for), a cost or latency that is no amount is
+nobody's (test_add_keeps_no_cost_that_is_no_amount).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ownweights.core.database import plain_text
 from ownweights.core.jsonl import encode_json
-from ownweights.traffic.bodies import Place
+from ownweights.traffic.bodies.segment import Place
 from ownweights.traffic.encode import EncodedBodies, check_depth, encode_bodies
 from ownweights.traffic.record import Record
 from ownweights.traffic.tally import Facts
@@ -32,17 +34,18 @@ class Draft:
 
     @property
     def origin(self) -> tuple[str, str]:
-        return self.record.workload, text(self.record.source_id) or self.record.id
+        return plain_text(self.record.workload), text(self.record.source_id) or self.record.id
 
     @property
     def facts(self) -> Facts:
         """What the tallies count of it."""
         record = self.record
         return Facts(
-            record.at, record.workload, record.status, record.role, text(record.model) or "",
-            record.upstream, record.protocol, record.key_id, text(record.session),
-            record.prompt_hash, len(self.bodies.item), record.usage.prompt_tokens,
-            record.usage.completion_tokens, amount(record.cost_usd), amount(record.latency_ms),
+            record.at, plain_text(record.workload), record.status, record.role,
+            text(record.model) or "", record.upstream, record.protocol, record.key_id,
+            text(record.session), record.prompt_hash, len(self.bodies.item),
+            record.usage.prompt_tokens, record.usage.completion_tokens, amount(record.cost_usd),
+            amount(record.latency_ms),
         )  # fmt: skip
 
     def row(self, place: Place, tally_id: int) -> tuple[Any, ...]:
@@ -120,8 +123,8 @@ def encode_all(records: Sequence[Record]) -> tuple[list[Draft], list[str]]:
 
 
 def text(given: str | None) -> str | None:
-    """Text as a database takes it: half characters (lone surrogates) spelled out."""
-    return given if given is None else given.encode("utf-8", "backslashreplace").decode()
+    """Text as every database takes it: NUL and half characters (lone surrogates) spelled out."""
+    return given if given is None else plain_text(given)
 
 
 def amount(value: float | None) -> float | None:

@@ -16,7 +16,6 @@ from ownweights.core.database import Database
 from ownweights.core.errors import UsageError
 from ownweights.traffic.record import Record
 from ownweights.traffic.retention import Progress, PruneReport, settle, take_out
-from ownweights.traffic.scrub import overwrite_deleted
 from ownweights.traffic.store import TrafficStore
 
 
@@ -74,7 +73,7 @@ def erase(store: TrafficStore, whose: Whose, on_progress: Progress | None = None
 
     Raises: StoreError when the disk is full or the index cannot be written
     """
-    overwrite_deleted(store.database)
+    store.database.overwrite_deleted()
     taken, ids = 0, whose.ids
     while found := _left(store.database, whose, ids):
         taken += take_out(store, [one.seq for one in found], on_progress)

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ownweights.core.database import is_row_refused
 from ownweights.core.errors import StoreError
@@ -311,9 +312,11 @@ def _without_content(error: Exception) -> str:
 
 
 def _identity_of(project: Project) -> tuple[int, int] | None:
-    """What tells the index from another file of its name; None where there is none."""
+    """What tells the index from another file of its name; None where there is none, or a server."""
+    if not isinstance(project.database, Path):
+        return None
     try:
-        found = project.database_path.stat()
+        found = project.database.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place, SegmentReader
-from ownweights.traffic.compact import compact
+from ownweights.traffic.bodies.compact import compact
+from ownweights.traffic.bodies.segment import Place
 from ownweights.traffic.encode import parts_of
 from ownweights.traffic.part import free_unused
 from ownweights.traffic.remove import PAGE_ROWS, drop_bodies, remove_rows
-from ownweights.traffic.scrub import empty_log, overwrite_deleted
 from ownweights.traffic.store import TrafficStore
 
 DAY_S = 86_400.0
@@ -63,7 +62,7 @@ def prune(
     bodies = [s for s in _older(database, bodies_until, has_bodies=True) if s not in gone]
     if dry_run:
         return PruneReport(len(rows), len(bodies))
-    overwrite_deleted(database)
+    database.overwrite_deleted()
     num_rows = take_out(store, rows, on_progress)
     num_bodies = take_out(store, bodies, on_progress, keep_rows_at=now)
     return settle(store, num_rows, num_bodies)
@@ -78,11 +77,11 @@ def take_out(
 ) -> int:
     """Take records out, or their bodies alone where `keep_rows_at` says when; how many went."""
     database, taken = store.database, 0
-    with contextlib.closing(SegmentReader(store.project.bodies_dir)) as reader:
+    with contextlib.closing(_PartFinder(store)) as finder:
         for start in range(0, len(seqs), PAGE_ROWS):
             page = seqs[start : start + PAGE_ROWS]
             with database.transaction():
-                parts = _parts(database, reader, page)
+                parts = finder.parts(page)
                 if keep_rows_at is None:
                     taken += remove_rows(database, page, parts)
                 else:
@@ -98,10 +97,11 @@ def settle(
     """Free what went: unused shared texts, dead weight in segments, the log of the index."""
     with store.database.transaction():
         free_unused(store.database)
-    found = compact(store.database, store.project.bodies_dir)
+    found = compact(store.database, store.shelf)
+    store.move_bodies()
     is_clean = True
     if num_rows or num_bodies or found.segments or rewrite:
-        is_clean = empty_log(store.database, rewrite=rewrite)
+        is_clean = store.database.forget_deleted(rewrite=rewrite)
     return PruneReport(
         num_rows, num_bodies, found.segments, found.freed_bytes, found.unreadable, is_clean
     )
@@ -126,15 +126,34 @@ def _older(database: Database, until: float, *, has_bodies: bool) -> list[int]:
     return [seq for (seq,) in rows]
 
 
-def _parts(database: Database, reader: SegmentReader, seqs: Sequence[int]) -> dict[int, set[str]]:
-    """The shared parts that each of some rows needs; of a lost body nobody knows."""
-    marks = ",".join("?" * len(seqs))
-    parts: dict[int, set[str]] = {}
-    for seq, *place in database.query(
-        "SELECT seq, name, offset_bytes, item FROM record JOIN segment ON segment.id = segment"
-        f" WHERE pruned_at IS NULL AND seq IN ({marks}) ORDER BY seq",
-        seqs,
-    ):
-        with contextlib.suppress(StoreError, ValueError, LookupError, TypeError):
-            parts[seq] = parts_of(reader.read(Place(*place)))
-    return parts
+class _PartFinder:
+    """Finds the shared parts that rows need."""
+
+    def __init__(self, store: TrafficStore) -> None:
+        self._database = store.database
+        self._reader = store.shelf.reader()
+        self._segments = store.shelf.sizes()
+
+    def parts(self, seqs: Sequence[int]) -> dict[int, set[str]]:
+        """The parts that each row needs; of a lost body nobody knows.
+
+        Raises: StoreError for a body that is there, and cannot be read now
+        """
+        marks = ",".join("?" * len(seqs))
+        parts: dict[int, set[str]] = {}
+        for seq, *place in self._database.query(
+            "SELECT seq, name, offset_bytes, item FROM record"
+            f" JOIN segment ON segment.id = segment WHERE pruned_at IS NULL AND seq IN ({marks})"
+            " ORDER BY seq",
+            seqs,
+        ):
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                try:
+                    parts[seq] = parts_of(self._reader.read(Place(*place)))
+                except StoreError as error:
+                    if not error.is_row and place[0] in self._segments:
+                        raise
+        return parts
+
+    def close(self) -> None:
+        self._reader.close()

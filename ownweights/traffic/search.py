@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from ownweights.core.errors import StoreError, UsageError
 from ownweights.core.jsonl import encode_json
-from ownweights.traffic.bodies import Place, SegmentReader
+from ownweights.traffic.bodies.segment import Place
 from ownweights.traffic.encode import decode_bodies, parts_of
 from ownweights.traffic.query import RecordFilter
 from ownweights.traffic.store import TrafficStore
@@ -98,7 +98,7 @@ class _Search:
         self._is_plain = not ignore_case or text.isascii()
         escaped = encode_json(text)[1:-1]
         self._needle = escaped.lower() if ignore_case else escaped
-        self._reader = SegmentReader(store.project.bodies_dir)
+        self._reader = store.shelf.reader()
         self._parts: dict[str, bool] = {}  # whether a shared part may hold it
 
     def first_in(self, seq: int, place: Place) -> tuple[str, str] | None:

@@ -10,18 +10,20 @@ its id) is unique within a workload, so adding it again adds nothing
 
 from __future__ import annotations
 
-import json
-import sqlite3
+import functools
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ownweights.core.chat import Usage
-from ownweights.core.database import BUSY_TIMEOUT_S, Database, open_database
+from ownweights.core.database import BUSY_TIMEOUT_S, Database, has_database, open_database
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.project import Project
-from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter
+from ownweights.traffic.bodies.mover import Mover
+from ownweights.traffic.bodies.segment import Place, SegmentWriter
+from ownweights.traffic.bodies.shelf import Shelf
 from ownweights.traffic.draft import Draft, Sorted, encode_all
 from ownweights.traffic.encode import decode_bodies, decode_stored
 from ownweights.traffic.part import count_uses
@@ -31,6 +33,7 @@ from ownweights.traffic.tally import add_tallies
 from ownweights.traffic.verify import VerifyReport, verify_store
 
 BATCH_ROWS = 256
+ROLL_S = 300.0  # a segment older than this moves, though it is not full
 _PAGE_ROWS = 512
 _CACHED_PARTS = 4096
 
@@ -89,7 +92,10 @@ class TrafficStore:
         self.database = database
         self._is_power_safe = is_power_safe
         self._writer = SegmentWriter(project.bodies_dir, on_new=self._register)
-        self._reader = SegmentReader(project.bodies_dir)
+        self._writing = threading.RLock()  # held from the first body to the commit of its row
+        self.shelf = Shelf.of(project)
+        self._reader = self.shelf.reader()
+        self._mover = self._make_mover()
         self._stored_parts: dict[str, Place] = {}
 
     @classmethod
@@ -105,13 +111,13 @@ class TrafficStore:
 
         Raises: StoreError when it cannot be opened, or is not there and may not be made
         """
-        if not create and not project.database_path.exists():
+        if not create and not has_database(project.database):
             raise StoreError(
                 f"there is no traffic in {project.root}",
                 hint="own traffic import FILE, or record some through own serve",
             )
         database = open_database(
-            project.database_path, busy_timeout_s=busy_timeout_s, is_power_safe=is_power_safe
+            project.database, busy_timeout_s=busy_timeout_s, is_power_safe=is_power_safe
         )
         return cls(project, database, is_power_safe=is_power_safe)
 
@@ -138,7 +144,11 @@ class TrafficStore:
         drafts, refused = encode_all(records)
         result = Sorted(self._known(drafts))
         fresh = [draft for draft in drafts if result.is_fresh(draft)]
-        added, raced = self._store(fresh)
+        with self._writing:
+            added, raced = self._store(fresh)
+        if self._mover and not self._mover.is_running:
+            self._mover.adopt(self._left_here())
+            self._mover.start()
         return BatchResult(
             added,
             result.duplicates + raced.duplicates,
@@ -204,9 +214,8 @@ class TrafficStore:
     def find_ids(self, text: str, *, limit: int = 10) -> list[str]:
         """The ids of records whose id begins with `text` or that a file named so."""
         rows = self.database.query(
-            "SELECT id FROM record WHERE origin = ?1 OR id BETWEEN ?1 AND ?1 || 'g'"
-            " ORDER BY seq LIMIT ?2",
-            (text, limit),
+            "SELECT id FROM record WHERE origin = ? OR id BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+            (text, text, f"{text}g", limit),
         )
         return [row[0] for row in rows]
 
@@ -242,11 +251,23 @@ class TrafficStore:
         """Check every row, body and segment; `repair` takes out what is lost."""
         if repair:
             self._stored_parts.clear()
-        return verify_store(self.database, self.project.bodies_dir, repair=repair)
+        return verify_store(self.database, self.shelf, repair=repair)
+
+    def move_bodies(self, *, older_than_s: float = 0.0) -> int:
+        """Move bodies to the object store now, where there is one; how many segments. One that was
+        begun less than `older_than_s` ago stays."""
+        self._close_older_than(older_than_s)
+        if self._mover is None:
+            return 0
+        self._mover.adopt(self._left_here())
+        return self._mover.move()
 
     def close(self) -> None:
         """Let go of all files; may be called twice."""
-        self._writer.close()
+        with self._writing:
+            self._writer.close()
+        if self._mover:
+            self._mover.close()
         self._reader.close()
         self.database.close()
 
@@ -256,17 +277,33 @@ class TrafficStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _make_mover(self) -> Mover | None:
+        if self.shelf.objects is None:
+            return None
+        roll = functools.partial(self._close_older_than, ROLL_S)
+        return Mover(self.project.bodies_dir, self.shelf.objects, roll=roll)
+
+    def _left_here(self) -> list[str]:
+        """The segments on this disk that the index knows, whoever wrote them."""
+        left: list[str] = []
+        for page in _pages([path.stem for path in self.shelf.files()]):
+            sql = f"SELECT name FROM segment WHERE name IN ({_marks(page)})"
+            left += [row[0] for row in self.database.query(sql, page)]
+        return left
+
+    def _close_older_than(self, age_s: float) -> None:
+        with self._writing:
+            self._writer.close_older_than(age_s)
+
     def _known(self, drafts: Sequence[Draft]) -> dict[tuple[str, str], str]:
         """(workload, origin) → content hash, of those among `drafts` that are stored."""
         known: dict[tuple[str, str], str] = {}
         for workload in {draft.origin[0] for draft in drafts}:
             origins = [draft.origin[1] for draft in drafts if draft.origin[0] == workload]
-            for start in range(0, len(origins), _PAGE_ROWS):
-                page = origins[start : start + _PAGE_ROWS]
-                marks = ",".join("?" * len(page))
+            for page in _pages(origins):
                 rows = self.database.query(
                     "SELECT origin, content_hash FROM record"
-                    f" WHERE origin IN ({marks}) AND workload = ?",
+                    f" WHERE origin IN ({_marks(page)}) AND workload = ?",
                     (*page, workload),
                 )
                 known.update(((workload, origin), digest) for origin, digest in rows)
@@ -281,7 +318,7 @@ class TrafficStore:
                 self._writer.sync()
             stored = self._store_rows(drafts, places, parts)
         except StoreError as error:
-            if _is_undone(error):
+            if error.is_undone:
                 self._writer.take_back(written)
             raise
         if stored is None:  # a repair took out what the rows would refer to: write it anew
@@ -313,6 +350,8 @@ class TrafficStore:
         self.database.execute(
             "INSERT INTO segment (name, opened_at) VALUES (?, ?)", (segment, time.time())
         )
+        if self._mover:
+            self._mover.adopt([segment])
 
     def _is_present(
         self, drafts: Sequence[Draft], places: Sequence[Place], parts: Mapping[str, Place]
@@ -323,10 +362,10 @@ class TrafficStore:
         return self._has_all("part", "hash", hashes) and self._has_all("segment", "name", names)
 
     def _has_all(self, table: str, column: str, wanted: set[str]) -> bool:
-        ((found,),) = self.database.query(
-            f"SELECT count(*) FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))",
-            (json.dumps(sorted(wanted)),),
-        )
+        found = 0
+        for page in _pages(sorted(wanted)):
+            sql = f"SELECT count(*) FROM {table} WHERE {column} IN ({_marks(page)})"
+            found += self.database.query(sql, page)[0][0]
         return found == len(wanted)
 
     def _write_bodies(self, drafts: Sequence[Draft]) -> tuple[list[Place], dict[str, Place]]:
@@ -418,11 +457,12 @@ class TrafficStore:
         return self._stored_parts[digest]
 
 
-def _is_undone(error: StoreError) -> bool:
-    """Whether a failed transaction can never show again. After an I/O error it can: a commit whose
-    last step failed may be found in the log when the database is opened next."""
-    code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
-    return code == sqlite3.SQLITE_IOERR_WRITE or code & 0xFF != sqlite3.SQLITE_IOERR
+def _pages(values: list[str]) -> Iterator[list[str]]:
+    return (values[start : start + _PAGE_ROWS] for start in range(0, len(values), _PAGE_ROWS))
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:

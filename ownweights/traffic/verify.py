@@ -16,12 +16,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place, SegmentReader, segment_path, torn_tail_bytes
+from ownweights.traffic.bodies.compact import file_of
+from ownweights.traffic.bodies.segment import Place, SegmentReader, torn_tail_bytes
+from ownweights.traffic.bodies.shelf import Shelf
 from ownweights.traffic.encode import content_hash, decode_bodies, part_hash, parts_of
 from ownweights.traffic.part import known_uses, recount_uses, wrong_uses
 from ownweights.traffic.recount import recount, tally_faults
@@ -63,36 +64,40 @@ class VerifyReport:
         return not self.faults
 
 
-def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) -> VerifyReport:
-    """Read all that is stored; `repair` takes out what is lost and frees what a crash left."""
+def verify_store(database: Database, shelf: Shelf, *, repair: bool = False) -> VerifyReport:
+    """Read all that is stored; `repair` takes out what is lost and frees what a crash left. What
+    may only be out of reach is a fault, and stays: another machine's, or an object store's."""
     faults = [f"own.db: {fault}" for fault in database.check_integrity()]
     damaged: list[str] = []
     uses_before, last = known_uses(database)
     uses: Counter[str] = Counter()
-    records = 0
-    for record_id, fault in _check_records(
-        database, bodies_dir, lambda seq, parts: uses.update(parts) if seq <= last else None
+    records = faulty = 0
+    for record_id, fault, is_lost in _check_records(
+        database, shelf, lambda seq, parts: uses.update(parts) if seq <= last else None
     ):
         records += 1
         if fault:
-            damaged.append(record_id)
+            faulty += 1
+            damaged += [record_id] * is_lost
             faults.append(f"record {record_id}: {fault}")
     faults += tally_faults(database)
-    if not damaged:  # what a lost body needs is not known
+    if not faulty:  # what an unread body needs is not known
         wrong = wrong_uses(database, uses_before, uses)
         faults += [f"shared text {digest}: its uses are miscounted" for digest in wrong]
-    lost_parts = _damaged_parts(database, bodies_dir)
-    faults += [f"shared text {digest}: {fault}" for digest, fault in lost_parts.items()]
-    paths = sorted(bodies_dir.glob("*.seg")) if bodies_dir.is_dir() else []
-    torn_bytes = sum(map(torn_tail_bytes, paths))
-    body_bytes = sum(path.stat().st_size for path in paths)
+    lost_parts = list[str]()
+    for digest, fault, is_lost in _damaged_parts(database, shelf):
+        faults.append(f"shared text {digest}: {fault}")
+        lost_parts += [digest] * is_lost
+    torn_bytes = sum(map(torn_tail_bytes, shelf.files()))
+    sizes = shelf.sizes()
     repaired = freed_bytes = 0
     if repair:
-        repaired, unused = _take_out(database, damaged, list(lost_parts))
-        freed_bytes = _free(bodies_dir, unused)
+        repaired, unused = _take_out(database, damaged, lost_parts)
+        freed_bytes = sum(shelf.free(file_of(name)) for name in unused)
         recount(database)
-        with database.transaction():
-            recount_uses(database, uses_before, uses)
+        if faulty == len(damaged):  # one that is out of reach stays, and needs who knows what
+            with database.transaction():
+                recount_uses(database, uses_before, uses)
     ((pruned, dead_items),) = database.query(
         "SELECT (SELECT coalesce(sum(pruned), 0) FROM tally),"
         " (SELECT coalesce(sum(dead), 0) FROM segment)"
@@ -101,32 +106,34 @@ def verify_store(database: Database, bodies_dir: Path, *, repair: bool = False) 
         records=records,
         pruned=int(pruned),
         dead_items=int(dead_items),
-        segments=len(paths),
+        segments=len(sizes),
         damaged=tuple(damaged),
         faults=tuple(faults),
         torn_bytes=torn_bytes,
-        body_bytes=body_bytes,
+        body_bytes=sum(sizes.values()),
         repaired=repaired,
         freed_bytes=freed_bytes,
     )
 
 
 def _check_records(
-    database: Database, bodies_dir: Path, on_parts: OnParts
-) -> Iterator[tuple[str, str]]:
-    """(id, what is wrong with its body or '') of each record; `on_parts` is told what it needs."""
-    reader, parts, last = SegmentReader(bodies_dir), _PartReader(database, bodies_dir), 0
+    database: Database, shelf: Shelf, on_parts: OnParts
+) -> Iterator[tuple[str, str, bool]]:
+    """(id, what is wrong with its body or '', whether it is surely lost) of each record; `on_parts`
+    is told what it needs."""
+    reader, parts, last = shelf.reader(), _PartReader(database, shelf), 0
     try:
         while rows := database.query(f"{_ROW} WHERE seq > ? ORDER BY seq LIMIT ?",
                                      (last, _PAGE_ROWS)):  # fmt: skip
             for row in rows:
                 record_id, last = row[0], row[-1]
-                fault = _fault(row, reader, parts, on_parts)
+                fault, is_lost = _fault(row, reader, parts, on_parts)
                 if fault:  # it may have gone, or moved, since the page was read
                     parts.look_again()
                     again = database.query(f"{_ROW} WHERE seq = ?", (last,))
-                    fault = _fault(again[0], reader, parts, on_parts) if again else ""
-                yield record_id, fault
+                    found = _fault(again[0], reader, parts, on_parts) if again else ("", False)
+                    fault, is_lost = found
+                yield record_id, fault, is_lost
     finally:
         reader.close()
         parts.close()
@@ -134,28 +141,29 @@ def _check_records(
 
 def _fault(
     row: tuple[Any, ...], reader: SegmentReader, parts: _PartReader, on_parts: OnParts
-) -> str:
-    """What is wrong with the body of a row of _ROW; empty when it is sound, or was pruned."""
+) -> tuple[str, bool]:
+    """What is wrong with the body of a row of _ROW, and whether it is surely lost; empty when it is
+    sound, or was pruned."""
     _, digest, pruned_at, *place, seq = row
     if pruned_at is not None:
-        return ""
+        return "", False
     try:
         item = reader.read(Place(*place))
         request, response = decode_bodies(item, parts.read)
         if content_hash(request, response) != digest:
-            return "its body is not what was stored"
+            return "its body is not what was stored", True
         on_parts(seq, parts_of(item))
-        return ""
+        return "", False
     except StoreError as error:
-        return error.what
+        return error.what, error.is_row
     except (ValueError, LookupError, TypeError) as error:
-        return f"its body cannot be decoded: {error}"
+        return f"its body cannot be decoded: {error}", True
 
 
 class _PartReader:
-    def __init__(self, database: Database, bodies_dir: Path) -> None:
+    def __init__(self, database: Database, shelf: Shelf) -> None:
         self._database = database
-        self._reader = SegmentReader(bodies_dir)
+        self._reader = shelf.reader()
         self.look_again()
 
     def look_again(self) -> None:
@@ -168,26 +176,25 @@ class _PartReader:
 
     def read(self, digest: str) -> bytes:
         if digest not in self._places:
-            raise StoreError(f"the shared text {digest} is missing")
+            raise StoreError(f"the shared text {digest} is missing", is_row=True)
         return self._reader.read(self._places[digest])
 
-    def faults(self) -> Iterator[tuple[str, str]]:
-        """(hash, what is wrong) of each part that is not what was stored."""
+    def faults(self) -> Iterator[tuple[str, str, bool]]:
+        """(hash, what is wrong, whether it is surely lost) of each part that cannot be read."""
         for digest in self._places:
             try:
                 if part_hash(self.read(digest)) != digest:
-                    yield digest, "it is not what was stored"
+                    yield digest, "it is not what was stored", True
             except StoreError as error:
-                yield digest, error.what
+                yield digest, error.what, error.is_row
 
     def close(self) -> None:
         self._reader.close()
 
 
-def _damaged_parts(database: Database, bodies_dir: Path) -> dict[str, str]:
-    """What is wrong with each shared part that cannot be read, by hash."""
-    with contextlib.closing(_PartReader(database, bodies_dir)) as parts:
-        return dict(parts.faults())
+def _damaged_parts(database: Database, shelf: Shelf) -> list[tuple[str, str, bool]]:
+    with contextlib.closing(_PartReader(database, shelf)) as parts:
+        return list(parts.faults())
 
 
 def _take_out(
@@ -210,14 +217,3 @@ def _take_out(
             database.log_event("part.lost", digest, "it could not be read")
         database.execute(f"DELETE {_UNUSED}")
     return taken, unused
-
-
-def _free(bodies_dir: Path, segments: Sequence[str]) -> int:
-    """Delete the files of segments; how many bytes that frees."""
-    freed_bytes = 0
-    for path in (segment_path(bodies_dir, segment) for segment in segments):
-        with contextlib.suppress(OSError):
-            size_bytes = path.stat().st_size
-            path.unlink()
-            freed_bytes += size_bytes
-    return freed_bytes

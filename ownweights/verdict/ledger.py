@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ownweights.core.artefact import hash_json
-from ownweights.core.database import open_database
+from ownweights.core.database import has_database, open_database
 from ownweights.core.errors import SettingsError
 from ownweights.core.ledger import Attempt, book_attempt, close_attempt, list_attempts
 from ownweights.core.project import Project
@@ -102,20 +102,20 @@ class DatabaseLedger:
     """The ledger in the project's own.db, shared by all processes."""
 
     def __init__(self, project: Project) -> None:
-        self._path = project.database_path
+        self._address = project.database
 
     def peek(
         self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
     ) -> Opened:
-        if not self._path.exists():  # and looking makes none
+        if not has_database(self._address):  # and looking makes none
             return _peeked([], plan, units, delta)
-        with open_database(self._path) as database:
+        with open_database(self._address) as database:
             return _peeked(list_attempts(database, workload), plan, units, delta)
 
     def open(
         self, workload: str, plan: Mapping[str, Any], units: Sequence[str], delta: float
     ) -> Opened:
-        with open_database(self._path) as database:
+        with open_database(self._address) as database:
             past = list_attempts(database, workload)
             found = _same_plan(past, plan, units)
             if found is None:
@@ -136,7 +136,7 @@ class DatabaseLedger:
         return _opened(found, past, units)
 
     def close(self, workload: str, k: int, verdict_id: str) -> None:
-        with open_database(self._path) as database:
+        with open_database(self._address) as database:
             for attempt in list_attempts(database, workload):
                 if attempt.k == k:
                     close_attempt(database, attempt, verdict_id)

@@ -66,7 +66,7 @@ def test_module_is_the_command() -> None:
 def test_project_of_is_the_folder_named() -> None:
     project = Project(Path("/some/where"))
     parent = click.Context(click.Command("own"), obj=project)
-    assert project_of(click.Context(click.Command("x"), parent=parent)) is project
+    assert project_of(click.Context(click.Command("x"), parent=parent)) == project
 
 
 def test_project_of_is_the_current_folder_otherwise(

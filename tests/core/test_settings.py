@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ownweights.core.errors import SettingsError
-from ownweights.core.project import Project
+from ownweights.core.project import Project, Server
 from ownweights.core.settings import SettingHelp, Settings, Source, describe_settings, load_settings
 from ownweights.core.tables import NAMED_TABLES, TABLES, StudentSettings, TeacherSettings
 
@@ -375,3 +375,57 @@ def test_words_of_redaction_are_those_that_there_are() -> None:
     from ownweights.traffic.redact import KINDS
 
     assert set(REDACT_WORDS) == {*KINDS, "all", "none"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann@db.example.com/own",
+        "postgres://db:5432/own?sslmode=require",
+        "postgresql://ann@[::1]:5432/own",
+        "postgresql:///own?host=/var/run/postgresql",
+        "postgresql://ann@one:5432,two:5432/own?target_session_attrs=read-write",
+    ],
+)
+def test_store_takes_an_address_of_postgres(project: Project, url: str) -> None:
+    project.settings_path.write_text(f'[store]\ndatabase = "{url}"\npassword_env = "DB_PW"\n')
+    settings = load_settings(project, env={})
+    assert settings.store.place(project).server == Server(url, "DB_PW")
+    assert settings.store.place(project).database == Server(url, "DB_PW")
+
+
+def test_store_is_in_the_project_by_default(project: Project) -> None:
+    assert load_settings(project, env={}).store.place(project) == project
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'database = "postgresql://ann:hunter2@db/own"',
+        'database = "postgresql://ann:hun/ter2@db/own"',
+        'database = "postgresql://ann@db/own?password=hunter2"',
+        'database = "postgresql://ann@db/own?sslmode=require&sslpassword=hunter2"',
+        'database = "hunter2"',
+        'database = "mysql://hunter2/own"',
+        'password_env = "hunter2!"',
+        'bodies = "s3://key:hunter2@bucket"',
+        'bodies = "/hunter2"',
+        'bodies = "simplecache::s3://hunter2"',
+        'password = "hunter2"',
+    ],
+)
+def test_store_refuses_a_password_without_showing_it(project: Project, text: str) -> None:
+    project.settings_path.write_text(f"[store]\n{text}\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(project, env={})
+    assert "hunter2" not in str(caught.value) and "hun/ter2" not in str(caught.value)
+    assert "own.toml:2" in str(caught.value)
+
+
+def test_store_reads_variables(project: Project) -> None:
+    env = {"OWN_STORE_DATABASE": "postgresql://a@b/c", "OWN_STORE_PASSWORD_ENV": "OWN_PW",
+           "OWN_PW": "hunter2", "OWN_STORE_BODIES": "s3://bucket/own"}  # fmt: skip
+    placed = load_settings(project, env=env).store.place(project)
+    assert (placed.server, placed.bodies_url) == (
+        Server("postgresql://a@b/c", "OWN_PW"), "s3://bucket/own"
+    )  # fmt: skip

@@ -23,7 +23,7 @@ from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.gateway import Gateway, GatewaySettings, Upstream
 from ownweights.traffic import Recorder, TrafficStore
-from ownweights.traffic.bodies import SegmentWriter
+from ownweights.traffic.bodies.segment import SegmentWriter
 from ownweights.traffic.redact import Privacy, PrivacyRules
 from tests.gateway.harness import WAIT_S, Engines, Running, chunk, error_code, gateway
 from tests.teacher.servers import asked, completion, json_answer, running, sse_answer, talking

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from ownweights.core.database import open_database
-from ownweights.core.project import Project
+from ownweights.core.project import Project, Server
 from ownweights.traffic.feedback import feedback_of
 from tests.gateway.harness import WAIT_S, Running, error_code, gateway
 
@@ -21,12 +21,14 @@ def say(one: Running, body: Any, **headers: str) -> httpx.Response:
     return httpx.post(url, json=body, headers=headers, timeout=WAIT_S)
 
 
-def test_gateway_feedback_is_stored_before_it_is_answered(tmp_path: Path) -> None:
-    project = Project(tmp_path)
+def test_gateway_feedback_is_stored_before_it_is_answered(
+    address: Path | Server, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, address if isinstance(address, Server) else None)
     with gateway(project, None) as one:
         told = say(one, {"request_id": "r", "comment": "'; DROP TABLE record; --"})
         assert told.status_code == 200
-        with open_database(project.database_path) as database:
+        with open_database(project.database) as database:
             (kept,) = feedback_of(database, request_id="r")
         assert (kept.id, kept.value) == (told.json()["id"], "'; DROP TABLE record; --")
         assert error_code(say(one, {"request_id": "r"})) == "400 invalid_feedback"

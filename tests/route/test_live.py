@@ -14,7 +14,7 @@ import pytest
 
 from ownweights.core.chat import Usage
 from ownweights.core.errors import StoreError
-from ownweights.core.project import Project
+from ownweights.core.project import Project, Server
 from ownweights.route import (
     NotCertified,
     Route,
@@ -41,8 +41,8 @@ from tests.route.samples import follow, route_of
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(address: Path | Server, tmp_path: Path) -> Project:
+    return Project(tmp_path, server=address if isinstance(address, Server) else None)
 
 
 def at_canary(project: Project) -> Route:

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from ownweights.core.chat import Usage
-from ownweights.core.project import Project
+from ownweights.core.project import Project, Server
 from ownweights.route.audits import AuditLog
 from ownweights.route.evidence import MISSED, Audit
 from ownweights.route.route import history_path
@@ -119,8 +119,8 @@ def test_savings_of_an_answer_that_broke_off_are_not_counted() -> None:
     assert found.total(PRICES, None).served == 1
 
 
-def test_savings_are_read_from_the_store(tmp_path: Path) -> None:
-    project = Project(tmp_path)
+def test_savings_are_read_from_the_store(address: Path | Server, tmp_path: Path) -> None:
+    project = Project(tmp_path, server=address if isinstance(address, Server) else None)
     route = follow(project)
     since = followed_since(project, route.id)
     assert since is not None

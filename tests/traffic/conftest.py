@@ -1,4 +1,4 @@
-"""A project and its store."""
+"""A project and its store, with its rows in SQLite, and in Postgres."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ownweights.core.project import Project
+from ownweights.core.project import Project, Server
 from ownweights.traffic import TrafficStore
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
+def project(address: Path | Server, tmp_path: Path) -> Project:
+    server = address if isinstance(address, Server) else None
+    return Project(tmp_path / "project", server=server)
 
 
 @pytest.fixture

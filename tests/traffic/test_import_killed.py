@@ -9,14 +9,16 @@ import pytest
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, import_file
 from ownweights.traffic.importer import ImportReport
+from tests.postgres import spell
 from tests.traffic.samples import line, run_python, run_together, stored, write_lines
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from ownweights.core.project import Project
-from ownweights.traffic import TrafficStore, bodies, import_file
-project, file, where = Project(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+from tests.postgres import spelled
+from ownweights.traffic.bodies import segment as bodies
+from ownweights.traffic import TrafficStore, import_file
+project, file, where = spelled(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 left = int(sys.argv[4])
 def die_in_turn(real):
     def call(*given, **named):
@@ -41,7 +43,7 @@ with TrafficStore.open(project) as store:
 
 
 def import_killed(path: Path, project: Project, where: str, turn: int) -> None:
-    process = run_python(KILLED, project.root, path, where, turn)
+    process = run_python(KILLED, spell(project), path, where, turn)
     _, errors = process.communicate()
     assert process.returncode == -9, errors
 
@@ -81,9 +83,9 @@ def test_import_killed_half_way_leaves_a_sound_store(
 IMPORT = """
 import sys
 from pathlib import Path
-from ownweights.core.project import Project
+from tests.postgres import spelled
 from ownweights.traffic import TrafficStore, import_file
-with TrafficStore.open(Project(Path(sys.argv[1]))) as store:
+with TrafficStore.open(spelled(sys.argv[1])) as store:
     sys.stdin.readline()
     report = import_file(Path(sys.argv[2]), store)
     print(report.added, report.duplicates, len(report.skipped))
@@ -96,7 +98,7 @@ def test_import_of_one_file_by_several_processes_adds_it_once(
     path = write_lines(tmp_path / "x.jsonl", [line(n) for n in range(1500)])
     outputs = [
         [int(word) for word in out.split()]
-        for out in run_together([(IMPORT, project.root, path)] * 3)
+        for out in run_together([(IMPORT, spell(project), path)] * 3)
     ]
     assert [sum(column) for column in zip(*outputs, strict=True)] == [1500, 3000, 0]
     assert len({record.source_id for record in stored(project)}) == 1500

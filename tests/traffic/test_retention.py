@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator
 
 import pytest
 
 from ownweights.core.errors import UsageError
-from ownweights.core.project import Project
+from ownweights.core.project import Project, Server
 from ownweights.traffic import TrafficStore
 from ownweights.traffic.erase import Whose, bodies_of, erase, find
 from ownweights.traffic.query import RecordFilter, count, page, stats
 from ownweights.traffic.retention import PruneReport, prune
-from ownweights.traffic.scrub import copies_of
+from tests.traffic.bodies.test_compact import all_items
 from tests.traffic.samples import make
-from tests.traffic.test_compact import all_items
 
 DAY_S = 86_400.0
 NOW = 20_000 * DAY_S
@@ -102,9 +102,43 @@ def test_a_pruned_record_can_be_erased_and_comes_back_by_import(store: TrafficSt
 
 
 def everything(project: Project) -> bytes:
-    """All bytes of the store: segments unpacked, index and log as they are."""
+    """All bytes of the store: segments unpacked, index and log as they are (of Postgres its tables
+    and indexes; its log is the server's)."""
+    if project.server:
+        return all_items(project.bodies_dir) + table_bytes(project.server)
     files = [path for path in project.store_dir.iterdir() if path.name.startswith("own.db")]
     return all_items(project.bodies_dir) + b"".join(path.read_bytes() for path in files)
+
+
+def table_bytes(server: Server) -> bytes:
+    import psycopg
+
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+        rows = connection.execute(
+            "SELECT pg_read_binary_file(pg_relation_filepath(oid)) FROM pg_class"
+            " WHERE relkind IN ('r', 'i') AND relnamespace = current_schema()::regnamespace"
+        )
+        return b"".join(data for (data,) in rows)
+
+
+@contextlib.contextmanager
+def reading(project: Project) -> Iterator[None]:
+    """Someone who reads the state of now, however long that takes."""
+    if project.server:
+        import psycopg
+
+        with psycopg.connect(project.server.url, autocommit=True) as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            connection.execute("SELECT count(*) FROM record").fetchall()
+            yield
+            connection.execute("COMMIT")
+        return
+    with TrafficStore.open(project) as reader:
+        reader.database.execute("BEGIN")
+        reader.database.query("SELECT count(*) FROM record")
+        yield
+        reader.database.execute("COMMIT")
 
 
 def mixed(store: TrafficStore) -> None:
@@ -152,11 +186,8 @@ def test_erase_by_id_takes_those_alone(store: TrafficStore) -> None:
 def test_erase_says_when_a_reader_keeps_the_log(project: Project) -> None:
     with TrafficStore.open(project, busy_timeout_s=0.1) as store:
         mixed(store)
-        with TrafficStore.open(project) as reader:
-            reader.database.execute("BEGIN")
-            reader.database.query("SELECT count(*) FROM record")
+        with reading(project):
             assert not erase(store, Whose(user="person-eve")).is_clean
-            reader.database.execute("COMMIT")
         assert erase(store, Whose(user="person-eve")).is_clean
     assert b"person-eve" not in everything(project)
 
@@ -179,12 +210,3 @@ def test_erase_of_nobody_is_no_error(store: TrafficStore) -> None:
     mixed(store)
     assert erase(store, Whose(user="nobody")).records == 0
     assert len(names(store)) == 40
-
-
-def test_copies_of_are_those_before_migrations(tmp_path: Path) -> None:
-    for name in ("own.db", "own.db.before-3", "own.db.before-7", "other.db.before-1"):
-        (tmp_path / name).touch()
-    assert [p.name for p in copies_of(tmp_path / "own.db")] == [
-        "own.db.before-3",
-        "own.db.before-7",
-    ]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownweights.core.chat import Usage
-from ownweights.core.database import explained
+from ownweights.core.database import plain_text
 from ownweights.core.errors import InputError, StoreError
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore, make_record
 from ownweights.traffic import draft as draft_module
 from ownweights.traffic import store as module
+from tests.postgres import spell
 from tests.traffic.samples import SYSTEM, answer, ask, make, run_together, stored
 
 TEXT = st.text(max_size=40)
@@ -63,7 +62,7 @@ def test_store_always_gives_back_the_same_record(
     )
     with TrafficStore.open(Project(tmp_path_factory.mktemp("p"))) as store:
         store.add([record])
-        assert list(store.records()) == [record]
+        assert list(store.records()) == [replace(record, session=session and plain_text(session))]
 
 
 def test_store_reads_a_model_name_of_half_a_character(store: TrafficStore) -> None:
@@ -151,7 +150,7 @@ def test_add_batch_sorts_out_what_is_there_already(store: TrafficStore) -> None:
 def test_add_batch_is_all_or_nothing(store: TrafficStore, project: Project) -> None:
     store.add(numbered(1))
     clash = replace(make("clash"), id=stored(project)[0].id)
-    with pytest.raises(StoreError, match=r"refused a row: UNIQUE constraint failed: record.id"):
+    with pytest.raises(StoreError, match=r"refused a row: .*record[._]id"):
         store.add_batch([make("fine"), clash])
     assert store.count() == 1
     assert store.add([make("fine")]) == (1, 0)
@@ -288,8 +287,7 @@ def test_add_batch_that_fails_leaves_no_body_behind(
     execute = store.database.execute if stage == "segment" else store.database.execute_many
 
     def refuse(sql: str, rows: Any) -> int:
-        with explained(store.database.path):
-            raise sqlite3.OperationalError("database or disk is full")
+        raise StoreError("own.db cannot grow")
 
     monkeypatch.setattr(store.database, execute.__name__, refuse)
     records = numbered(2)
@@ -308,10 +306,7 @@ def test_add_batch_keeps_bodies_of_rows_that_may_come_back(
     store: TrafficStore, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(sql: str, rows: Any) -> int:
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-        with explained(store.database.path):
-            raise error
+        raise StoreError("disk I/O error", is_undone=False)
 
     monkeypatch.setattr(store.database, "execute_many", refuse)
     with pytest.raises(StoreError, match="disk I/O error"):
@@ -328,30 +323,14 @@ def test_records_says_that_a_body_is_lost(store: TrafficStore, project: Project)
     assert store.count() == 2
 
 
-def test_lookups_use_an_index(store: TrafficStore) -> None:
-    seen: list[str] = []
-    store.database._connection.set_trace_callback(seen.append)
-    store.add(numbered(2))
-    list(store.records("w"))
-    store.get("x")
-    store.find_ids("x")
-    store.database._connection.set_trace_callback(None)
-    selects = {sql for sql in seen if sql.startswith("SELECT")}
-    assert len(selects) >= 5
-    for sql in selects:
-        plan = store.database.query(f"EXPLAIN QUERY PLAN {sql}")
-        assert not [row for row in plan if row[3].startswith("SCAN record")], sql
-
-
 WRITE = """
 import sys
-from pathlib import Path
-from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
+from tests.postgres import spelled
 from tests.traffic.samples import make
 name = sys.argv[2]
 sys.stdin.readline()
-with TrafficStore.open(Project(Path(sys.argv[1]))) as store:
+with TrafficStore.open(spelled(sys.argv[1])) as store:
     for batch in range(8):
         own = [make(f"{name} {batch} {n}", source_id=f"{name}-{batch}-{n}") for n in range(10)]
         common = [make(f"common {batch} {n}", source_id=f"common-{batch}-{n}") for n in range(10)]
@@ -361,61 +340,13 @@ with TrafficStore.open(Project(Path(sys.argv[1]))) as store:
 
 
 def test_store_serves_several_processes_at_once(project: Project) -> None:
-    run_together([(WRITE, project.root, name) for name in "abc"])
+    run_together([(WRITE, spell(project), name) for name in "abc"])
     with TrafficStore.open(project) as store:
         sources = [record.source_id for record in store.records()]
         assert len(sources) == len(set(sources)) == 4 * 80
         assert store.verify().is_sound
         names = store.database.query("SELECT name FROM segment")
     assert {len(list(project.bodies_dir.iterdir())), len(names)} == {3}
-
-
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-from ownweights.core.errors import StoreError
-from ownweights.core.project import Project
-from ownweights.traffic import TrafficStore
-from tests.traffic.samples import make
-with TrafficStore.open(Project(Path(sys.argv[1]))) as store:
-    store.add([make("kept", source_id="kept")])
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-    try:
-        for n in range(400):
-            store.add([make(f"{n} " * 50, source_id=str(n), metadata={"pad": f"{n}" * 500})])
-    except StoreError as error:
-        print(error.hint)
-"""
-
-
-@pytest.mark.parametrize("limit_bytes", [2_000, 200_000])  # bodies stop first, or the index
-def test_store_on_a_full_disk_loses_nothing_stored(project: Project, limit_bytes: int) -> None:
-    (told,) = run_together([(FULL_DISK, project.root, limit_bytes)])
-    assert "disk" in told
-    with TrafficStore.open(project) as store:
-        assert next(store.records()).source_id == "kept"
-        assert store.verify().is_sound
-        assert store.add([make("room again")]) == (1, 0)
-
-
-def test_store_says_that_the_index_is_damaged(project: Project) -> None:
-    with TrafficStore.open(project) as store:
-        store.add(numbered(300))
-    data = bytearray(project.database_path.read_bytes())
-    data[4096 * 2 : 4096 * 30] = b"\x99" * 4096 * 28
-    project.database_path.write_bytes(data)
-    with pytest.raises(StoreError, match="is damaged"), TrafficStore.open(project) as store:
-        list(store.records())
-
-
-def test_store_says_that_the_index_is_gone_mad(project: Project, tmp_path: Path) -> None:
-    project.store_dir.mkdir(parents=True)
-    connection = sqlite3.connect(project.database_path)
-    connection.execute("PRAGMA user_version = 999")
-    connection.close()
-    with pytest.raises(StoreError, match="schema version 999"):
-        TrafficStore.open(project)
 
 
 def test_store_workloads_of_prompt_names_each_once(store: TrafficStore) -> None:

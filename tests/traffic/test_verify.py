@@ -64,7 +64,10 @@ def test_verify_names_records_whose_body_is_lost(project: Project, kind: str) ->
             "SELECT id FROM record WHERE source_id LIKE 'second-%'")]  # fmt: skip
         assert store.count() == 4
     assert not report.is_sound
-    assert sorted(report.damaged) == sorted(lost)
+    if kind == "gone" and project.server is not None:
+        assert report.damaged == ()  # another machine may still hold it
+    else:
+        assert sorted(report.damaged) == sorted(lost)
     assert all("body segment " in fault for fault in report.faults)
 
 
@@ -158,12 +161,3 @@ def test_verify_repair_frees_only_what_this_index_left(project: Project) -> None
         assert store.verify(repair=True).freed_bytes == 0
         assert store.database.query("SELECT name FROM segment") == [(kept.stem,)]
     assert sorted(project.bodies_dir.iterdir()) == sorted([kept, lost, foreign])
-
-
-def test_verify_reports_damage_of_the_index(project: Project) -> None:
-    with TrafficStore.open(project) as store:
-        store.add([make()])
-        store.database.execute("PRAGMA foreign_keys = OFF")
-        store.database.execute("DELETE FROM segment")
-        report = store.verify()
-    assert any(fault.startswith("own.db: record ") for fault in report.faults)

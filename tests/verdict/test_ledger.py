@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownweights.core.database import has_database
 from ownweights.core.errors import SettingsError
-from ownweights.core.project import Project
+from ownweights.core.project import Project, Server
 from ownweights.verdict.ledger import DatabaseLedger, Ledger, MemoryLedger
 from ownweights.verdict.statistics import attempt_delta
 
@@ -23,13 +24,20 @@ def plan(student: str) -> dict[str, Any]:
     return {**PLAN, "student": student}
 
 
-@pytest.fixture(params=["memory", "database"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
-    make: dict[str, Callable[[], Ledger]] = {
-        "memory": MemoryLedger,
-        "database": lambda: DatabaseLedger(Project(tmp_path)),
-    }
-    return make[request.param]()
+@pytest.fixture
+def project(address: Path | Server, tmp_path: Path) -> Project:
+    return Project(tmp_path, server=address if isinstance(address, Server) else None)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if request.param == "memory":
+        yield MemoryLedger()
+    elif request.param == "sqlite":
+        yield DatabaseLedger(Project(tmp_path))
+    else:
+        with request.getfixturevalue("postgres").new_schema() as server:
+            yield DatabaseLedger(Project(tmp_path, server=server))
 
 
 def test_ledger_hands_out_each_unit_once(ledger: Ledger) -> None:
@@ -138,9 +146,9 @@ def test_ledger_peek_changes_nothing(ledger: Ledger) -> None:
     assert ledger.open("tickets", plan("s4"), ["b", "c"], 0.05).k == 2
 
 
-def test_database_ledger_peek_makes_no_database(tmp_path: Path) -> None:
-    project = Project(tmp_path)
+def test_database_ledger_peek_makes_no_database(project: Project) -> None:
     DatabaseLedger(project).peek("tickets", PLAN, ["a"], 0.05)
+    assert not has_database(project.database)
     assert not project.database_path.exists()
 
 
@@ -157,15 +165,15 @@ def test_ledger_close_of_what_is_not_booked_changes_nothing(ledger: Ledger) -> N
     assert ledger.open("tickets", PLAN, ["a"], 0.05).verdict_id is None
 
 
-def test_database_ledger_outlives_the_process(tmp_path: Path) -> None:
-    first = DatabaseLedger(Project(tmp_path)).open("tickets", plan("s1"), ["a"], 0.05)
-    second = DatabaseLedger(Project(tmp_path)).open("tickets", plan("s2"), ["a", "b"], 0.05)
+def test_database_ledger_outlives_the_process(project: Project) -> None:
+    first = DatabaseLedger(project).open("tickets", plan("s1"), ["a"], 0.05)
+    second = DatabaseLedger(project).open("tickets", plan("s2"), ["a", "b"], 0.05)
     assert (first.k, second.k, second.units) == (1, 2, {"b"})
 
 
-def test_database_ledger_gives_a_unit_to_one_of_many_at_once(tmp_path: Path) -> None:
+def test_database_ledger_gives_a_unit_to_one_of_many_at_once(project: Project) -> None:
     """Whoever books first has the units, also when all look at the same moment."""
-    project, names = Project(tmp_path), [f"u{i}" for i in range(30)]
+    names = [f"u{i}" for i in range(30)]
     DatabaseLedger(project).open("other", PLAN, ["x"], 0.05)
 
     def book(number: int) -> frozenset[str]:

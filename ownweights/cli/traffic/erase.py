@@ -50,7 +50,6 @@ def erase_everywhere(
     """Erase records and all that was made of them, or say what that would be."""
     from ownweights.dataset.erase import erase_examples
     from ownweights.traffic.erase import erase, find
-    from ownweights.traffic.scrub import copies_of
 
     project, found = store.project, find(store.database, whose)
     gone, texts = _gather(store, found)
@@ -61,14 +60,12 @@ def erase_everywhere(
     students = _mark_students(project, datasets, dry_run=dry_run)
     voided = [] if dry_run else _void(project, set(students))
     report = None if dry_run else erase(store, whose, on_progress)
-    copies = copies_of(project.database_path)
     if with_backups and not dry_run:
-        for path in copies:
-            path.unlink(missing_ok=True)
-        copies = []
+        store.database.drop_copies()
+    copies = tuple(store.database.copies())
     return Erasure(
         len(found), tuple(datasets), tuple(students), tuple(voided),
-        tuple(path.name for path in copies), tuple(_elsewhere(project, texts)), report,
+        copies, tuple(_elsewhere(project, texts)), report,
     )  # fmt: skip
 
 

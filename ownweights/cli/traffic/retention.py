@@ -65,7 +65,7 @@ def prune(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--with-backups", is_flag=True,
-    help="Delete the copies of the index (own.db.before-N) too, which hold the rows.",
+    help="Delete the copies of the index from before migrations too, which hold the rows.",
 )  # fmt: skip
 @json_option
 @click.pass_context
@@ -121,11 +121,11 @@ def _tell_freed(report: PruneReport) -> None:
     if report.freed_bytes:
         say(f"{report.segments} segments written anew, {report.freed_bytes:,} bytes freed")
     for segment in report.unreadable:
-        say(f"warning: segment {segment} is damaged and still holds what went;"
-            " own traffic verify says what, --repair gives it up")  # fmt: skip
+        say(f"warning: segment {segment} is damaged, or on another machine, and still holds what"
+            " went; own traffic prune there frees it, verify --repair gives it up")  # fmt: skip
     if not report.is_clean:
         say("warning: another process reads the index, whose log may still hold what went;"
-            " own traffic prune empties it once that has ended")  # fmt: skip
+            " own traffic prune empties it once that ended (Postgres: VACUUM FULL)")  # fmt: skip
 
 
 def _facts(done: Erasure) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from ownweights.core.database import has_database
 from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.gateway.keys.key import Key, hash_of
@@ -124,7 +125,7 @@ class KeyRing:
 
     def _opened(self) -> KeyStore | None:
         """The open store; None where there is no database yet, and hence no key."""
-        if self._store is None and self._project.database_path.exists():
+        if self._store is None and has_database(self._project.database):
             self._store = KeyStore.open(self._project, busy_timeout_s=BUSY_S)
         return self._store
 

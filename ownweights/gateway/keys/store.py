@@ -36,7 +36,7 @@ class KeyStore:
     @classmethod
     def open(cls, project: Project, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> KeyStore:
         """Open the project's keys; StoreError when they cannot be read."""
-        return cls(open_database(project.database_path, busy_timeout_s=busy_timeout_s))
+        return cls(open_database(project.database, busy_timeout_s=busy_timeout_s))
 
     def add(self, key: Key) -> None:
         """Keep a new key.
@@ -107,7 +107,7 @@ class KeyStore:
         sums = ", ".join(f"sum({name})" for name in _SUMS)
         rows = self._database.query(
             f"SELECT key_id, day, {sums} FROM spend WHERE day >= ? AND writer <> ?"
-            " GROUP BY key_id, day",
+            " GROUP BY key_id, day ORDER BY day, key_id",
             (first_day, but),
         )
         return [(key_id, day, Spent(*map(int, counts))) for key_id, day, *counts in rows]

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,6 @@ from ownweights.gateway.keys import Key, KeyRing, KeyStore, Limits, Spent, new_k
 from ownweights.gateway.keys.key import day_of
 
 TODAY = day_of(time.time())
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
 
 
 def made(project: Project) -> tuple[str, Key]:
@@ -111,7 +105,7 @@ def test_ring_outlives_a_broken_store(
     monkeypatch.setattr("ownweights.gateway.keys.ring.BUSY_S", 0.01)
     secret, key = made(project)
     with ring_of(project) as ring:
-        with open_database(project.database_path) as hog, hog.transaction():
+        with open_database(project.database) as hog, hog.transaction():
             ring.tally.add(key.id, TODAY, Spent(nano_usd=5))
             assert ring.look() and ring.look()
             assert "is locked" in ring.fault and ring.find(secret) == key

@@ -16,8 +16,8 @@ LIMITS = Limits(("tickets", "mail"), 2.5, "day", 60, 9000, False, False, 2e9)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[KeyStore]:
-    with KeyStore.open(Project(tmp_path)) as opened:
+def store(project: Project) -> Iterator[KeyStore]:
+    with KeyStore.open(project) as opened:
         yield opened
 
 

@@ -6,7 +6,8 @@
     └──────────┴───────────────────────────────┴───────────────────────────────┴── ─ ─
                                  frame = count, item lengths, items
 
-A segment has one writer process and is never written again once that process is gone. An item is
+A segment has one writer process, which holds a lock on its file, and is never written again once
+that process is gone; then it may move to an object store (traffic/bodies/mover.py). An item is
 addressed by segment, offset of its block, and number in the block, and only blocks that were
 written whole are ever addressed, so a tail torn by a crash is never read
 (test_segment_with_torn_tail_keeps_whole_blocks). Every block carries a checksum: damage is found,
@@ -17,9 +18,11 @@ not returned (test_read_block_finds_a_flipped_byte). What fails leaves nothing b
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import struct
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +32,7 @@ from pathlib import Path
 import zstandard
 
 from ownweights.core.errors import StoreError
+from ownweights.traffic.bodies.objects import SUFFIX, ObjectStore
 
 SEGMENT_MAGIC = b"OWNSEG1\n"
 BLOCK_MAGIC = b"BLK1"
@@ -67,6 +71,7 @@ class SegmentWriter:
         self._on_new = on_new
         self._file: int | None = None
         self._pid = 0
+        self._opened_s = 0.0
         self._end_bytes = 0
         self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
         self.segment = ""
@@ -109,6 +114,11 @@ class SegmentWriter:
         except OSError as error:
             raise self._unwritten(error) from error
 
+    def close_older_than(self, age_s: float) -> None:
+        """Let go of a segment that was begun so long ago."""
+        if self._file is not None and time.monotonic() - self._opened_s >= age_s:
+            self.close()
+
     def close(self) -> None:
         """Let go of the segment, and of its file where it holds nothing; the next append begins a
         new one."""
@@ -146,8 +156,9 @@ class SegmentWriter:
             self._bodies_dir.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._file = os.open(segment_path(self._bodies_dir, name), flags, 0o600)
-            self.segment, self._end_bytes = name, 0
+            self.segment, self._end_bytes, self._opened_s = name, 0, time.monotonic()
             try:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
                 _write_all(self._file, SEGMENT_MAGIC)
                 self._on_new(name)
             except BaseException:
@@ -172,10 +183,19 @@ class SegmentWriter:
 
 
 class SegmentReader:
-    """Reads items back; keeps the last few blocks and files at hand. For one thread."""
+    """Reads items back; keeps the last few blocks and files at hand. For one thread.
 
-    def __init__(self, bodies_dir: Path) -> None:
+    A segment that is not in `bodies_dir` is read from `objects`. Where the index `is_shared` with
+    other machines, one that is nowhere may still be on the disk of another; where there is an
+    object store, its address may be wrong: neither is surely lost.
+    """
+
+    def __init__(
+        self, bodies_dir: Path, objects: ObjectStore | None = None, *, is_shared: bool = False
+    ) -> None:
         self._bodies_dir = bodies_dir
+        self._objects = objects
+        self._is_shared = is_shared
         self._blocks: OrderedDict[tuple[str, int], list[bytes]] = OrderedDict()
         self._files: OrderedDict[str, int] = OrderedDict()
 
@@ -204,16 +224,15 @@ class SegmentReader:
         self._blocks.clear()
 
     def _read_block(self, segment: str, offset_bytes: int) -> list[bytes]:
-        file = self._open(segment)
-        header = os.pread(file, _HEADER.size, offset_bytes)
+        header = self._bytes(segment, offset_bytes, _HEADER.size)
         if len(header) < _HEADER.size:
             raise _damaged(segment, offset_bytes, "the file ends before it")
         magic, frame_bytes, raw_bytes, checksum = _HEADER.unpack(header)
         if magic != BLOCK_MAGIC:
             raise _damaged(segment, offset_bytes, "there is no block")
-        if offset_bytes + _HEADER.size + frame_bytes > os.fstat(file).st_size:
+        frame = self._bytes(segment, offset_bytes + _HEADER.size, frame_bytes)
+        if len(frame) < frame_bytes:
             raise _damaged(segment, offset_bytes, "the file ends before it does")
-        frame = os.pread(file, frame_bytes, offset_bytes + _HEADER.size)
         if _checksum(frame_bytes, raw_bytes, frame) != checksum:
             raise _damaged(segment, offset_bytes, "its checksum does not match")
         try:
@@ -221,16 +240,31 @@ class SegmentReader:
         except (zstandard.ZstdError, struct.error, ValueError) as error:
             raise _damaged(segment, offset_bytes, str(error)) from None
 
+    def _bytes(self, segment: str, start: int, count: int) -> bytes:
+        """Bytes of a segment, here or in the object store; fewer at its end."""
+        try:
+            file = self._open(segment)
+            return os.pread(file, min(count, max(0, os.fstat(file).st_size - start)), start)
+        except FileNotFoundError as error:
+            if self._objects is None:
+                raise self._missing(segment, error) from None
+        except OSError as error:
+            raise self._missing(segment, error) from None
+        try:
+            return self._objects.read(segment, start, count)
+        except FileNotFoundError as error:
+            raise self._missing(segment, error) from None
+
+    def _missing(self, segment: str, error: OSError) -> StoreError:
+        what = f"body segment {segment} cannot be read: {error.strerror or 'it is not there'}"
+        if isinstance(error, FileNotFoundError) and (self._is_shared or self._objects):
+            hint = "another machine may still hold it, or [store] bodies names another place"
+            return StoreError(what, hint=hint)
+        return StoreError(what, hint="own traffic verify lists what is affected", is_row=True)
+
     def _open(self, segment: str) -> int:
         if segment not in self._files:
-            try:
-                path = segment_path(self._bodies_dir, segment)
-                self._files[segment] = os.open(path, os.O_RDONLY)
-            except OSError as error:
-                raise StoreError(
-                    f"body segment {segment} cannot be read: {error.strerror}",
-                    hint="own traffic verify lists what is affected",
-                ) from None
+            self._files[segment] = os.open(segment_path(self._bodies_dir, segment), os.O_RDONLY)
             if len(self._files) > _CACHED_FILES:
                 os.close(self._files.popitem(last=False)[1])
         return self._files[segment]
@@ -238,7 +272,7 @@ class SegmentReader:
 
 def segment_path(bodies_dir: Path, segment: str) -> Path:
     """The file of a segment."""
-    return bodies_dir / f"{segment}.seg"
+    return bodies_dir / f"{segment}{SUFFIX}"
 
 
 def torn_tail_bytes(path: Path) -> int:
@@ -298,4 +332,5 @@ def _damaged(segment: str, offset_bytes: int, what: str) -> StoreError:
     return StoreError(
         f"body segment {segment} is damaged at byte {offset_bytes}: {what}",
         hint="own traffic verify lists what is affected",
+        is_row=True,
     )

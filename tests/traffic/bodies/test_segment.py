@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownweights.core.errors import StoreError
-from ownweights.traffic import bodies
-from ownweights.traffic.bodies import (
+from ownweights.traffic.bodies import segment as bodies
+from ownweights.traffic.bodies.segment import (
     BLOCK_BYTES,
     SEGMENT_MAGIC,
     Place,
@@ -287,7 +287,7 @@ LIMITED = """
 import os, resource, signal, sys
 from pathlib import Path
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import SegmentReader, SegmentWriter
+from ownweights.traffic.bodies.segment import SegmentReader, SegmentWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 writer = SegmentWriter(Path(sys.argv[1]))

@@ -16,11 +16,11 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ownweights.core.database import Database
 from ownweights.core.errors import StoreError
-from ownweights.traffic.bodies import Place, SegmentReader, SegmentWriter, segment_path
+from ownweights.traffic.bodies.segment import Place, SegmentReader, SegmentWriter, segment_path
+from ownweights.traffic.bodies.shelf import Shelf
 
 _GONE = "gone:"  # before the name of a segment whose file is to be unlinked
 _PAGE_ITEMS = 1000  # of one transaction: short, for others wait
@@ -31,7 +31,8 @@ Moved = tuple[str, object, int, int]  # table, key, offset, item
 @dataclass(frozen=True, slots=True)
 class CompactReport:
     """Segments written anew or unlinked, the bytes that this freed, and segments that stay because
-    something in them cannot be read (`own traffic verify` says what)."""
+    something in them cannot be read (`own traffic verify` says what), or because they are not here,
+    and another machine or another object store may hold them."""
 
     segments: int
     freed_bytes: int
@@ -39,30 +40,41 @@ class CompactReport:
 
 
 def compact(
-    database: Database, bodies_dir: Path, on_progress: Callable[[int, int], object] | None = None
+    database: Database, shelf: Shelf, on_progress: Callable[[int, int], object] | None = None
 ) -> CompactReport:
     """Write every segment anew that holds what no row refers to; `on_progress(done, of)`.
 
-    Raises: StoreError when the disk is full or the index cannot be written
+    Raises: StoreError when the disk is full, the index cannot be written, or the object store
+    cannot be asked
     """
-    _unlink_gone(database, bodies_dir)
-    names = [n for (n,) in database.query("SELECT name FROM segment WHERE dead > 0 ORDER BY id")]
-    before = _size_bytes(bodies_dir)
+    _unlink_gone(database, shelf)
+    rows = database.query("SELECT name FROM segment WHERE dead > 0 ORDER BY id")
+    names = [name for (name,) in rows if not name.startswith(_GONE)]
+    here = shelf.sizes()
+    before = sum(here.values())
     unreadable: list[str] = []
-    with contextlib.closing(SegmentReader(bodies_dir)) as reader:
-        writer = SegmentWriter(bodies_dir, on_new=lambda name: _register(database, name))
+    with contextlib.closing(shelf.reader()) as reader:
+        writer = SegmentWriter(shelf.folder, on_new=lambda name: _register(database, name))
         with contextlib.closing(writer):
             for done, name in enumerate(names, start=1):
                 try:
+                    if name not in here and not shelf.is_whole:
+                        raise _Unreadable("its bytes may lie where they cannot be freed")
                     while not _leave(database, name):
                         _move_page(database, name, reader, writer)
                 except _Unreadable:
                     unreadable.append(name)
                 if on_progress is not None:
                     on_progress(done, len(names))
-    _unlink_gone(database, bodies_dir)
-    freed_bytes = max(0, before - _size_bytes(bodies_dir))
-    return CompactReport(len(names) - len(unreadable), freed_bytes, tuple(unreadable))
+    anew = len(names) - len(unreadable)
+    unreadable += _unlink_gone(database, shelf)
+    freed_bytes = max(0, before - sum(shelf.sizes().values()))
+    return CompactReport(anew, freed_bytes, tuple(unreadable))
+
+
+def file_of(name: str) -> str:
+    """The segment's name as its file has it, whether it is given up or not."""
+    return name.removeprefix(_GONE)
 
 
 class _Unreadable(Exception):
@@ -124,27 +136,23 @@ def _leave(database: Database, name: str) -> bool:
         ) or not database.query("SELECT 1 FROM segment WHERE name = ?", (name,))
 
 
-def _unlink_gone(database: Database, bodies_dir: Path) -> None:
-    names = database.query("SELECT name FROM segment WHERE name LIKE ?", (f"{_GONE}%",))
-    for (name,) in names:
-        path = segment_path(bodies_dir, name.removeprefix(_GONE))
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
+def _unlink_gone(database: Database, shelf: Shelf) -> list[str]:
+    """Unlink what was given up, wherever it is; those that were not found and may lie elsewhere."""
+    elsewhere: list[str] = []
+    for (name,) in database.query("SELECT name FROM segment WHERE name LIKE ?", (f"{_GONE}%",)):
+        freed_bytes = shelf.free(file_of(name))
+        path = segment_path(shelf.folder, file_of(name))
+        if path.exists():
             raise StoreError(
-                f"cannot unlink {path}: {error.strerror}",
+                f"cannot unlink {path}",
                 hint="it holds bodies that were taken out; mend the permissions and try again",
-            ) from error
-        database.execute("DELETE FROM segment WHERE name = ?", (name,))
+            )
+        if not freed_bytes and not shelf.is_whole:
+            elsewhere.append(file_of(name))
+        else:
+            database.execute("DELETE FROM segment WHERE name = ?", (name,))
+    return elsewhere
 
 
 def _register(database: Database, name: str) -> None:
     database.execute("INSERT INTO segment (name, opened_at) VALUES (?, ?)", (name, time.time()))
-
-
-def _size_bytes(bodies_dir: Path) -> int:
-    total = 0
-    for path in bodies_dir.glob("*.seg"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
-    return total
