@@ -117,8 +117,8 @@ def test_processes_add_while_another_prunes(project: Project, what: str) -> None
     )
     assert (int(added), int(more)) == (60, 60)
     with TrafficStore.open(project) as store:
-        last = prune(store, NOW, **({"before": until} if what == "rows" else
-                                    {"bodies_before": until}))  # fmt: skip
+        rows, bodies = (until, None) if what == "rows" else (None, until)
+        last = prune(store, NOW, before=rows, bodies_before=bodies)
         assert int(taken) + last.records + last.bodies == 120
         assert names_of(store) == {"new": 60}
         assert count(store.database, RecordFilter()) == (60 if what == "rows" else 180)

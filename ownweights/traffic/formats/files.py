@@ -13,6 +13,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -143,7 +144,7 @@ def _rows(path: Path, max_line_bytes: int) -> Iterator[Line]:
     try:
         with gzip.open(path, "rb") if is_gzip else path.open("rb") as file:
             text = io.TextIOWrapper(cast("Any", file), "utf-8-sig", newline="")
-            reader = csv.DictReader(text)
+            reader = csv.DictReader(dropwhile(str.isspace, text))  # the head may come late
             number = 1
             while True:
                 number += 1

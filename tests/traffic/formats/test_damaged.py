@@ -238,6 +238,14 @@ def test_csv_rows_that_are_too_short_or_too_long_cost_themselves_alone(
     assert (report.read, report.added, whole_count(report)) == (4, 3, 4)
 
 
+@pytest.mark.parametrize("before", [b"\n\n", b"\r\n", b"\xef\xbb\xbf  \n"])
+def test_csv_may_begin_with_blank_lines(store: TrafficStore, tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "x.csv"
+    write_csv(path, [SPEND_LOG], "csv")
+    path.write_bytes(before + path.read_bytes())
+    assert import_file(path, store).added == 1
+
+
 def test_csv_cell_over_the_limit_costs_its_row_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     long = {**SPEND_LOG, "session_id": "s" * 5000}
