@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as brief  # long values are cut: errors carry no content
 from typing import Any, cast
 
 from ownweights.core.chat import ROLES
@@ -35,7 +36,7 @@ def messages_fault(messages: Any) -> Fault | None:
         if (role := fields.get("role")) not in ROLES:
             allowed = ", ".join(ROLES)
             return Fault(
-                "wrong_roles", f"messages[{index}] has role {role!r}, not one of {allowed}"
+                "wrong_roles", f"messages[{index}] has role {brief(role)}, not one of {allowed}"
             )
         if not is_content(fields.get("content")):
             what = f"messages[{index}] has content that is neither text nor parts"
@@ -57,7 +58,7 @@ def answer_fault(response: Any) -> Fault | None:
     if message is None:
         return Fault("no_answer", "'response' has no choices[0].message")
     if (role := message.get("role", "assistant")) != "assistant":
-        return Fault("wrong_roles", f"the answer has role {role!r}, not 'assistant'")
+        return Fault("wrong_roles", f"the answer has role {brief(role)}, not 'assistant'")
     content = message.get("content")
     if not is_content(content):
         return Fault("bad_messages", "the answer's content is neither text nor parts")

@@ -6,12 +6,14 @@ a fault, as a broken line is. A document is read whole, so its size is limited; 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from ownweights.traffic.formats.sort import unwrap
 MAX_DOCUMENT_BYTES = 512 * 2**20
 _HEAD_BYTES = 64 * 2**10
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_STEP_BYTES = 64  # inflates to 64 KiB at most
 _CSV_COLUMNS = ({"request_id", "startTime", "spend"}, {"trace_id", "type"}, {"traceId", "type"})
 
 
@@ -52,16 +55,19 @@ def _head(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if raw[:2] == _GZIP_MAGIC:
-        raw = zlib.decompressobj(wbits=31).decompress(raw, _HEAD_BYTES) if _is_gzip(raw) else b""
+        raw = _inflated(raw)
     return raw.removeprefix(b"\xef\xbb\xbf").lstrip()
 
 
-def _is_gzip(raw: bytes) -> bool:
-    try:
-        zlib.decompressobj(wbits=31).decompress(raw, 1)
-    except zlib.error:
-        return False
-    return True
+def _inflated(raw: bytes) -> bytes:
+    """What the start of a gzip stream holds, up to where it is damaged."""
+    stream, head = zlib.decompressobj(wbits=31), b""
+    with contextlib.suppress(zlib.error):
+        for start in range(0, len(raw), _GZIP_STEP_BYTES):
+            head += stream.decompress(raw[start : start + _GZIP_STEP_BYTES])
+            if len(head) >= _HEAD_BYTES:
+                break
+    return head
 
 
 def _is_csv(head: bytes) -> bool:
@@ -138,7 +144,7 @@ def _rows(path: Path, max_line_bytes: int) -> Iterator[Line]:
     try:
         with gzip.open(path, "rb") if is_gzip else path.open("rb") as file:
             text = io.TextIOWrapper(cast("Any", file), "utf-8-sig", newline="")
-            reader = csv.DictReader(text)
+            reader = csv.DictReader(dropwhile(str.isspace, text))  # the head may come late
             number = 1
             while True:
                 number += 1
@@ -148,6 +154,9 @@ def _rows(path: Path, max_line_bytes: int) -> Iterator[Line]:
                     return
                 except UnicodeDecodeError as error:
                     yield Line(number, None, "undecodable", f"not UTF-8 text: {error}")
+                    return
+                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                    yield Line(number, None, "broken_gzip", f"the gzip stream is damaged: {error}")
                     return
                 except csv.Error as error:
                     yield Line(number, None, "broken_json", f"not a row of CSV: {error}")

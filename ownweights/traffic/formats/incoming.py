@@ -19,6 +19,8 @@ from ownweights.traffic.draft import MAX_AMOUNT
 from ownweights.traffic.record import Protocol, Status, moment
 
 _MAX_TOKENS = 2**31
+_FAR_MS = 1e18  # later than any time, and still a float
+_LAST_MOMENT = 253_402_300_799.0  # of the year 9999: a date holds no later one
 
 
 class Skip(Exception):
@@ -106,7 +108,7 @@ def moment_of(given: Mapping[str, Any], field_name: str) -> float | None:
     if value is None or value == "":
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        found = moment(value if value < 1e11 else value / 1000)
+        found = moment(value if value < 1e11 else min(value, _FAR_MS) / 1000)
     else:
         found = _iso(value) if isinstance(value, str) else None
     if found is None:
@@ -115,8 +117,8 @@ def moment_of(given: Mapping[str, Any], field_name: str) -> float | None:
 
 
 def iso_of(at: float) -> str:
-    """A moment as ISO text in UTC, to the microsecond."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")
+    """A moment as ISO text in UTC, to the microsecond; in the year 9999 at the latest."""
+    return datetime.fromtimestamp(min(at, _LAST_MOMENT), UTC).isoformat(timespec="microseconds")
 
 
 def protocol_of(given: Mapping[str, Any]) -> Protocol:

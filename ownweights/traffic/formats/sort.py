@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from reprlib import repr as brief
 from typing import Any, Literal, cast, get_args
 
 from ownweights.traffic.formats.incoming import Incoming, Skip, list_of, object_of
@@ -32,7 +33,7 @@ def read(value: Mapping[str, Any]) -> Incoming:
         return read_langfuse(value)
     if "messages" in value:
         return read_openai(value)
-    keys = ", ".join(sorted(map(repr, value))[:6])
+    keys = ", ".join(sorted(map(brief, value))[:6])
     raise Skip("not_chat", f"has neither 'request' nor 'messages' among its keys {keys}")
 
 
@@ -44,7 +45,9 @@ def export(record: Record, export_format: ExportFormat) -> dict[str, Any] | None
 def unwrap(value: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The values inside of one that holds several: a page of an API, or a trace with what it
     observed; else the value itself."""
-    if isinstance(value.get("data"), list) and "messages" not in value:
+    if "request" in value or "messages" in value:
+        yield dict(value)
+    elif isinstance(value.get("data"), list):
         for one in list_of(value["data"]):
             if isinstance(one, dict):
                 yield from unwrap(cast("dict[str, Any]", one))
