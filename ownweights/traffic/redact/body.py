@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -31,7 +32,8 @@ _FREE_FIELDS = frozenset(("metadata", "arguments", "input", "args", "parsed", "u
 _DATA_FIELDS = frozenset(("data", "file_data", "b64_json", "image_url", "url"))
 _ID = re.compile(r"[\w.:/-]{1,200}")
 _DATA_URL = re.compile(r"data:[\w.+/-]{0,100}(?:;[\w=.-]{1,100}){0,4};base64,")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256}")
+_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_DATA_CHARS}}}")
+_IN_BASE64 = (string.ascii_letters + string.digits + "+/_-=%\r\n").encode()
 
 
 class Texts:
@@ -81,8 +83,8 @@ def with_texts(value: Any, visit: Texts | OtherTexts, *, is_free: bool = False) 
     if kind is dict:
         return _object(value, visit, is_free)
     if kind is list:
-        if value and type(value[0]) is float:  # an embedding
-            return value
+        if value and type(value[0]) is float and set(map(type, value)) == {float}:
+            return value  # an embedding
         return [with_texts(inner, visit, is_free=is_free) for inner in value]
     if kind is int and is_free and abs(value) >= MIN_NUMBER:
         digits = str(value)
@@ -95,6 +97,8 @@ def _object(value: dict[str, Any], visit: Texts | OtherTexts, is_free: bool) -> 
     made: dict[str, Any] = {}
     for key, inner in value.items():
         name = visit.key(key) if is_free else key
+        while name in made:  # two spellings of one value are still two keys
+            name += "_"
         if type(inner) is not str:
             made[name] = with_texts(inner, visit, is_free=is_free or key in _FREE_FIELDS)
         elif key in _DATA_FIELDS and is_data(inner):
@@ -115,13 +119,21 @@ def _text(text: str, visit: Texts | OtherTexts) -> str:
 
 
 def _opened(text: str) -> Any:
-    """The list or object that a text is in JSON; None where it is none."""
+    """The list or object that a text is in JSON; None where it is none, or says a key twice."""
     if text[:1] not in ("{", "[", " ", "\n", "\t", "\r") or text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
+        json.loads(text, object_pairs_hook=_once)
+        return value
     except (ValueError, UnicodeEncodeError, RecursionError):
         return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Refuses a key that comes twice: what it said first would not be seen."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
 
 
 def _written_like(text: str, value: Any) -> str:
@@ -138,9 +150,11 @@ def _written_like(text: str, value: Any) -> str:
 
 def is_data(text: str) -> bool:
     """Whether text is base64 of something, as a data URL or bare."""
-    if text.startswith("data:"):
-        return _DATA_URL.match(text) is not None
-    return len(text) >= MIN_DATA_CHARS and _BASE64.match(text) is not None
+    begin = _DATA_URL.match(text)
+    if begin is None and not _BASE64.match(text):
+        return False
+    start = begin.end() if begin else 0
+    return text.isascii() and not text.encode()[start:].translate(None, _IN_BASE64)
 
 
 def without_logprobs(response: dict[str, Any]) -> dict[str, Any]:

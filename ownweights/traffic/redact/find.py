@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ownweights.traffic.redact.number import IBAN_CHARS, is_card, is_iban, is_ip, is_ssn
 from ownweights.traffic.redact.phone import find_phones
+from ownweights.traffic.redact.plain import narrow, seen
 from ownweights.traffic.redact.said import said_before
 from ownweights.traffic.redact.secret import find_keys
 from ownweights.traffic.redact.span import Span, without_overlaps
@@ -43,12 +44,12 @@ _IBAN = re.compile(
     r"(?:[ \u00a0-]?[A-Za-z0-9]{1,4}){3,9}"
 )
 _CARD = re.compile(
-    r"[0-9]" + _BEGINS + r"(?<![0-9][.,-].)(?:[0-9]{11,18}|"
+    r"[0-9]" + _BEGINS + r"(?<![0-9][.-].)(?:[0-9]{11,18}|"
     r"[0-9]{3}[ \u00a0-][0-9]{4}[ \u00a0-][0-9]{4}[ \u00a0-][0-9]{1,7}(?:[ \u00a0-][0-9]{1,3})?|"
     r"[0-9]{3}[ \u00a0-][0-9]{6}[ \u00a0-][0-9]{4,5})(?![0-9])"
 )
 _GROUP = re.compile(r"[^0-9][0-9]")
-_SSN = re.compile(r"[0-9]" + _BEGINS + r"(?<![0-9][.,-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![\w-])")
+_SSN = re.compile(r"[0-9]" + _BEGINS + r"(?<![0-9][.-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![\w-])")
 _IPV4 = re.compile(
     r"[0-9]" + _BEGINS + r"(?<![.-].)[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
     r"(?![\w-]|\.[0-9])"
@@ -65,6 +66,18 @@ _SAYS_CARD = re.compile(
 
 def find_spans(text: str, kinds: Iterable[str]) -> list[Span]:
     """What of these kinds stands in a text, in order, without overlaps."""
+    text, wanted = narrow(text), tuple(kinds)
+    found = _find(text, wanted)
+    if told := seen(text):
+        shown, places = told
+        found += [
+            Span(places[start], places[end - 1] + 1, kind)
+            for start, end, kind in _find(shown, wanted)
+        ]
+    return without_overlaps(found) if len(found) > 1 else found
+
+
+def _find(text: str, kinds: Iterable[str]) -> list[Span]:
     raw = text.encode("utf-8", "surrogatepass")
     regions = find_regions(text, raw)
     found: list[Span] = []
@@ -78,7 +91,7 @@ def find_spans(text: str, kinds: Iterable[str]) -> list[Span]:
                 found += _NUMBER_FINDERS[kind](text, *region)
         if kind == "ip" and ":" in text:
             found += find_ipv6(text)
-    return without_overlaps(found) if len(found) > 1 else found
+    return found
 
 
 def find_regions(text: str, raw: bytes) -> list[tuple[int, int]]:

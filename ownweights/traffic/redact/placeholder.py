@@ -21,6 +21,7 @@ from pathlib import Path
 from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.core.secret import write_once
+from ownweights.traffic.redact.plain import as_read
 
 KEY_NAME = "redaction.key"
 KEY_BYTES = 32
@@ -53,6 +54,7 @@ def written_alike(kind: str, value: str) -> str:
     """A value in the one form in which it is compared."""
     if kind in ("key", "data"):
         return value
+    value = as_read(value)
     if kind == "email":
         return value.replace("%40", "@").lower()
     if kind in ("iban", "card", "ssn", "phone"):

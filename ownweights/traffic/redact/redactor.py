@@ -69,7 +69,7 @@ class Redactor:
         joined = "".join(itertools.chain.from_iterable(zip(texts, joints, strict=True)))
         spans = self._spans(joined)
         if self._recogniser is not None:
-            spans = _and_again(joined, without_overlaps([*spans, *self._names(texts)]))
+            spans = sorted([*spans, *self._names(texts, joined, spans)])
         if not spans:
             return list(texts)
         for _ in range(MAX_PASSES):
@@ -101,16 +101,20 @@ class Redactor:
         spans = find_spans(joined, self._kinds)
         return _and_again(joined, spans) if spans else spans
 
-    def _names(self, texts: Sequence[str]) -> Iterator[Span]:
+    def _names(self, texts: Sequence[str], joined: str, spans: Sequence[Span]) -> Iterator[Span]:
+        """Names, wherever they stand, less what is of another kind or a placeholder."""
         assert self._recogniser is not None, "only asked where there is one"
+        names: list[Span] = []
         place = 0
         for text in texts:
             if text:
-                taken = [match.span() for match in PLACEHOLDER.finditer(text)]
-                for start, end in self._recogniser(text):
-                    if not any(start < after and before < end for before, after in taken):
-                        yield Span(place + start, place + end, "name")
+                names += (Span(place + a, place + b, "name") for a, b in self._recogniser(text))
             place += len(text) + len(JOINT)
+        taken = [span[:2] for span in spans] + [m.span() for m in PLACEHOLDER.finditer(joined)]
+        for start, end in _outside([*names, *_repeats(joined, names)], taken):
+            if _WORD.search(part := joined[start:end]):
+                lead = len(part) - len(part.lstrip())
+                yield Span(start + lead, start + len(part.rstrip()), "name")
 
     def _replaced(self, joined: str, spans: Sequence[Span]) -> str:
         """Joined texts with a placeholder for each span."""
@@ -139,6 +143,27 @@ def _split(texts: Sequence[str], joined: str) -> list[str]:
 
 def _and_again(joined: str, spans: Sequence[Span]) -> list[Span]:
     """The spans, and the same values where nothing around them says what they are."""
+    again = _repeats(joined, spans)
+    return without_overlaps([*spans, *again]) if again else list(spans)
+
+
+def _outside(spans: Iterable[Span], taken: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """All that spans cover together, less what is taken, in parts that are in order."""
+    steps = [step for a, b, _ in spans for step in ((a, 1, 0), (b, -1, 0))]
+    steps += [step for a, b in taken for step in ((a, 0, 1), (b, 0, -1))]
+    depth = blocks = start = 0
+    for place, deeper, blocked in sorted(steps):
+        was_out = depth > 0 and not blocks
+        depth, blocks = depth + deeper, blocks + blocked
+        is_out = depth > 0 and not blocks
+        if was_out and not is_out and start < place:
+            yield start, place
+        elif is_out and not was_out:
+            start = place
+
+
+def _repeats(joined: str, spans: Sequence[Span]) -> list[Span]:
+    """Where the values of spans stand, these and others."""
     values = {
         joined[span.start : span.end]: span.kind
         for span in spans
@@ -152,7 +177,7 @@ def _and_again(joined: str, spans: Sequence[Span]) -> list[Span]:
             if not _is_inside_word(joined, place, end):
                 again.append(Span(place, end, kind))
             place = joined.find(value, end)
-    return without_overlaps([*spans, *again]) if again else list(spans)
+    return again
 
 
 _JOINTS = re.compile(f"([{JOINT}{KEY_JOINT}])")

@@ -20,7 +20,7 @@ MAX_KEY_BLOCK_CHARS = 16_384
 MIN_FORM_CHARS = 15  # no provider's form is shorter
 MAX_LOOKED_AT_CHARS = 64  # the rest of a longer value is like its beginning
 MIN_TOKEN_BITS = 3.0  # of Shannon entropy a character; words of a language have less in 16 letters
-_BEGINS = r"(?<![A-Za-z0-9])"
+_BEGINS = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"  # `\n` in a log or in code is no letter
 
 # what must stand in a text for the pattern beside it to be tried at all
 _FORMS: tuple[tuple[str, str], ...] = (
