@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ownweights.cli.app import run
@@ -252,6 +252,7 @@ def test_key_verbs_want_a_name(keys: Keys, verb: str) -> None:
     assert "Missing argument 'NAME'" in errors and f"hint: `own key {verb} --help`" in errors
 
 
+@settings(max_examples=25)
 @given(usd=st.floats(0, 2**31 - 1), rate=st.integers(1, 2**31 - 1))
 def test_key_numbers_come_back_as_they_were_given(
     tmp_path_factory: pytest.TempPathFactory, usd: float, rate: int
