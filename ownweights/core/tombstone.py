@@ -88,12 +88,21 @@ def erased_lines(folder: Path) -> dict[str, int]:
     return {name: len(entry.get("lines", ())) for name, entry in files.items()}
 
 
-def mark_erased(kind_dir: Path, artefact_id: str, dataset: str, num: int) -> Erased:
-    """Mark an artefact as made from `num` examples of a dataset that were erased since."""
-    known = erased_mark(kind_dir, artefact_id)
+def mark_erased(
+    kind_dir: Path, artefact_id: str, dataset: str, num: int, *, before: int | None = None
+) -> Erased:
+    """Mark an artefact as made from `num` examples of a dataset that are erased.
+
+    `before` is how many had gone from the dataset before these: an erasure that was killed after
+    its mark and is run again then counts none of them twice.
+    """
+    known, path = erased_mark(kind_dir, artefact_id), _mark_path(kind_dir, artefact_id)
+    until = num if before is None else before + num
+    if before is not None and known is not None and known.dataset == dataset:
+        num = max(0, until - max(before, int(_read(path).get("until", 0))))
     found = Erased(num + (known.num if known else 0), _now(), dataset)
-    table = {"num": found.num, "at": found.at, "dataset": found.dataset}
-    _write(_mark_path(kind_dir, artefact_id), table)
+    table = {"num": found.num, "at": found.at, "dataset": found.dataset, "until": until}
+    _write(path, table)
     return found
 
 

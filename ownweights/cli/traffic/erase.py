@@ -1,8 +1,9 @@
 """Erasing somebody's records everywhere: `own traffic delete`, in the order that survives a crash.
 
-In: whose. Out: datasets without their examples, students trained on these marked, their
-certificates void and their routes sent back to the teacher, and at last the rows and bodies. Rows
-go last: as long as they are there, running the command again finds what is left.
+In: whose. Out: students trained on their examples marked, certificates of these void and their
+routes sent back to the teacher, datasets without the examples, and at last the rows and bodies.
+What is found goes after what is found through it: examples after the marks, rows last. So the next
+run finds what a killed one left (test_delete_killed_anywhere_is_finished_by_the_next).
 """
 
 from __future__ import annotations
@@ -54,11 +55,13 @@ def erase_everywhere(
     project, found = store.project, find(store.database, whose)
     gone, texts = _gather(store, found)
     broken: dict[str, str] = {}
-    datasets = erase_examples(project, gone, broken.__setitem__, dry_run=dry_run)
+    datasets = erase_examples(project, gone, broken.__setitem__, dry_run=True)
     for dataset_id, why in broken.items():
         say(f"warning: dataset {dataset_id} cannot be read and may hold some of them: {why}")
     students = _mark_students(project, datasets, dry_run=dry_run)
     voided = [] if dry_run else _void(project, set(students))
+    if not dry_run:
+        erase_examples(project, gone)
     report = None if dry_run else erase(store, whose, on_progress)
     if with_backups and not dry_run:
         store.database.drop_copies()
@@ -87,7 +90,9 @@ def _gather(store: TrafficStore, found: list[Found]) -> tuple[dict[str, Gone], l
 def _mark_students(project: Project, datasets: list[ErasedExamples], *, dry_run: bool) -> list[str]:
     """Mark the students that were trained or tuned on erased examples; their ids."""
     from ownweights.core.artefact import list_artefacts
-    from ownweights.core.tombstone import mark_erased
+    from ownweights.core.tombstone import erased_lines, mark_erased
+    from ownweights.dataset.dedupe import STUDIED
+    from ownweights.dataset.load import split_file
 
     studied = {one.dataset_id: one.studied for one in datasets if one.studied}
     kind_dir = project.kind_dir("student")
@@ -97,7 +102,9 @@ def _mark_students(project: Project, datasets: list[ErasedExamples], *, dry_run:
         if dataset_id in studied:
             marked.append(student.id)
             if not dry_run:
-                mark_erased(kind_dir, student.id, dataset_id, studied[dataset_id])
+                lines = erased_lines(project.kind_dir("dataset") / dataset_id)
+                before = sum(lines.get(split_file(split), 0) for split in STUDIED)
+                mark_erased(kind_dir, student.id, dataset_id, studied[dataset_id], before=before)
     return marked
 
 
