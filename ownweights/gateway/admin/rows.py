@@ -1,6 +1,7 @@
 """What the pages list and count by, and what they read of the traffic store.
 
-Invariant: pages hold every record that matches, each once (test_admin_rows_page_through_everything).
+Invariant: pages hold every record that matches, each once
+(test_admin_rows_page_through_everything).
 """
 
 from __future__ import annotations
