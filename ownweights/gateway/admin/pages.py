@@ -153,7 +153,8 @@ def _asked(query: Mapping[str, str], *numbers: str) -> tuple[RecordFilter, int |
         if not text.isdecimal() or len(text) > 18:
             raise HttpError(400, "before must be a row number", code="invalid_query")
         before = int(text)
-    return RecordFilter(**{name: query.get(name) for name in _FILTERS}), before
+    given: dict[str, Any] = {name: query.get(name) for name in _FILTERS}
+    return RecordFilter(**given), before
 
 
 def _link(path: str, only: RecordFilter, **more: Any) -> str:
