@@ -104,7 +104,8 @@ class TeacherClient:
         """The teacher's whole answer."""
         body = self._body(request, is_stream=False)
         give_up_s = self._give_up_at(timeout_s)
-        async with self._answered(body, give_up_s) as response:
+        url = self._answer_url(request)
+        async with self._answered(url, body, give_up_s) as response:
             content = await self._read(response, give_up_s)
         headers = {name.lower(): value for name, value in response.headers.items()}
         answer = _decode(content)
@@ -121,9 +122,9 @@ class TeacherClient:
             yield CompletionChunk(done.text or "", done.finish_reason, done.usage)
             return
         body = self._body(request, is_stream=True)
-        give_up_s = self._give_up_at(timeout_s)
+        url, give_up_s = self._answer_url(request), self._give_up_at(timeout_s)
         async with (
-            self._answered(body, give_up_s) as response,
+            self._answered(url, body, give_up_s) as response,
             contextlib.aclosing(_chunks(self._payloads(response, give_up_s))) as chunks,
         ):
             async for chunk in chunks:
@@ -132,7 +133,8 @@ class TeacherClient:
     async def models(self, *, timeout_s: float | None = None) -> list[str]:
         """The models that the endpoint says it has."""
         give_up_s = self._give_up_at(timeout_s)
-        async with self._answered(None, give_up_s) as response:
+        url = self._kind.url(self.base_url, "/models", "")
+        async with self._answered(url, None, give_up_s) as response:
             listed = _decode(await self._read(response, give_up_s))
         rows = listed.get("data") if isinstance(listed, Mapping) else None
         if not isinstance(rows, list):
@@ -169,14 +171,14 @@ class TeacherClient:
 
     @contextlib.asynccontextmanager
     async def _answered(
-        self, body: bytes | None, give_up_s: float
+        self, url: str, body: bytes | None, give_up_s: float
     ) -> AsyncGenerator[httpx.Response, None]:
         """A successful answer's head, after as many tries as are allowed."""
         attempt = 0
         while True:
             told = ""
             try:
-                response = await self._ask(body, give_up_s)
+                response = await self._ask(url, body, give_up_s)
                 if response.is_success:
                     break
                 told = response.headers.get("retry-after", "")
@@ -194,9 +196,8 @@ class TeacherClient:
         finally:
             await response.aclose()
 
-    async def _ask(self, body: bytes | None, give_up_s: float) -> httpx.Response:
+    async def _ask(self, url: str, body: bytes | None, give_up_s: float) -> httpx.Response:
         client, kind = self._client(), "GET" if body is None else "POST"
-        url = self._url("/models" if body is None else self._kind.answer_path)
         async with self._in_time(give_up_s):
             try:
                 request = client.build_request(kind, url, content=body)
@@ -204,8 +205,9 @@ class TeacherClient:
                 raise CompleterError(f"{self.base_url!r} is not an address: {error}") from None
             return await client.send(request, stream=True)
 
-    def _url(self, path: str) -> str:
-        return self._kind.url(self.base_url, path, self.model or "")
+    def _answer_url(self, request: ChatRequest) -> str:
+        model = self.model or request.model
+        return self._kind.url(self.base_url, self._kind.answer_path, model)
 
     async def _refusal(self, response: httpx.Response, give_up_s: float) -> CompleterRefused:
         """What an endpoint said when it refused, without the key."""

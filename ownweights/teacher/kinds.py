@@ -40,12 +40,14 @@ class Kind:
     def url(self, base_url: str, path: str, model: str, query: str = "") -> str:
         """Where a path is asked; Azure's deployments are named in it.
 
-        Raises: InputError for a deployment that is not named
+        Raises: InputError for a deployment that is not named, or cannot be
         """
         base = base_url.rstrip("/")
         if self.name == "azure" and self.api_version:
             if path == "/models":
                 base += "/openai"
+            elif model in (".", ".."):  # a step within the path, however it is quoted
+                raise InputError(f"{model!r} names no Azure deployment")
             elif model:
                 base += f"/openai/deployments/{quote(model, safe='')}"
             else:

@@ -164,4 +164,7 @@ def _query(scope: Scope) -> dict[str, str]:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=50)
     except (UnicodeDecodeError, ValueError):
         raise HttpError(400, "the query cannot be read", code="invalid_query") from None
-    return {name: value for name, value in pairs if value}
+    given = [(name, value) for name, value in pairs if value]
+    if len(dict(given)) < len(given):
+        raise HttpError(400, "a filter is given twice", code="invalid_query")
+    return dict(given)

@@ -5,7 +5,8 @@ bytes on the caller's connection, and the decoded answer in the exchange. Invari
 untouched both ways (test_forward_is_byte_exact); an answer that is not streamed is whole within the
 time-out (test_forward_slow_teacher_is_504); no connection error reaches the caller but as OpenAI's
 error shape (test_forward_teacher_down_is_502); once a byte of an answer was sent, nobody else is
-asked (test_failover_never_after_the_first_byte).
+asked (test_failover_never_after_the_first_byte); who cannot be asked in its place is passed over
+(test_failover_passes_over_a_teacher_that_cannot_be_asked_this).
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class TeacherDoor:
     ) -> tuple[Reply, Spoken]:
         first, *rest = self._settings.candidates(upstream, exchange.protocol.name)
         candidates = [first, *(one for one in rest if may_go(exchange, one))]
-        turns = self._rests.order(candidates) if len(candidates) > 1 else list(candidates)
+        turns = self._turns(exchange, upstream, candidates)
         num_repeats = self._settings.max_retries
         while True:
             asked = turns.pop(0)
@@ -167,6 +168,7 @@ class TeacherDoor:
                 if error.status < 500:
                     raise
                 self._rests.failed(asked.name)
+                turns = _able(exchange, upstream, turns)
                 if not turns and not await self._may_repeat(num_repeats, None, give_up_s):
                     raise
             else:
@@ -175,12 +177,20 @@ class TeacherDoor:
                     return reply, said
                 wait_s = retry_after_s(reply)
                 self._rests.failed(asked.name, wait_s)
+                turns = _able(exchange, upstream, turns)
                 if not turns and not await self._may_repeat(num_repeats, wait_s, give_up_s):
                     return reply, said
                 reply.close()
             if not turns:
                 num_repeats -= 1
-                turns = self._rests.order(candidates)[:1]
+                turns = self._turns(exchange, upstream, candidates)[:1]
+
+    def _turns(
+        self, exchange: Exchange, upstream: Upstream, candidates: list[Upstream]
+    ) -> list[Upstream]:
+        """Who is asked, in order; the first of them can be."""
+        turns = self._rests.order(candidates) if len(candidates) > 1 else list(candidates)
+        return _able(exchange, upstream, turns)
 
     def _share_of(self, left_s: float, asked: Upstream) -> float:
         """How long a teacher may take to begin, where another can be asked after it."""
@@ -208,6 +218,17 @@ class TeacherDoor:
             yield reply
         finally:
             reply.close()
+
+
+def _able(exchange: Exchange, upstream: Upstream, turns: list[Upstream]) -> list[Upstream]:
+    """The turns from the first on that can be asked this; `upstream`, whose turn it is by rights,
+    stays whatever it takes: its refusal is the caller's to know."""
+    for index, one in enumerate(turns):
+        with contextlib.suppress(HttpError):
+            if one is not upstream:
+                spoken(exchange, one)
+            return turns[index:]
+    return []
 
 
 def _translated(exchange: Exchange, reply: Reply, content: bytes) -> bytes:
