@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
+from ownweights.core.database import has_database
 from ownweights.core.project import Project
 from ownweights.gateway.admin import rows
 from ownweights.gateway.admin.rows import RecordFilter
@@ -69,7 +70,7 @@ class Pages:
 
     def _open(self) -> TrafficStore | None:
         """The store, kept open; None while there is none."""
-        if self._store is None and self._project.database_path.exists():
+        if self._store is None and has_database(self._project.database):
             self._store = TrafficStore.open(
                 self._project, create=False, busy_timeout_s=_STORE_TIMEOUT_S
             )

@@ -22,6 +22,7 @@ import msgspec
 from ownweights.core.chat import Completion
 from ownweights.gateway.callers import Caller
 from ownweights.gateway.exchange import Exchange
+from ownweights.gateway.keys.key import KEY_HEADERS
 from ownweights.gateway.settings import GatewaySettings, Upstream
 from ownweights.gateway.spending import may_go
 from ownweights.gateway.upstreams.address import call_for, models_call, response_headers
@@ -159,7 +160,7 @@ class TeacherDoor:
             try:
                 said = spoken(exchange, asked)
                 call = call_for(
-                    asked, scope, protocol=said.protocol, body=said.body,
+                    asked, _seen_by(asked, upstream, scope), protocol=said.protocol, body=said.body,
                     raw=None if said.is_translated else exchange.raw,
                     wants_plain=exchange.is_stream,
                 )  # fmt: skip
@@ -229,6 +230,15 @@ def _able(exchange: Exchange, upstream: Upstream, turns: list[Upstream]) -> list
                 spoken(exchange, one)
             return turns[index:]
     return []
+
+
+def _seen_by(asked: Upstream, named: Upstream, scope: Scope) -> Scope:
+    """The request as a teacher may see it: at another host than the one the caller means, a
+    stand-in does not get the caller's key for that one."""
+    is_same = asked.base_url.split("/")[:3] == named.base_url.split("/")[:3]
+    if is_same or asked.key_env:
+        return scope
+    return {**scope, "headers": [h for h in scope["headers"] if h[0] not in KEY_HEADERS]}
 
 
 def _translated(exchange: Exchange, reply: Reply, content: bytes) -> bytes:

@@ -67,6 +67,20 @@ def test_failover_asks_the_next_teacher(
         assert b'"model":"other"' in talk.body()
 
 
+def test_failover_keeps_the_callers_key_from_other_hosts(project: Project) -> None:
+    with talking(BUSY) as first, talking(GOOD) as second:
+        teachers = {
+            "a": Upstream("a", first.base_url, fallback=("b",)),
+            "b": Upstream("b", second.base_url),
+        }
+        with gateway(project, None, teachers=teachers, default_teacher="a") as one:
+            answer = one.post(asked("hello"), authorization="Bearer mine", x_api_key="mine")
+            assert answer.status_code == 200
+        assert first.head()["authorization"] == "Bearer mine"
+        assert not {"authorization", "x-api-key"} & set(second.head())
+        assert b"mine" not in second.requests[0]
+
+
 def test_failover_of_a_teacher_that_is_down(project: Project) -> None:
     down = f"http://127.0.0.1:{free_port()}/v1"
     with talking(GOOD) as talk, gateway(project, None, **two(down, talk.base_url)) as one:
