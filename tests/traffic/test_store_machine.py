@@ -20,10 +20,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from ownweights.traffic.compact import compact
 
 from ownweights.core.project import Project
 from ownweights.traffic import Record, TrafficStore
+from ownweights.traffic.bodies.compact import compact
 from ownweights.traffic.erase import Whose, erase, find
 from ownweights.traffic.query import RecordFilter, count, distinct, facets, stats
 from ownweights.traffic.recount import tally_faults
