@@ -115,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def compact(self) -> None:
-        compact(self.store.database, self.project.bodies_dir)
+        compact(self.store.database, self.store.shelf)
         assert self.store.verify().dead_items == 0
 
     @rule()

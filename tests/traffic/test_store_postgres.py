@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ownweights.core.errors import StoreError
 from ownweights.core.project import Project, Server
 from ownweights.traffic import Record, Recorder, TrafficStore
+from ownweights.traffic import store as module
 from tests.postgres import PostgresServer, spell
 from tests.traffic.samples import make, run_python, stored
 
@@ -79,22 +81,24 @@ while True:
         assert store.verify().is_sound
 
 
-def test_store_that_lost_the_answer_to_a_commit_adds_nothing_twice(project: Project) -> None:
+def test_store_that_lost_the_answer_to_a_commit_adds_nothing_twice(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rows are there, and nobody told: the bodies stay, and the batch comes again."""
     with TrafficStore.open(project) as store:
         store.add([make("first")])
-        insert = store._insert
+        count_uses = module.count_uses
 
-        def insert_and_lose_the_answer(*given: object) -> None:
-            insert(*given)  # type: ignore[arg-type]
+        def count_and_lose_the_answer(*given: Any) -> None:  # the last thing that a batch does
+            count_uses(*given)
             store.database.execute("COMMIT")
             raise StoreError("the server cannot be reached", is_undone=False)
 
-        store._insert = insert_and_lose_the_answer  # type: ignore[method-assign]
         batch = [make("second"), make("third")]
-        with pytest.raises(StoreError, match="cannot be reached"):
-            store.add_batch(batch)
-        store._insert = insert  # type: ignore[method-assign]
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "count_uses", count_and_lose_the_answer)
+            with pytest.raises(StoreError, match="cannot be reached"):
+                store.add_batch(batch)
         again = store.add_batch(batch)
         assert (again.added, again.duplicates) == (0, 2)
         assert texts(list(store.records())) == ["first", "second", "third"]
