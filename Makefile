@@ -12,7 +12,7 @@ BIN       := $(VENV)/bin
 # The numbers must hold on older processors too: once without AVX-512 and AMX.
 MASKED     := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 # What the suite needs besides the wheel and its own dependencies.
-TEST_TOOLS := anthropic hypothesis openai pytest pytest-randomly
+TEST_TOOLS := anthropic hypothesis openai psutil pytest pytest-randomly
 PINS      := pyproject.toml constraints.txt
 
 # The public data that some tests read lie beside the project, where there are any.
