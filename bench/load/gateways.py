@@ -107,7 +107,7 @@ def plan_ours(upstream_port: int, port: int, folder: Path) -> Plan:
         f'[teacher.main]\nbase_url = "http://127.0.0.1:{upstream_port}/v1"\n'
     )
     words = [sys.executable, "-m", "ownweights.cli", "--project", str(folder), "serve",
-             "--port", str(port), "--json", "--quiet"]  # fmt: skip
+             "--port", str(port), "--admin-port", "0", "--json", "--quiet"]  # fmt: skip
     return Plan(words, door_at(port), {"PYTHONPATH": str(ROOT)})
 
 

@@ -29,6 +29,9 @@ from ownweights.core.tombstone import is_left_by_erasure
 CARD_NAME = "card.json"
 ID_CHARS = 12
 T = TypeVar("T")
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 _MAKE_AGAIN = "make the artefact again, which mends it, or delete its folder"
 _TYPE_WORDS = {str: "text", dict: "an object"}
 _CARD_TYPES = {
@@ -50,9 +53,7 @@ class Artefact:
 
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value: sorted keys, no spaces, UTF-8."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(value).encode("utf-8", "surrogatepass")
 
 
 def hash_json(value: Any) -> str:

@@ -15,6 +15,7 @@ Sources: RFC 6761, RFC 6762 section 3, RFC 8375 and ICANN's reservation of `.int
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from urllib.parse import parse_qsl
 
@@ -87,6 +88,7 @@ def _name_of(netloc: str | None) -> str:
     return text.partition(":")[0].removesuffix(".")
 
 
+@functools.lru_cache(1024)
 def _is_private(name: str) -> bool:
     """Whether no public site can be called so."""
     if "." not in name or name.endswith(_PRIVATE_NAMES):

@@ -71,9 +71,11 @@ _METHODS = {
 class Keeper(Interface):
     """Takes records without waiting; `traffic.Recorder` or a list in tests."""
 
-    def offer(self, record: Record) -> bool: ...
+    def offer(self, record: Record, *, num_bytes: int = ...) -> bool: ...
 
     def has_room(self) -> bool: ...
+
+    def pace_s(self) -> float: ...
 
     def counts(self) -> RecorderCounts: ...
 
@@ -347,11 +349,16 @@ class Gateway:
         if log.isEnabledFor(logging.INFO):
             log.info("%s", exchange.told())
         if exchange.is_stored:
-            self._keeper.offer(exchange.record())
+            self._keeper.offer(exchange.record(), num_bytes=exchange.num_bytes)
 
     async def _wait_for_room(self, exchange: Exchange) -> None:
-        """Where records may not be shed, hold a request back until its record has room."""
-        if self._settings.on_full != "block" or not exchange.is_stored:
+        """Where records may not be shed, hold a request back until its record has room; else only
+        a moment, where answering is faster than storing."""
+        if not exchange.is_stored:
+            return
+        if (pace_s := self._keeper.pace_s()) > 0:
+            await asyncio.sleep(pace_s)
+        if self._settings.on_full != "block":
             return
         give_up_s = asyncio.get_running_loop().time() + self._settings.timeout_s
         while not self._keeper.has_room():

@@ -36,31 +36,31 @@ class Drains:
 
         Raises: ClientGone when the caller left before it was done and it was stopped
         """
-        answer = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(_until_gone(receive))
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine that runs has a task"
+        has_left = is_stopped = False
+
+        async def watch() -> None:
+            nonlocal has_left, is_stopped
+            while (await receive())["type"] != "http.disconnect":
+                continue
+            has_left = True
+            if is_drained and self._count < MAX_DRAINS:
+                self._count += 1
+                self.total += 1
+            else:
+                is_stopped = True
+                task.cancel()
+
+        watcher = asyncio.ensure_future(watch())
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            has_stayed = answer.done()
-            if not has_stayed:
-                if not is_drained or self._count >= MAX_DRAINS:
-                    raise ClientGone
-                await self._drain(answer)
+            await work
+        except asyncio.CancelledError:
+            if not is_stopped or task.uncancel() > 0:  # the server stops too
+                raise
+            raise ClientGone from None
         finally:
-            gone.cancel()
-            answer.cancel()
-            await asyncio.gather(answer, gone, return_exceptions=True)
-        answer.result()
-        return has_stayed
-
-    async def _drain(self, answer: asyncio.Future[None]) -> None:
-        self._count += 1
-        self.total += 1
-        try:
-            await asyncio.wait({answer})
-        finally:
-            self._count -= 1
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
+            watcher.cancel()
+            if has_left and not is_stopped:
+                self._count -= 1
+        return not has_left

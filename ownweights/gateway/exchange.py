@@ -61,9 +61,11 @@ class Exchange:
     student_model: str = ""
     asked: Upstream | None = None  # the teacher
     response: dict[str, Any] | None = None
+    num_answer_bytes: int = 0
     status: Status = "error"
     http_status: int = 0
     error: str | None = None
+    _cost: tuple[float | None] | None = field(default=None, init=False)
 
     @property
     def upstream(self) -> str:
@@ -84,6 +86,11 @@ class Exchange:
         """Whether a stream should end with token counts."""
         options = self.body.get("stream_options")
         return isinstance(options, Mapping) and bool(options.get("include_usage"))
+
+    @property
+    def num_bytes(self) -> int:
+        """How large request and answer are, as they passed."""
+        return len(self.raw) + self.num_answer_bytes
 
     def overhead_ms(self) -> float:
         """Time since the request was read, less the waits for whoever answered or reads it."""
@@ -135,10 +142,15 @@ class Exchange:
         return (time.perf_counter() - self.started_s) * 1000
 
     def cost_usd(self) -> float | None:
-        """What the answer cost at the teacher: nothing where a student gave it; None if unknown."""
+        """What the answer cost at the teacher: nothing where a student gave it; None if unknown.
+
+        To be asked when it is over.
+        """
         if self.served_by == "student":
             return 0.0
-        return self.asked.cost_usd(self.model, self.response) if self.asked else None
+        if self._cost is None:
+            self._cost = (self.asked.cost_usd(self.model, self.response) if self.asked else None,)
+        return self._cost[0]
 
     def record(self) -> Record:
         """What the traffic store keeps."""

@@ -53,9 +53,10 @@ class RouteTable:
         return self._routes
 
     def find(self, workload: str | None, prompt_hash: str) -> Route | None:
-        """The route of a named workload, or of whatever workload has that prompt."""
-        routes = self.current()
-        return self._by_prompt.get(prompt_hash) if workload is None else routes.get(workload)
+        """The route of a named workload, or of whatever workload has that prompt, as last read."""
+        if workload is None:
+            return self._by_prompt.get(prompt_hash)
+        return self._routes.get(workload)
 
     def _say_new(self, faults: dict[str, OwnError]) -> None:
         for workload, fault in faults.items():

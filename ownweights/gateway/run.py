@@ -50,6 +50,7 @@ def run_gateway(
 
     `on_ready` is told the gateway's address, and the admin listener's where there is one.
     """
+    sys.setswitchinterval(0.0005)
     for name in ("aiohttp", "httpx", "httpcore"):  # they would log the address of every call
         logging.getLogger(name).setLevel(logging.WARNING)
     with contextlib.ExitStack() as held:

@@ -147,6 +147,8 @@ class GatewaySettings:
 
     def candidates(self, upstream: Upstream, protocol: str) -> list[Upstream]:
         """An upstream and those that may stand in for it; translated where that can be."""
+        if not upstream.fallback:
+            return [upstream]
         stand_ins = [self.teachers[name] for name in upstream.fallback]
         can_be = protocol in ("chat", "messages")
         return [upstream, *(one for one in stand_ins if can_be or one.speaks(protocol))]

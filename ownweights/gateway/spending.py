@@ -47,6 +47,8 @@ class Spending:
 
     def check(self, exchange: Exchange, upstream: Upstream) -> None:
         """HttpError unless an exchange may go to this teacher."""
+        if exchange.caller.key is None and not upstream.key_env:
+            return
         with _unrecorded_if_refused(exchange):
             if (refusal := exchange.caller.refusal(upstream)) is not None:
                 raise refusal

@@ -13,8 +13,9 @@ Sources: RFC 9110 section 7.8 for an upgrade that is not taken, RFC 9112 section
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import msgspec
@@ -24,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from ownweights.teacher.cork import Cork
 from ownweights.teacher.wire import error_body
 
 
@@ -80,6 +82,11 @@ class Inlet(HttpToolsProtocol):
         self._refusal: _Refusal | None = None  # why the connection ends
         self._upgrading = False
         self._unread_bytes, self._unread_since_s = 0, self._since_s
+
+    def connection_made(  # type: ignore[override]
+        self, transport: asyncio.Transport
+    ) -> None:
+        super().connection_made(cast("asyncio.Transport", Cork(transport)))
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:

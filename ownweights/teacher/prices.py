@@ -13,6 +13,7 @@ Checked: test_cost_matches_the_makers_own_sums.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ def is_standard_tier(response: Mapping[str, Any] | None) -> bool:
     return all(tier in _STANDARD for tier in tiers)
 
 
+@functools.lru_cache(1024)
 def list_prices(base_url: str, model: str) -> Prices | None:
     """The public price of a model at its maker's own address; None where it is not listed.
 

@@ -51,6 +51,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+@functools.lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether only programs of this machine can reach `host`."""
     if host == "localhost":

@@ -32,6 +32,8 @@ class EventCutter:
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that `chunk` completes, as they came; empty while there is none."""
+        if not self._held and chunk.endswith(_ENDS):
+            return chunk
         start = max(0, len(self._held) - _LONGEST_END + 1)  # an end may lie across two chunks
         self._held += chunk
         found = ((self._held.rfind(end, start), len(end)) for end in _ENDS)

@@ -30,14 +30,28 @@ from ownweights.traffic.redact.privacy import Privacy
 from ownweights.traffic.store import BATCH_ROWS, BatchResult, TrafficStore
 
 MAX_QUEUE_RECORDS = 8192
+MAX_QUEUE_BYTES = 32 * 2**20  # of requests and answers as they passed
+BATCH_BYTES = 2 * 2**20
 BATCH_S = 0.02
 RETRY_S = 0.5
 SAY_EVERY_S = 60.0  # how often a fault that lasts is logged again
+PACE_FROM = 0.25  # of the queue
+MOST_PACE_S = 1.0
+STALLED_S = 1.0  # a store that took nothing for so long does not take more when requests wait
 STORE_TIMEOUT_S = 2.0  # for the write lock: short, so that close() can keep its own time-out
 
 log = logging.getLogger("ownweights.traffic")
 
 OpenStore = Callable[[Project], TrafficStore]
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """What waits to be stored, and since when."""
+
+    record: Record
+    num_bytes: int
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ class Recorder:
         project: Project,
         *,
         max_queue_records: int = MAX_QUEUE_RECORDS,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
         batch_s: float = BATCH_S,
         retry_s: float = RETRY_S,
         open_store: OpenStore | None = None,
@@ -74,14 +89,16 @@ class Recorder:
         self._project = project
         self._privacy = privacy or Privacy(project)
         self._max_queue_records = max_queue_records
+        self._max_queue_bytes = max_queue_bytes
         self._batch_s = batch_s
         self._retry_s = retry_s
         self._open_store = open_store or _open_store
         self._on_wait = on_wait  # told how long the oldest record of a batch waited to be stored
         self._store: TrafficStore | None = None
         self._opened: tuple[int, int] | None = None
-        self._queue: deque[Record] = deque()
-        self._offered_at: deque[float] = deque()  # of each record in the queue
+        self._queue: deque[_Offered] = deque()
+        self._queue_bytes = 0
+        self._stored_at = float("-inf")  # when a batch was last stored
         self._changed = threading.Condition()
         self._is_closing = False
         self._give_up_at = float("inf")
@@ -93,8 +110,9 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="own-recorder", daemon=True)
         self._thread.start()
 
-    def offer(self, record: Record) -> bool:
-        """Take a record for storing; false, and counted as lost, when there is no room.
+    def offer(self, record: Record, *, num_bytes: int = 0) -> bool:
+        """Take a record of so many bytes for storing; false, and counted as lost, when there is no
+        room.
 
         One of a workload that is not recorded is let go, and not counted.
         """
@@ -103,12 +121,13 @@ class Recorder:
             return True
         with self._changed:
             self._offered += 1
-            if self._is_closing or len(self._queue) >= self._max_queue_records:
+            if self._is_closing or not self.has_room():
                 self._lost += 1
                 return False
-            self._queue.append(record)
-            self._offered_at.append(time.monotonic())
-            if len(self._queue) in (1, BATCH_ROWS):
+            had_batch = self._has_batch()
+            self._queue.append(_Offered(record, num_bytes, time.monotonic()))
+            self._queue_bytes += num_bytes
+            if len(self._queue) == 1 or (not had_batch and self._has_batch()):
                 self._changed.notify_all()
             return True
 
@@ -118,7 +137,21 @@ class Recorder:
 
     def has_room(self) -> bool:
         """Whether a record that is offered now would be taken."""
-        return len(self._queue) < self._max_queue_records
+        has_slot = len(self._queue) < self._max_queue_records
+        return has_slot and self._queue_bytes < self._max_queue_bytes
+
+    def pace_s(self) -> float:
+        """How long to hold a request back, so that storing, which shares the processor with
+        answering, is not overrun: longer the more waits, up to `MOST_PACE_S`.
+
+        Nothing while little waits, and while nothing can be stored: that would not help.
+        """
+        fill = max(
+            len(self._queue) / self._max_queue_records, self._queue_bytes / self._max_queue_bytes
+        )
+        if fill <= PACE_FROM or time.monotonic() - self._stored_at > STALLED_S:
+            return 0.0
+        return MOST_PACE_S * (fill - PACE_FROM) / (1 - PACE_FROM)
 
     @property
     def lost(self) -> int:
@@ -175,15 +208,19 @@ class Recorder:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_closing)
             if not self._is_closing:
-                self._changed.wait_for(
-                    lambda: len(self._queue) >= BATCH_ROWS or self._is_closing, self._batch_s
-                )
-            batch = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
+                self._changed.wait_for(lambda: self._has_batch() or self._is_closing, self._batch_s)
+            batch: list[_Offered] = []
+            num_bytes = 0
+            while self._queue and len(batch) < BATCH_ROWS and num_bytes < BATCH_BYTES:
+                batch.append(self._queue.popleft())
+                num_bytes += batch[-1].num_bytes
+            self._queue_bytes -= num_bytes
             self._in_hand = len(batch)
-            self._oldest_at = self._offered_at[0] if batch else 0.0
-            for _ in batch:
-                self._offered_at.popleft()
-            return batch
+            self._oldest_at = batch[0].at_s if batch else 0.0
+            return [one.record for one in batch]
+
+    def _has_batch(self) -> bool:
+        return len(self._queue) >= BATCH_ROWS or self._queue_bytes >= BATCH_BYTES
 
     def _store_batch(self, batch: list[Record]) -> None:
         """Store a batch, trying again until it works or the recorder is told to give up."""
@@ -193,6 +230,7 @@ class Recorder:
                 if not is_redacted:
                     batch, is_redacted = self._redacted(batch), True
                 self._count(batch, self._current_store().add_batch(batch))
+                self._stored_at = time.monotonic()
                 self._say("")
                 return
             except Exception as error:  # nothing may end this thread while there is traffic
@@ -252,7 +290,7 @@ class Recorder:
         with self._changed:
             self._lost += len(self._queue)
             self._queue.clear()
-            self._offered_at.clear()
+            self._queue_bytes = 0
         self._count(batch, _NOTHING)
 
     def _note(self, error: Exception) -> None:

@@ -7,6 +7,7 @@ workload whatever the user says (test_workload_hash_ignores_the_conversation).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from ownweights.core.errors import InputError
 from ownweights.core.strict import NAME_PATTERN, NAME_SAYS
 
 HASH_CHARS = 16
+_REMEMBERED_CHARS = 4096  # of texts whose hash is kept
 _FIXED_FIELDS = {
     "chat": ("tools", "functions", "response_format"),
     "messages": ("system", "tools", "output_config", "output_format"),
@@ -34,9 +36,21 @@ def workload_hash(request: Mapping[str, Any], protocol: str = "chat") -> str:
     fields = _FIXED_FIELDS[protocol]
     fixed: dict[str, Any] = {name: request[name] for name in fields if request.get(name)}
     if protocol == "chat":
-        fixed["system"] = system_texts(request)
+        texts = system_texts(request)
+        if not fixed and sum(map(len, texts)) < _REMEMBERED_CHARS:
+            return _hash_of_texts(tuple(texts))
+        fixed["system"] = texts
     else:
         fixed["protocol"] = protocol
+    return _hash_of(fixed)
+
+
+@functools.lru_cache(1024)
+def _hash_of_texts(texts: tuple[str, ...]) -> str:
+    return _hash_of({"system": texts})
+
+
+def _hash_of(fixed: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(fixed)).hexdigest()[:HASH_CHARS]
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from ownweights.gateway.protocols import Protocol
 from ownweights.gateway.upstreams.client import Reply, as_http_errors, garbled
+from ownweights.teacher.asgi import HttpError
 
 MAX_ANSWER_BYTES = 64 * 2**20
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -23,16 +24,24 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 async def read_whole(reply: Reply, left_s: float) -> bytes:
     """The rest of an answer, within the time that is left for it."""
+    if (rest := reply.rest()) is not None:
+        if len(rest) > MAX_ANSWER_BYTES:
+            raise _too_long()
+        return rest
     parts: list[bytes] = []
     size = 0
-    with as_http_errors():
+    with as_http_errors:
         async with asyncio.timeout(left_s):
-            async for part in reply.parts():
+            while part := await reply.part():
                 parts.append(part)
                 size += len(part)
                 if size > MAX_ANSWER_BYTES:
-                    raise garbled(f"the teacher's answer is longer than {MAX_ANSWER_BYTES} bytes")
+                    raise _too_long()
     return b"".join(parts)
+
+
+def _too_long() -> HttpError:
+    return garbled(f"the teacher's answer is longer than {MAX_ANSWER_BYTES} bytes")
 
 
 def whole_answer(content: bytes, protocol: Protocol) -> dict[str, Any] | None:

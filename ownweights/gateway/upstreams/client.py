@@ -11,10 +11,9 @@ Which library, and what the others measured: docs/design/0004-gateway-libraries.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import io
 import re
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +58,9 @@ class Reply:
 
     def can_be_passed_on(self) -> bool:
         """Whether our server can say this head to a caller."""
-        names, values = zip(*self.headers, strict=True) if self.headers else ((), ())
-        is_token = all(map(_TOKEN.fullmatch, names))
-        return 200 <= self.status < 600 and is_token and not _CONTROL.search(b"".join(values))
+        is_token = all(_is_token(name) for name, _ in self.headers)
+        values = b"".join([value for _, value in self.headers])
+        return 200 <= self.status < 600 and is_token and not _CONTROL.search(values)
 
     def header(self, name: bytes) -> str:
         """One header as text; empty where there is none."""
@@ -72,11 +71,18 @@ class Reply:
         """How the body is packed."""
         return self.header(b"content-encoding").strip().lower() or "identity"
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """The body as it comes; HttpError where it breaks off."""
-        with as_http_errors():
-            while part := await self._response.content.readany():
-                yield part
+    async def part(self) -> bytes:
+        """The next of the body, as it comes, empty at its end; HttpError where it breaks off."""
+        with as_http_errors:
+            return await self._response.content.readany()
+
+    def rest(self) -> bytes | None:
+        """All of the body that is not read yet, where it has come to its end."""
+        content = self._response.content
+        if not content.is_eof():
+            return None
+        with as_http_errors:
+            return content.read_nowait()
 
     def close(self) -> None:
         """Let go of the connection; kept for the next request if it was read to its end."""
@@ -84,6 +90,11 @@ class Reply:
             self._response.release()
         else:
             self._response.close()
+
+
+@functools.lru_cache(4096)
+def _is_token(name: bytes) -> bool:
+    return _TOKEN.fullmatch(name) is not None
 
 
 class Client:
@@ -108,7 +119,7 @@ class Client:
 
         Raises: HttpError, Unreachable where nothing was said
         """
-        with as_http_errors():
+        with as_http_errors:
             response = await self._session.request(
                 "GET" if call.content is None else "POST",
                 URL(call.url, encoded=True),
@@ -127,19 +138,26 @@ class Client:
         await self._session.close()
 
 
-@contextlib.contextmanager
-def as_http_errors() -> Iterator[None]:
-    """Say what the connection to a teacher did, in an error the caller can read."""
-    try:
-        yield
-    except TimeoutError:
-        raise timed_out() from None
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        raise _lost(error) from None
-    except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError):
-        raise garbled("the teacher's answer broke off or is not HTTP") from None
-    except (aiohttp.ClientError, OSError, ValueError):
-        raise Unreachable(502, "the teacher cannot be reached", **_UNREACHABLE) from None
+class _AsHttpErrors:
+    """Says what the connection to a teacher did, in an error the caller can read."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, TimeoutError):
+            raise timed_out() from None
+        if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+            raise _lost(error) from None
+        if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
+            raise garbled("the teacher's answer broke off or is not HTTP") from None
+        if isinstance(error, aiohttp.ClientError | OSError | ValueError):
+            raise Unreachable(502, "the teacher cannot be reached", **_UNREACHABLE) from None
+
+
+as_http_errors = _AsHttpErrors()
 
 
 _UNREACHABLE: dict[str, Any] = {"code": "teacher_unreachable", "kind": "upstream_error"}

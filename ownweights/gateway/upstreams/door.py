@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -84,7 +83,9 @@ class TeacherDoor:
             headers = [*response_headers(reply.headers, exchange.caller), *exchange.headers()]
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
-        async with self._first_good(exchange, upstream, scope, give_up_s) as (reply, said):
+        self._budget.asked()
+        reply, said = await self._ask_in_turn(exchange, upstream, scope, give_up_s)
+        try:
             exchange.http_status = reply.status
             if exchange.is_stream and reply.is_success:
                 timeout_s = self._settings.timeout_s
@@ -94,7 +95,10 @@ class TeacherDoor:
                 )
                 return
             content = await read_whole(reply, give_up_s - time.perf_counter())
+        finally:
+            reply.close()
         exchange.waited_s += time.perf_counter() - asked_s
+        exchange.num_answer_bytes = len(content)
         headers = response_headers(reply.headers, exchange.caller)
         if said.is_translated:
             content = _translated(exchange, reply, content)
@@ -109,10 +113,7 @@ class TeacherDoor:
         self, upstream: Upstream, scope: Scope, caller: Caller
     ) -> tuple[int, Headers, bytes]:
         """The teacher's list of models."""
-        timeout_s = self._settings.timeout_s
-        give_up_s = time.perf_counter() + timeout_s
-        async with self._answer(models_call(upstream, scope), timeout_s) as reply:
-            content = await read_whole(reply, give_up_s - time.perf_counter())
+        reply, content = await self._read(models_call(upstream, scope))
         return reply.status, response_headers(reply.headers, caller), content
 
     async def ask(self, exchange: Exchange, upstream: Upstream, scope: Scope) -> Completion | None:
@@ -123,26 +124,11 @@ class TeacherDoor:
         call = call_for(
             upstream, scope, protocol=said.protocol, raw=None, body=said.body, wants_plain=False
         )
-        timeout_s = self._settings.timeout_s
-        give_up_s = time.perf_counter() + timeout_s
-        async with self._answer(call, timeout_s) as reply:
-            content = await read_whole(reply, give_up_s - time.perf_counter())
+        reply, content = await self._read(call)
         if not reply.is_success:
             return None
         answer = whole_answer(decoded(reply, content), said.protocol)
         return parse_completion(answer_for(whole, answer) if said.is_translated else answer)
-
-    @contextlib.asynccontextmanager
-    async def _first_good(
-        self, exchange: Exchange, upstream: Upstream, scope: Scope, give_up_s: float
-    ) -> AsyncIterator[tuple[Reply, Spoken]]:
-        """The answer of the first teacher that has one, or the last one's error."""
-        self._budget.asked()
-        reply, said = await self._ask_in_turn(exchange, upstream, scope, give_up_s)
-        try:
-            yield reply, said
-        finally:
-            reply.close()
 
     async def _ask_in_turn(
         self, exchange: Exchange, upstream: Upstream, scope: Scope, give_up_s: float
@@ -207,16 +193,17 @@ class TeacherDoor:
         return True
 
     async def _send(self, call: Call, left_s: float) -> Reply:
-        with as_http_errors():
+        with as_http_errors:
             async with asyncio.timeout(left_s):
                 return await self._client.send(call)
 
-    @contextlib.asynccontextmanager
-    async def _answer(self, call: Call, timeout_s: float) -> AsyncIterator[Reply]:
-        """The answer's head, its body unread; what goes wrong until then is an HttpError."""
+    async def _read(self, call: Call) -> tuple[Reply, bytes]:
+        """A whole answer, whatever it says."""
+        timeout_s = self._settings.timeout_s
+        give_up_s = time.perf_counter() + timeout_s
         reply = await self._send(call, timeout_s)
         try:
-            yield reply
+            return reply, await read_whole(reply, give_up_s - time.perf_counter())
         finally:
             reply.close()
 
@@ -235,6 +222,8 @@ def _able(exchange: Exchange, upstream: Upstream, turns: list[Upstream]) -> list
 def _seen_by(asked: Upstream, named: Upstream, scope: Scope) -> Scope:
     """The request as a teacher may see it: at another host than the one the caller means, a
     stand-in does not get the caller's key for that one."""
+    if asked is named:
+        return scope
     is_same = asked.base_url.split("/")[:3] == named.base_url.split("/")[:3]
     if is_same or asked.key_env:
         return scope

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
 from typing import Any
 
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.protocols import CHAT, Protocol
 from ownweights.gateway.upstreams.answer import decoded, whole_answer
-from ownweights.gateway.upstreams.client import Reply, as_http_errors, garbled
+from ownweights.gateway.upstreams.client import Reply, garbled, timed_out
 from ownweights.gateway.upstreams.translate import StreamTranslator
 from ownweights.teacher.asgi import HttpError, Send
 from ownweights.teacher.sse import EventCutter, decode_events, event_data
@@ -43,12 +44,11 @@ async def forward_stream(
     passing = _Passing(begin, send, exchange.protocol)
     is_plain = reply.coding == "identity"
     try:
-        while events := await source.next_events(is_timed=passing.has_begun):
-            if translator is not None:
-                events = translator.feed(events)
-                if not events:
+        async with source.timed():
+            while events := await source.next_events(is_timed=passing.has_begun):
+                if translator is not None and not (events := translator.feed(events)):
                     continue
-            await passing.take(events, is_plain=is_plain)
+                await passing.take(events, is_plain=is_plain)
         if translator is not None:
             await passing.end(translator.close())
         elif passing.is_open:
@@ -63,17 +63,25 @@ async def forward_stream(
         await send({"type": "http.response.body", "body": event})
     finally:
         exchange.waited_s += source.waited_s
-        _settle(exchange, b"".join(passing.sent))
+        content = b"".join(passing.sent)
+        exchange.num_answer_bytes = len(content)
+        _settle(exchange, content)
 
 
 class _Source:
-    """The events of a stream: each within the time-out, all within a number of time-outs."""
+    """The events of a stream: each within the time-out, all within a number of time-outs.
+
+    The deadline moves with each part and costs nothing but that: the one timer there is looks at it
+    when it runs out.
+    """
 
     def __init__(self, reply: Reply, timeout_s: float) -> None:
-        self._parts = reply.parts()
+        self._reply = reply
         self._cutter = EventCutter()
         self._timeout_s = timeout_s
-        self._give_up_s = asyncio.get_running_loop().time() + MAX_TIMEOUTS * timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._give_up_s = self._loop.time() + MAX_TIMEOUTS * timeout_s
+        self._deadline_s = inf  # for what is being waited for; infinite while nothing is
         self._size_bytes = 0
         self.waited_s = 0.0
 
@@ -82,24 +90,45 @@ class _Source:
         """What came after the last whole event."""
         return self._cutter.tail
 
+    @contextlib.asynccontextmanager
+    async def timed(self) -> AsyncIterator[None]:
+        """Hold the deadline while events are read in here."""
+
+        def look() -> None:
+            nonlocal timer
+            if self._loop.time() >= self._deadline_s:
+                limit.reschedule(self._loop.time())
+            else:
+                next_s = min(self._deadline_s, self._loop.time() + self._timeout_s)
+                timer = self._loop.call_at(next_s, look)
+
+        timer = self._loop.call_later(self._timeout_s, look)
+        try:
+            async with asyncio.timeout(None) as limit:
+                yield
+        except TimeoutError:
+            raise timed_out() from None
+        finally:
+            timer.cancel()
+
     async def next_events(self, *, is_timed: bool) -> bytes:
         """The next whole events, empty at the end; the wait for them is counted where asked."""
         asked_s = time.perf_counter()
+        self._deadline_s = min(self._loop.time() + self._timeout_s, self._give_up_s)
         try:
             return await self._next_events()
         finally:
-            self.waited_s += (time.perf_counter() - asked_s) * is_timed
+            self._deadline_s = inf
+            if is_timed:
+                self.waited_s += time.perf_counter() - asked_s
 
     async def _next_events(self) -> bytes:
-        now_s = asyncio.get_running_loop().time()
-        with as_http_errors():
-            async with asyncio.timeout_at(min(now_s + self._timeout_s, self._give_up_s)):
-                async for part in self._parts:
-                    self._size_bytes += len(part)
-                    if self._size_bytes > MAX_STREAM_BYTES:
-                        raise garbled(f"the teacher's stream is over {MAX_STREAM_BYTES} bytes")
-                    if events := self._cutter.feed(part):
-                        return events
+        while part := await self._reply.part():
+            self._size_bytes += len(part)
+            if self._size_bytes > MAX_STREAM_BYTES:
+                raise garbled(f"the teacher's stream is over {MAX_STREAM_BYTES} bytes")
+            if events := self._cutter.feed(part):
+                return events
         return b""
 
 

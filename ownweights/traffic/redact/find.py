@@ -79,7 +79,8 @@ def find_spans(text: str, kinds: Iterable[str]) -> list[Span]:
 
 def _find(text: str, kinds: Iterable[str]) -> list[Span]:
     raw = text.encode("utf-8", "surrogatepass")
-    regions = find_regions(text, raw)
+    wants_numbers = any(kind in _NUMBER_FINDERS for kind in kinds)
+    regions = find_regions(text, raw) if wants_numbers else []
     found: list[Span] = []
     for kind in kinds:
         if kind == "key":

@@ -82,8 +82,10 @@ _QUERY = re.compile(
     r"=([^&\s#\"'<>\\;\x00\x01]{6,2048})"
 )
 # what comes after the first letters of a name: the rest of it, an operator, and the value
-_STEMS = ("key", "secret", "token", "credential", "passw", "pwd", "passphrase", "passcode",
-          "bearer", "basic")  # fmt: skip
+_STEMS = {
+    "pass": ("passw", "passphrase", "passcode"),  # all of which it begins
+    **{s: (s,) for s in ("key", "secret", "token", "credential", "pwd", "bearer", "basic")},
+}
 _VALUE = re.compile(
     r"(?i:(?:or)?d?s?(?:_?(?:id|value|hash|base64))?)"
     r"(?:[\"'\\]{0,3}[ \t]{0,3}(?:=>|:=|={1,2}|:|(?i:\bis\b))[ \t]{0,3}(?:[a-z]?[\"'\\]{1,3})?"
@@ -109,7 +111,7 @@ def find_keys(text: str, raw: bytes) -> Iterator[Span]:
     if "=" in text:
         yield from _query_keys(text)
     raw_lower = raw.lower()
-    if said := [stem for stem in _STEMS if stem.encode() in raw_lower]:
+    if said := [s for begin, s_all in _STEMS.items() if begin.encode() in raw_lower for s in s_all]:
         lower = raw_lower.decode("utf-8", "surrogatepass")  # ASCII alone is small: same places
         for stem in said:
             find = _SCHEMES.get(stem, _named_keys)
