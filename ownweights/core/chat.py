@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ownweights.core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 

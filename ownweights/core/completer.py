@@ -9,11 +9,12 @@ Completer. Contract: tests/core/completer_contract.py, which every implementatio
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ownweights.core.chat import ChatRequest, Completion, CompletionChunk
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @runtime_checkable

@@ -22,9 +22,9 @@ from ownweights.core.errors import CompleterError, OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.settings import GatewaySettings
 from ownweights.route import JUDGE, Route
-from ownweights.teacher.client import TeacherClient
 
 if TYPE_CHECKING:
+    from ownweights.teacher.client import TeacherClient
     from ownweights.verdict.judge import JudgeCheck
 
 
@@ -123,6 +123,8 @@ class LiveJudges:
 
             raise missing_judge(name)
         if name not in self._clients:
+            from ownweights.teacher.client import TeacherClient  # its HTTP library loads slowly
+
             self._clients[name] = TeacherClient(
                 upstream.base_url, model=upstream.model or None, api_key=upstream.key(),
                 timeout_s=self._settings.timeout_s, kind=upstream.kind,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import logging
 import signal
@@ -22,7 +23,6 @@ from typing import Any
 
 from ownweights.core.errors import OwnError, PortInUse
 from ownweights.core.project import Project
-from ownweights.engine.client import EngineProcess
 from ownweights.gateway.admin.app import Admin
 from ownweights.gateway.app import Gateway
 from ownweights.gateway.settings import GatewaySettings
@@ -31,10 +31,14 @@ from ownweights.gateway.watch.logs import formatter_of
 from ownweights.teacher.serving import Manners, bind, serve, url_of
 
 STOP_S = 30.0
+SWITCH_S = 0.0005  # at most, between threads; Python itself has 5 ms
+GC_THRESHOLDS = (10_000, 20, 20)  # Python itself has 700, 10, 10
 
 
 def start_engine(project: Project, student_ids: Sequence[str]) -> Engine:
     """The engine child for these students; torch is loaded there, not here."""
+    from ownweights.engine.client import EngineProcess  # with numpy
+
     return EngineProcess.start(project, student_ids)
 
 
@@ -50,10 +54,10 @@ def run_gateway(
 
     `on_ready` is told the gateway's address, and the admin listener's where there is one.
     """
-    sys.setswitchinterval(0.0005)
     for name in ("aiohttp", "httpx", "httpcore"):  # they would log the address of every call
         logging.getLogger(name).setLevel(logging.WARNING)
     with contextlib.ExitStack() as held:
+        held.enter_context(_answering_first())
         listener = held.enter_context(bind(settings.host, settings.port))
         bound = dataclasses.replace(settings, port=listener.getsockname()[1])
         gateway = Gateway(project, bound, start_engine=engine, reload=reload)
@@ -70,6 +74,23 @@ def run_gateway(
             on_signal={signal.SIGHUP: gateway.reload_soon} if hasattr(signal, "SIGHUP") else {},
         )  # fmt: skip
         serve(gateway, listener, lambda url: on_ready(url, admin_url), manners=manners)
+
+
+@contextlib.contextmanager
+def _answering_first() -> Iterator[None]:
+    """Let the event loop wait little for the thread that records, and not at all for a search of
+    cyclic garbage among what was loaded; what each is worth: dev/LOG.md."""
+    interval_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval_s)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _bind_admin(settings: GatewaySettings) -> socket.socket:

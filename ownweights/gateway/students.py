@@ -26,8 +26,8 @@ from ownweights.core.errors import CompleterError, CompleterTimeout, OwnError
 from ownweights.core.project import Project
 from ownweights.dataset.prune import PruneRule, apply_prune
 from ownweights.route import Route, plain_messages
+from ownweights.route.decide import confidence_of
 from ownweights.verdict import Check, check_named
-from ownweights.verdict.confidence import AGREEMENT, Confidence
 from ownweights.verdict.confidence.agreement import complete_with_agreement
 from ownweights.weights.base import resolve_base
 
@@ -123,7 +123,9 @@ class Students:
 
         Raises: NotLoaded where it reads a file that is not as it was certified
         """
-        confidence = Confidence.from_dict(route.confidence)
+        from ownweights.verdict.confidence import AGREEMENT
+
+        confidence = confidence_of(route)
         if confidence.kind != AGREEMENT:
             return None
         try:
@@ -251,7 +253,7 @@ async def _complete(
     completer: Completer, request: ChatRequest, route: Route, check: Check | None
 ) -> Completion:
     """The answer with all that the route's score is made of."""
-    confidence = Confidence.from_dict(route.confidence)
+    confidence = confidence_of(route)
     try:
         async with asyncio.timeout(route.timeout_s + GRACE_S):
             if check is None:

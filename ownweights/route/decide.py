@@ -9,11 +9,13 @@ the decision is the same (test_decide_before_is_decide).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ownweights.core.chat import Completion, Features
 from ownweights.route.route import Route
-from ownweights.verdict.confidence import Confidence
+
+if TYPE_CHECKING:
+    from ownweights.verdict.confidence import Confidence
 
 SERVED = "served"
 BELOW_THRESHOLD = "below_threshold"
@@ -27,21 +29,28 @@ class Decision(NamedTuple):
     reason: str
 
 
+def confidence_of(route: Route) -> Confidence:
+    """How a route scores answers."""
+    from ownweights.verdict.confidence import Confidence  # with numpy
+
+    return Confidence.from_dict(route.confidence)
+
+
 def decide(route: Route, completion: Completion) -> Decision:
     """Serve exactly when the answer scores at least the route's threshold."""
-    confidence = Confidence.from_dict(route.confidence)
+    confidence = confidence_of(route)
     score = confidence.score(completion.features, completion.finish_reason, completion.text)
     return _at(route, score)
 
 
 def decides_before(route: Route) -> bool:
     """Whether the route's score is known before the answer is, so that it may be streamed."""
-    return Confidence.from_dict(route.confidence).decides_before_generating
+    return confidence_of(route).decides_before_generating
 
 
 def decide_before(route: Route, features: Features | None) -> Decision:
     """`decide` when only the prompt was read; never to serve where the score needs the answer."""
-    return _at(route, Confidence.from_dict(route.confidence).score_before(features))
+    return _at(route, confidence_of(route).score_before(features))
 
 
 def _at(route: Route, score: float) -> Decision:

@@ -6,7 +6,9 @@ Import what you need from the files: `client` loads an HTTP client, `replay` and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ownweights.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ownweights.teacher.client import TeacherClient
@@ -14,15 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ReplayTeacher", "TeacherClient", "serve_replay"]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for."""
-    if name == "TeacherClient":
-        from ownweights.teacher.client import TeacherClient
-
-        return TeacherClient
-    if name in ("ReplayTeacher", "serve_replay"):
-        from ownweights.teacher import replay
-
-        return getattr(replay, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__, {"TeacherClient": "client", "ReplayTeacher": "replay", "serve_replay": "replay"}
+)

@@ -5,7 +5,11 @@ Recorder ─┐                       ┌─ rows in own.db
 importer ─┘                       └─ bodies in zstd segments
 """
 
-from ownweights.traffic.importer import ImportReport, import_file
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ownweights.core.lazy import lazy_names
 from ownweights.traffic.record import Record, make_record
 from ownweights.traffic.recorder import Recorder, RecorderCounts
 from ownweights.traffic.store import TrafficStore, WorkloadStats
@@ -17,6 +21,9 @@ from ownweights.traffic.workload import (
     user_text,
     workload_hash,
 )
+
+if TYPE_CHECKING:
+    from ownweights.traffic.importer import ImportReport, import_file
 
 __all__ = [
     "ImportReport",
@@ -34,3 +41,5 @@ __all__ = [
     "user_text",
     "workload_hash",
 ]
+
+__getattr__ = lazy_names(__name__, {"ImportReport": "importer", "import_file": "importer"})

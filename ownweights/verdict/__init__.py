@@ -1,21 +1,20 @@
 """Stage 4: is the student good enough? Checks, confidence, and a certificate or a refusal.
 
-The names that need scipy are loaded when first used, because the gateway scores every answer with
-`Confidence` and should not wait for them.
+Names are loaded when first used: a gateway that starts needs few of them, and no numpy.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ownweights.verdict.certificate import Claim, Examples, Slice, Subject, Verdict
-from ownweights.verdict.checks import Check, check_named, choose_check
-from ownweights.verdict.confidence import Confidence, tune_confidence
-from ownweights.verdict.judged import Judged
+from ownweights.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ownweights.verdict.certificate import Claim, Examples, Slice, Subject, Verdict
+    from ownweights.verdict.checks import Check, check_named, choose_check
+    from ownweights.verdict.confidence import Confidence, tune_confidence
     from ownweights.verdict.decision import Spend, certify
+    from ownweights.verdict.judged import Judged
     from ownweights.verdict.report import report_text
     from ownweights.verdict.run import run_verdict, run_verdict_async
     from ownweights.verdict.store import list_verdicts, load_verdict, verify_verdict
@@ -44,20 +43,17 @@ __all__ = [
     "verify_verdict",
 ]
 
-_LAZY = {
-    "RunOptions": "trial",
-    "Spend": "decision",
-    "certify": "decision",
-    "list_verdicts": "store",
-    "load_verdict": "store",
-    "report_text": "report",
-    "run_verdict": "run",
-    "run_verdict_async": "run",
-    "verify_verdict": "store",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(["Claim", "Examples", "Slice", "Subject", "Verdict"], "certificate"),
+        **dict.fromkeys(["Check", "check_named", "choose_check"], "checks"),
+        **dict.fromkeys(["Confidence", "tune_confidence"], "confidence"),
+        **dict.fromkeys(["Spend", "certify"], "decision"),
+        **dict.fromkeys(["list_verdicts", "load_verdict", "verify_verdict"], "store"),
+        **dict.fromkeys(["run_verdict", "run_verdict_async"], "run"),
+        "Judged": "judged",
+        "RunOptions": "trial",
+        "report_text": "report",
+    },
+)

@@ -18,7 +18,7 @@ from ownweights.core.chat import Completion
 from ownweights.core.errors import UsageError
 from ownweights.verdict.asking import Answers, answer_split
 from ownweights.verdict.checks import Check, check_named, check_word, choose_check
-from ownweights.verdict.confidence import Tuned, Wanted, tune
+from ownweights.verdict.confidence.tune import Tuned, Wanted, tune
 from ownweights.verdict.judged import Judged
 from ownweights.verdict.preview import Preview, preview
 from ownweights.verdict.slices import slice_keys

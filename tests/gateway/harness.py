@@ -39,12 +39,15 @@ class KeptRecords:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.is_closed = False
+        self.num_bytes: list[int] = []  # of each record
         self.room = True
+        self.pace = 0.0
         self._changed = threading.Condition()
 
-    def offer(self, record: Record) -> bool:
+    def offer(self, record: Record, *, num_bytes: int = 0) -> bool:
         with self._changed:
             self.records.append(record)
+            self.num_bytes.append(num_bytes)
             self._changed.notify_all()
         return True
 
@@ -53,6 +56,9 @@ class KeptRecords:
 
     def has_room(self) -> bool:
         return self.room
+
+    def pace_s(self) -> float:
+        return self.pace
 
     def counts(self) -> RecorderCounts:
         return RecorderCounts(

@@ -323,6 +323,23 @@ def test_gateway_serves_fifty_at_once(both: Running) -> None:
     assert len({record.id for record in both.kept.records}) == 50
 
 
+def test_gateway_holds_a_request_back_where_storing_falls_behind(
+    project: Project, teacher: str
+) -> None:
+    with gateway(project, teacher) as one:
+        one.kept.pace = 0.05
+        assert float(one.post(asked("hello")).headers["x-own-overhead-ms"]) >= 50
+
+
+def test_gateway_tells_the_recorder_how_large_a_record_is(project: Project, teacher: str) -> None:
+    text = "hello " * 1000
+    with gateway(project, teacher) as one:
+        for is_stream in (False, True):
+            answer = one.post(asked(text, stream=is_stream))
+            one.kept.wait(1 + is_stream)
+            assert one.kept.num_bytes[-1] > len(text) + len(answer.content)
+
+
 def test_gateway_headers_say_who_why_and_by_what_proof(both: Running) -> None:
     ids: set[str] = set()
     for text in ("sure", "unsure"):

@@ -123,6 +123,58 @@ def test_offer_counts_what_does_not_fit(project: Project, gate: Gate) -> None:
     assert len(stored(project)) == 4
 
 
+def test_offer_counts_what_is_too_much_in_bytes(project: Project, gate: Gate) -> None:
+    with recording(project, gate, max_queue_bytes=100) as recorder:
+        recorder.offer(make("in hand"), num_bytes=1000)
+        assert gate.is_writing.wait(60)
+        taken = [recorder.offer(make(str(n)), num_bytes=60) for n in range(4)]
+        assert taken == [True, True, False, False]
+        assert not recorder.has_room()
+    assert recorder.counts().recorded == 3
+
+
+def test_recorder_writes_no_more_than_so_many_bytes_at_once(project: Project, gate: Gate) -> None:
+    with recording(project, gate) as recorder:
+        recorder.offer(make("first"))
+        assert gate.is_writing.wait(60)
+        for n in range(7):
+            recorder.offer(make(str(n)), num_bytes=module.BATCH_BYTES // 2)
+    assert gate.batches == [1, 2, 2, 2, 1]
+
+
+def test_recorder_does_not_wait_for_more_bytes_than_a_batch(project: Project) -> None:
+    recorder = Recorder(project, batch_s=3600)
+    recorder.offer(make(), num_bytes=module.BATCH_BYTES)
+    assert recorder.flush(timeout_s=60)
+    recorder.close()
+
+
+def test_recorder_asks_for_time_as_it_falls_behind(project: Project, gate: Gate) -> None:
+    with recording(project, gate, max_queue_records=8, max_queue_bytes=800) as recorder:
+        gate.may_write.set()
+        recorder.offer(make("stored"))
+        assert recorder.flush(timeout_s=60)
+        gate.may_write.clear()
+        gate.is_writing.clear()
+        recorder.offer(make("in hand"))
+        assert gate.is_writing.wait(60)
+        paces: list[float] = []
+        for n in range(8):
+            recorder.offer(make(str(n)))
+            paces.append(recorder.pace_s())
+        assert paces[:2] == [0.0, 0.0]
+        assert paces[2:] == sorted(paces[2:]) and 0 < paces[2] < paces[7] == module.MOST_PACE_S
+
+
+def test_recorder_asks_for_no_time_while_nothing_is_stored(project: Project, gate: Gate) -> None:
+    with recording(project, gate, max_queue_records=8) as recorder:
+        recorder.offer(make("in hand"))
+        assert gate.is_writing.wait(60)
+        for n in range(8):
+            recorder.offer(make(str(n)))
+        assert recorder.pace_s() == 0.0
+
+
 def test_recorder_writes_in_batches(project: Project, gate: Gate) -> None:
     with recording(project, gate) as recorder:
         recorder.offer(make("first"))

@@ -99,10 +99,9 @@ class _Source:
             if self._loop.time() >= self._deadline_s:
                 limit.reschedule(self._loop.time())
             else:
-                next_s = min(self._deadline_s, self._loop.time() + self._timeout_s)
-                timer = self._loop.call_at(next_s, look)
+                timer = self._loop.call_at(self._next_look_s(), look)
 
-        timer = self._loop.call_later(self._timeout_s, look)
+        timer = self._loop.call_at(self._next_look_s(), look)
         try:
             async with asyncio.timeout(None) as limit:
                 yield
@@ -110,6 +109,12 @@ class _Source:
             raise timed_out() from None
         finally:
             timer.cancel()
+
+    def _next_look_s(self) -> float:
+        """When a deadline may be over next."""
+        now_s = self._loop.time()
+        next_s = min(self._deadline_s, now_s + self._timeout_s)
+        return min(next_s, self._give_up_s) if self._give_up_s > now_s else next_s
 
     async def next_events(self, *, is_timed: bool) -> bytes:
         """The next whole events, empty at the end; the wait for them is counted where asked."""

@@ -11,16 +11,23 @@ Nothing here can make a certificate untrue, for thresholds are tested on certify
 makes it refuse, or serve less.
 """
 
-from ownweights.verdict.confidence.fit import risk_coverage_area
-from ownweights.verdict.confidence.score import (
-    AGREEMENT,
-    GATE,
-    LOGISTIC,
-    PLAIN_KINDS,
-    Confidence,
-    plain_scores,
-)
-from ownweights.verdict.confidence.tune import Compared, Tuned, Wanted, tune, tune_confidence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ownweights.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ownweights.verdict.confidence.fit import risk_coverage_area
+    from ownweights.verdict.confidence.score import (
+        AGREEMENT,
+        GATE,
+        LOGISTIC,
+        PLAIN_KINDS,
+        Confidence,
+        plain_scores,
+    )
+    from ownweights.verdict.confidence.tune import Compared, Tuned, Wanted, tune_confidence
 
 __all__ = [
     "AGREEMENT",
@@ -33,6 +40,16 @@ __all__ = [
     "Wanted",
     "plain_scores",
     "risk_coverage_area",
-    "tune",
     "tune_confidence",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(
+            ["AGREEMENT", "GATE", "LOGISTIC", "PLAIN_KINDS", "Confidence", "plain_scores"], "score"
+        ),
+        **dict.fromkeys(["Compared", "Tuned", "Wanted", "tune_confidence"], "tune"),
+        "risk_coverage_area": "fit",
+    },
+)

@@ -8,8 +8,9 @@ Import what you need from the files; names that need scipy are loaded when first
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ownweights.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ownweights.verdict.drift.asking import Manner
@@ -45,27 +46,24 @@ __all__ = [
     "watched_teachers",
 ]
 
-_FILES = {
-    "Baseline": "baseline",
-    "Canary": "baseline",
-    "DriftMonitor": "monitor",
-    "Finding": "outcome",
-    "Incident": "outcome",
-    "Look": "outcome",
-    "Manner": "asking",
-    "Plan": "baseline",
-    "drift_text": "report",
-    "incidents": "store",
-    "load_monitor": "store",
-    "pick_canaries": "canaries",
-    "save_baseline": "store",
-    "save_look": "store",
-    "take_baseline": "baseline",
-    "watched_teachers": "store",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Baseline": "baseline",
+        "Canary": "baseline",
+        "DriftMonitor": "monitor",
+        "Finding": "outcome",
+        "Incident": "outcome",
+        "Look": "outcome",
+        "Manner": "asking",
+        "Plan": "baseline",
+        "drift_text": "report",
+        "incidents": "store",
+        "load_monitor": "store",
+        "pick_canaries": "canaries",
+        "save_baseline": "store",
+        "save_look": "store",
+        "take_baseline": "baseline",
+        "watched_teachers": "store",
+    },
+)

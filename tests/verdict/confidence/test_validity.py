@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ownweights.verdict import Claim, Judged, Spend, Subject, certify
-from ownweights.verdict.confidence import Wanted, tune
+from ownweights.verdict.confidence.tune import Wanted, tune
 from tests.verdict.confidence.state_worlds import answers, draw_states, features, units
 
 CLAIM = Claim(min_coverage_frac=0.25)
