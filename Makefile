@@ -12,7 +12,9 @@ BIN       := $(VENV)/bin
 # The numbers must hold on older processors too: once without AVX-512 and AMX.
 MASKED     := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 # What the suite needs besides the wheel and its own dependencies.
-TEST_TOOLS := anthropic hypothesis openai psutil pytest pytest-randomly
+TEST_TOOLS := anthropic hypothesis openai psutil pytest pytest-randomly pytest-xdist
+# A file of tests stays in one process; there are as many as cores.
+PYTEST     := -m pytest -q -n logical --dist loadfile
 PINS      := pyproject.toml constraints.txt
 
 # The public data that some tests read lie beside the project, where there are any.
@@ -32,9 +34,9 @@ lint: $(VENV)/.dev-ready
 	$(BIN)/lint-imports --no-cache
 
 test: lint
-	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -m oracle
-	$(MASKED) $(BIN)/python -m pytest -q tests/model tests/weights tests/student tests/engine
+	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m oracle
+	$(MASKED) $(BIN)/python $(PYTEST) tests/model tests/weights tests/student tests/engine
 	$(MAKE) --no-print-directory wheel-test
 
 # The suite again, from the wheel in a clean environment: run where the tree cannot be imported.
@@ -46,7 +48,7 @@ wheel-test: $(VENV)/.dev-ready $(WHEEL_VENV)/bin/python
 	cp -R tests bench pyproject.toml build/wheel
 	cd build/wheel && ../../$(WHEEL_VENV)/bin/python -c \
 	  'import ownweights; assert "site-packages" in ownweights.__file__, ownweights.__file__'
-	cd build/wheel && ../../$(WHEEL_VENV)/bin/python -m pytest -q --ignore=tests/meta
+	cd build/wheel && ../../$(WHEEL_VENV)/bin/python $(PYTEST) --ignore=tests/meta
 
 bench: $(VENV)/.dev-ready
 	@test -n "$(NAME)" || { echo "say which one: make bench NAME=start" >&2; exit 2; }

@@ -23,9 +23,11 @@ from tests.postgres import PostgresServer, running_server
 
 pytest.register_assert_rewrite("tests.core.completer_contract", "tests.fakes")
 
-MAX_THREADS = 2
+MAX_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of torch, in each process
 SEED = 20260101
-_TEST_DATA = os.environ.pop("OWN_TEST_DATA", "")
+# also handed to the processes that pytest-xdist starts once this one has read it
+_TEST_DATA = os.environ.pop("OWN_TEST_DATA", "") or os.environ.get("PYTEST_OWN_TEST_DATA", "")
+os.environ["PYTEST_OWN_TEST_DATA"] = _TEST_DATA
 for _name in [name for name in os.environ if name.startswith("OWN_")]:
     del os.environ[_name]
 for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
