@@ -16,7 +16,10 @@ from ownweights.gateway import Upstream
 from ownweights.gateway.callers import Caller
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.keys import KeyStore, Limits, Spent, new_key
-from ownweights.gateway.spending import may_go, spent_of, text_chars
+from ownweights.gateway.keys.account import Accounts
+from ownweights.gateway.keys.tally import Tally
+from ownweights.gateway.spending import Spending, may_go, spent_of, text_chars
+from ownweights.teacher.asgi import HttpError
 from tests.gateway.harness import WAIT_S, chunk, gateway
 from tests.teacher.servers import HANG, asked, sse_answer, talking
 
@@ -75,9 +78,15 @@ def exchange(body: dict[str, Any] | None = None, **fields: Any) -> Exchange:
         ({"response": COUNTED}, Spent(1, 0, 1010, 11_000_000)),
         ({"response": COUNTED, "served_by": "student"}, Spent(1, 0, 1010)),
         ({"asked": None}, Spent(1)),
-        ({"error": "teacher_refused"}, Spent(1)),
-        ({"error": "teacher_unreachable"}, Spent(1)),
-        ({"error": "teacher_timeout"}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"error": "teacher_refused", "http_status": 400}, Spent(1)),
+        ({"error": "teacher_refused", "http_status": 503}, Spent(1)),
+        ({"error": "client_gone", "http_status": 503}, Spent(1)),
+        ({"error": "unsupported_field", "http_status": 400}, Spent(1)),
+        ({"error": "teacher_unreachable", "http_status": 502}, Spent(1)),
+        ({"error": "teacher_timeout", "http_status": 504}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"error": "teacher_garbled", "http_status": 502}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"error": "client_gone", "http_status": 0}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"response": COUNTED, "error": "student_timeout"}, Spent(1, 0, 1010, 11_000_000)),
         ({"response": COUNTED, "error": "client_gone"}, Spent(1, 0, 1010, 11_000_000)),
         ({"response": COUNTED, "asked": Upstream("x", "http://x/v1")}, Spent(1, 1, 1010)),
         ({"response": {}, "asked": Upstream("x", "http://x/v1")}, Spent(1, 1, 2)),
@@ -112,6 +121,21 @@ def test_may_go_asks_for_account_and_price(
 ) -> None:
     key = None if limits is None else new_key("a", limits)[1]
     assert may_go(exchange(caller=Caller(key=key)), upstream) is may
+
+
+@pytest.mark.parametrize(
+    "asked_for", [{"max_tokens": 10_000}, {"n": 10, "max_tokens": 1000}, {"best_of": 10}]
+)
+def test_spending_holds_back_what_all_answers_may_cost(asked_for: dict[str, int]) -> None:
+    """Half a dollar is spent while one answer of a dollar is under way."""
+    spending = Spending(Accounts(Tally()))
+    caller = Caller(key=new_key("a", Limits(budget_usd=0.5))[1])
+    body = {"model": "m", "max_tokens": 1000, **asked_for}
+    first, second = (exchange(body, caller=caller) for _ in range(2))
+    spending.admit(first)
+    spending.check(first, PRICED)
+    with pytest.raises(HttpError, match="budget"):
+        spending.admit(second)
 
 
 def test_spent_of_a_stream_whose_caller_leaves_is_counted(
