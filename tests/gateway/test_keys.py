@@ -13,7 +13,6 @@ import httpx
 import openai
 import pytest
 
-from ownweights.core.errors import CompleterError
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
 from ownweights.gateway.keys import Key, KeyStore, Limits, Spent, new_key
@@ -358,33 +357,6 @@ def test_gateway_counts_nothing_for_a_refusal(project: Project, status: str) -> 
         assert one.post(asked("a"), **bearer(secret)).status_code == int(status[:3])
         assert one.kept.wait().cost_usd is None
     assert spent(project) == Spent(requests=1)
-
-
-def test_gateway_counts_nothing_for_what_the_teacher_cannot_be_asked(project: Project) -> None:
-    secret, _ = holder(project)
-    with talking(GOOD) as talk, gateway(project, None, **rented(talk, kind="anthropic")) as one:
-        answer = one.post(asked("a", max_tokens=5, seed=1), **bearer(secret))
-        assert error_code(answer) == "400 unsupported_field"
-        assert talk.requests == []
-    assert spent(project) == Spent(requests=1)
-
-
-def test_gateway_counts_what_the_teacher_says_after_a_student_failed(project: Project) -> None:
-    secret, _ = holder(project)
-    follow(project)
-
-    def broken(request: object) -> str:
-        raise CompleterError("it fell over")
-
-    with (
-        talking(GOOD) as talk,
-        gateway(project, None, engines=Engines(broken), **rented(talk)) as one,
-    ):
-        one.until("ready")
-        answer = one.post(body_of("word " * 400), **bearer(secret), x_own_workload="tickets")
-        assert reason_of(answer) == ("teacher", "student_error")
-        assert one.kept.wait().cost_usd == pytest.approx(COST_USD)
-    assert spent(project) == Spent(1, 0, 110, nano_of(COST_USD))
 
 
 def test_gateway_counts_nothing_for_a_teacher_that_is_down(project: Project) -> None:

@@ -11,16 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownweights.core.errors import CompleterError
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
 from ownweights.gateway.callers import Caller
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.keys import KeyStore, Limits, Spent, new_key
 from ownweights.gateway.keys.account import Accounts
-from ownweights.gateway.keys.tally import Tally
+from ownweights.gateway.keys.tally import Tally, nano_of
 from ownweights.gateway.spending import Spending, may_go, spent_of, text_chars
 from ownweights.teacher.asgi import HttpError
-from tests.gateway.harness import WAIT_S, chunk, gateway
+from tests.gateway.harness import WAIT_S, Engines, chunk, error_code, gateway, reason_of
+from tests.gateway.test_keys import COST_USD, GOOD, bearer, holder, rented
+from tests.gateway.test_keys import spent as spent_in
+from tests.route.samples import body_of, follow
 from tests.teacher.servers import HANG, asked, sse_answer, talking
 
 PRICED = Upstream("main", "http://x/v1", key_env="K", usd_per_mtok_in=10, usd_per_mtok_out=100)
@@ -164,3 +168,38 @@ def test_spent_of_a_stream_whose_caller_leaves_is_counted(
     with KeyStore.open(project) as store:
         ((_, _, spent),) = store.read_spend()
     assert spent.estimated_nano_usd == spent.nano_usd > 12_000_000
+
+
+def test_gateway_counts_nothing_for_what_the_teacher_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENT_KEY", "sk-operator")
+    project = Project(tmp_path)
+    secret, _ = holder(project)
+    with talking(GOOD) as talk, gateway(project, None, **rented(talk, kind="anthropic")) as one:
+        answer = one.post(asked("a", max_tokens=5, seed=1), **bearer(secret))
+        assert error_code(answer) == "400 unsupported_field"
+        assert talk.requests == []
+    assert spent_in(project) == Spent(requests=1)
+
+
+def test_gateway_counts_what_the_teacher_says_after_a_student_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENT_KEY", "sk-operator")
+    project = Project(tmp_path)
+    secret, _ = holder(project)
+    follow(project)
+
+    def broken(request: object) -> str:
+        raise CompleterError("it fell over")
+
+    with (
+        talking(GOOD) as talk,
+        gateway(project, None, engines=Engines(broken), **rented(talk)) as one,
+    ):
+        one.until("ready")
+        answer = one.post(body_of("word " * 400), **bearer(secret), x_own_workload="tickets")
+        assert reason_of(answer) == ("teacher", "student_error")
+        assert one.kept.wait().cost_usd == pytest.approx(COST_USD)
+    assert spent_in(project) == Spent(1, 0, 110, nano_of(COST_USD))
