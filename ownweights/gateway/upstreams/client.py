@@ -16,7 +16,6 @@ import io
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -132,6 +131,8 @@ def as_http_errors() -> Iterator[None]:
     """Say what the connection to a teacher did, in an error the caller can read."""
     try:
         yield
+    except aiohttp.ConnectionTimeoutError:
+        raise _unreachable() from None
     except TimeoutError:
         raise timed_out() from None
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
@@ -139,10 +140,7 @@ def as_http_errors() -> Iterator[None]:
     except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError):
         raise garbled("the teacher's answer broke off or is not HTTP") from None
     except (aiohttp.ClientError, OSError, ValueError):
-        raise Unreachable(502, "the teacher cannot be reached", **_UNREACHABLE) from None
-
-
-_UNREACHABLE: dict[str, Any] = {"code": "teacher_unreachable", "kind": "upstream_error"}
+        raise _unreachable() from None
 
 
 def timed_out() -> HttpError:
@@ -156,9 +154,14 @@ def garbled(what: str) -> HttpError:
     return HttpError(502, what, code="teacher_garbled", kind="upstream_error")
 
 
+def _unreachable() -> Unreachable:
+    what, code = "the teacher cannot be reached", "teacher_unreachable"
+    return Unreachable(502, what, code=code, kind="upstream_error")
+
+
 def _lost(error: Exception) -> HttpError:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return Unreachable(502, "the teacher cannot be reached", **_UNREACHABLE)
+        return _unreachable()
     what = "the teacher's answer broke off or is not HTTP"
     return Unreachable(502, what, code="teacher_garbled", kind="upstream_error")
 
