@@ -77,6 +77,7 @@ def test_housekeeping_prunes_now_and_then(
     monkeypatch.setattr(module, "FIRST_S", 0.0)
     monkeypatch.setattr(module, "EVERY_S", 0.0)
     keep_house(project, GatewaySettings(kept_days=(1, 10)), lambda: left(project) == (2, 1))
+    assert left(project) == (2, 1)
 
 
 def test_housekeeping_rests_where_nothing_is_set(
