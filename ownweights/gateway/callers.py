@@ -5,7 +5,9 @@ to a teacher on the operator's account, or may not. Invariants: without a key of
 students answer on loopback alone (test_gateway_key_opens_students_beyond_loopback); nobody spends
 the operator's key but who may (test_gateway_operators_key_is_spent_only_by_who_may), at a stand-in
 neither (test_failover_spends_the_operators_key_only_for_who_may); a key of ours is never taken for
-a provider's (test_gateway_virtual_key_never_leaves).
+a provider's (test_gateway_virtual_key_never_leaves), nor the gateway's
+(test_gateway_its_own_key_never_leaves); a key that was made before a request is known to it
+(test_callers_know_a_key_made_during_a_look).
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ownweights.gateway.keys.key import (
@@ -24,7 +25,7 @@ from ownweights.gateway.keys.key import (
 )
 from ownweights.gateway.keys.ring import KeyRing
 from ownweights.gateway.settings import GatewaySettings, Upstream
-from ownweights.teacher.asgi import HttpError, Scope
+from ownweights.teacher.asgi import Headers, HttpError, Scope
 from ownweights.teacher.serving import is_loopback
 
 
@@ -70,13 +71,13 @@ class Callers:
         self._key = settings.key()
 
     async def of(self, scope: Scope) -> Caller:
-        """The caller of a request.
+        """The caller of a request, from whose headers the gateway's own key is taken.
 
         Raises: HttpError 401 for a key of ours that is unknown, revoked or expired, 503 where keys
         cannot be read
         """
         key = self._key
-        is_trusted = self._is_local if key is None else _shows(scope["headers"], key)
+        is_trusted = self._is_local if key is None else _takes(scope, key)
         secret = None if key and is_trusted else shown_secret(scope["headers"])
         if secret is None:
             return Caller(is_trusted)
@@ -94,14 +95,24 @@ class Callers:
 
     async def _look(self) -> None:
         """Read the keys anew: once for all who wait, so that guessing keeps one thread busy."""
+        if self._looking is not None and not self._looking.done():
+            await asyncio.shield(self._looking)  # it may have read what was there before
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(asyncio.to_thread(self._ring.look))
         await asyncio.shield(self._looking)
 
 
-def _shows(headers: Iterable[tuple[bytes, bytes]], key: str) -> bool:
-    shown = [bare_key(value) for name, value in headers if name in KEY_HEADERS]
-    return any(hmac.compare_digest(one, key.encode()) for one in shown)
+def _takes(scope: Scope, key: str) -> bool:
+    """Whether the headers show this key; it is taken out of them, for it is nobody else's."""
+    headers: Headers = scope["headers"]
+    others = [pair for pair in headers if not _is_shown(pair, key.encode())]
+    is_shown = len(others) < len(headers)
+    scope["headers"] = others
+    return is_shown
+
+
+def _is_shown(pair: tuple[bytes, bytes], key: bytes) -> bool:
+    return pair[0] in KEY_HEADERS and hmac.compare_digest(bare_key(pair[1]), key)
 
 
 def _unauthorized(what: str) -> HttpError:

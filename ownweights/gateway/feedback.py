@@ -3,14 +3,14 @@
 In: JSON that names a request (`x-own-request-id` of its answer) or a session. Out: a row in the
 store, and its id. Invariants: a feedback that is answered with 200 is stored
 (test_gateway_feedback_is_stored_before_it_is_answered); what is masked in records is masked in it
-(test_gateway_feedback_is_masked_like_a_record).
+(test_gateway_feedback_is_masked_like_a_record), the session that it names too
+(test_gateway_feedback_finds_a_session_that_is_masked).
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 
 from ownweights.core.database import open_database
@@ -27,10 +27,12 @@ from ownweights.teacher.asgi import (
     send_json,
 )
 from ownweights.traffic.feedback import Feedback, FeedbackFault, keep_feedback, parse_feedback
+from ownweights.traffic.record import make_record
 from ownweights.traffic.redact import Privacy
 
 log = logging.getLogger("ownweights.gateway")
 MAX_BODY_BYTES = 2**20
+_IN_WORDS = ("comment", "demonstration")
 
 
 async def read_feedback(
@@ -45,10 +47,7 @@ async def read_feedback(
         found = parse_feedback(body)
     except FeedbackFault as error:
         raise HttpError(400, error.what, code="invalid_feedback", param=error.param) from None
-    if found.kind in ("comment", "demonstration"):
-        masked = json.loads(privacy.text(json.dumps(found.value, ensure_ascii=False)))
-        found = dataclasses.replace(found, value=masked)
-    return found
+    return await asyncio.to_thread(_masked, privacy, found)
 
 
 async def keep(project: Project, feedback: Feedback, send: Send) -> None:
@@ -61,6 +60,19 @@ async def keep(project: Project, feedback: Feedback, send: Send) -> None:
         raise HttpError(503, what, code="store_unavailable", kind="server_error") from None
     log.info("feedback %s %s", feedback.id, feedback.kind)
     await send_json(send, 200, {"id": feedback.id, "object": "feedback", "kind": feedback.kind})
+
+
+def _masked(privacy: Privacy, said: Feedback) -> Feedback:
+    """What may be written down of a feedback: as of a record with that answer in that session."""
+    is_text = isinstance(said.value, str)
+    message = {"role": "assistant", "content": said.value} if is_text else said.value
+    answer = {"choices": [{"message": message}]} if said.kind in _IN_WORDS else None
+    record = privacy.record(make_record({}, answer, role="teacher", session=said.session))
+    value = said.value
+    if record.response is not None:
+        shown = record.response["choices"][0]["message"]
+        value = shown["content"] if is_text else shown
+    return dataclasses.replace(said, session=record.session, value=value)
 
 
 def _keep(project: Project, feedback: Feedback) -> None:

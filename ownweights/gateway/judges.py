@@ -7,7 +7,8 @@ certificate counts as harm), and the tokens that judging took. Invariants: what 
 answer asks nobody (test_live_judge_is_not_asked_of_an_answer_that_was_recorded); it is the judge
 that was certified, to the wording of its prompt and rubric, or nobody is asked
 (test_live_judge_is_the_one_certified); an outage is no judgement
-(test_live_judge_that_is_out_says_nothing).
+(test_live_judge_that_is_out_says_nothing); a judge that moves is asked where own.toml says now
+(test_live_judge_is_asked_where_the_settings_say_now).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ownweights.core.chat import Completion, Usage
 from ownweights.core.errors import CompleterError, OwnError
 from ownweights.core.project import Project
-from ownweights.gateway.settings import GatewaySettings
+from ownweights.gateway.settings import GatewaySettings, Upstream
 from ownweights.route import JUDGE, Route
 
 if TYPE_CHECKING:
@@ -47,15 +48,15 @@ class _Example:
 
 
 class LiveJudges:
-    """One client a judging teacher, for the life of the gateway."""
+    """One client a judging teacher and its settings, for the life of the gateway."""
 
     def __init__(self, project: Project, settings: GatewaySettings) -> None:
         self._project, self._settings = project, settings
-        self._clients: dict[str, TeacherClient] = {}
+        self._clients: dict[Upstream, TeacherClient] = {}
         self._certified: dict[str, Mapping[str, Any]] = {}
 
     def follow(self, settings: GatewaySettings) -> None:
-        """Go on with other settings; clients that were made stay."""
+        """Go on with other settings; who is asked elsewhere now gets a client of its own."""
         self._settings = settings
 
     async def close(self) -> None:
@@ -122,14 +123,14 @@ class LiveJudges:
             from ownweights.verdict.judge.live import missing_judge
 
             raise missing_judge(name)
-        if name not in self._clients:
+        if upstream not in self._clients:
             from ownweights.teacher.client import TeacherClient  # its HTTP library loads slowly
 
-            self._clients[name] = TeacherClient(
+            self._clients[upstream] = TeacherClient(
                 upstream.base_url, model=upstream.model or None, api_key=upstream.key(),
                 timeout_s=self._settings.timeout_s, kind=upstream.kind,
             )  # fmt: skip
-        return self._clients[name]
+        return self._clients[upstream]
 
 
 def _certified_judge(project: Project, verdict_id: str) -> Mapping[str, Any]:

@@ -61,8 +61,8 @@ class Reloader:
             self._seen = stamp
             try:
                 self._take_up(await asyncio.to_thread(_checked, load))
-            except (OwnError, OSError) as error:
-                self.fault = error.what if isinstance(error, OwnError) else str(error)
+            except Exception as error:  # nothing may end this task: no file would be read again
+                self.fault = error.what if isinstance(error, OwnError) else type(error).__name__
                 log.error("own.toml is not taken up, the settings before it stay: %s", self.fault)
             else:
                 self.fault = ""

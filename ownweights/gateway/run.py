@@ -30,6 +30,7 @@ from ownweights.gateway.students import Engine, StartEngine
 from ownweights.gateway.watch.logs import formatter_of
 from ownweights.teacher.serving import Manners, bind, serve, url_of
 
+log = logging.getLogger("ownweights.gateway")
 STOP_S = 30.0
 SWITCH_S = 0.0005  # at most, between threads; Python itself has 5 ms
 GC_THRESHOLDS = (10_000, 20, 20)  # Python itself has 700, 10, 10
@@ -60,7 +61,9 @@ def run_gateway(
         held.enter_context(_answering_first())
         listener = held.enter_context(bind(settings.host, settings.port))
         bound = dataclasses.replace(settings, port=listener.getsockname()[1])
-        gateway = Gateway(project, bound, start_engine=engine, reload=reload)
+        gateway = Gateway(
+            project, bound, start_engine=engine, reload=reload and _kept(reload, settings, bound)
+        )
         held.callback(gateway.let_go)
         beside, admin_url = list[tuple[Any, socket.socket]](), None
         if settings.admin_host:
@@ -91,6 +94,20 @@ def _answering_first() -> Iterator[None]:
         sys.setswitchinterval(interval_s)
         gc.set_threshold(*thresholds)
         gc.unfreeze()
+
+
+def _kept(
+    reload: Callable[[], GatewaySettings], started: GatewaySettings, bound: GatewaySettings
+) -> Callable[[], GatewaySettings]:
+    """Read settings anew, all but what only a new start changes; say what of that is new."""
+
+    def read() -> GatewaySettings:
+        found, names = reload().as_started(started)
+        if names:
+            log.warning("own.toml: gateway.%s: changed by a new start alone", ", ".join(names))
+        return dataclasses.replace(found, port=bound.port)
+
+    return read
 
 
 def _bind_admin(settings: GatewaySettings) -> socket.socket:

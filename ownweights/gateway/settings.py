@@ -1,11 +1,13 @@
 """What the gateway works with: where it listens, who the teachers are, and whose key opens it.
 
-In: the project's Settings. Out: plain values. Invariant: a key comes from the environment alone
-(test_upstream_key_that_is_not_set_says_so).
+In: the project's Settings. Out: plain values. Invariants: a key comes from the environment alone
+(test_upstream_key_that_is_not_set_says_so); what only a new start changes stays while it serves,
+above all the address, which says whom it may trust (test_serve_trusts_no_address_it_is_not_at).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +19,9 @@ from ownweights.core.strict import key_text
 from ownweights.teacher.kinds import Kind
 from ownweights.teacher.prices import OWN_TOML, Prices, billed_of, is_standard_tier, list_prices
 from ownweights.traffic.redact import PrivacyRules
+
+# what the server, the admin listener, the log and the spans were begun with
+AT_START = ("host", "port", "admin_host", "admin_port", "drain_s", "log", "otel_endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,12 @@ class GatewaySettings:
         stand_ins = [self.teachers[name] for name in upstream.fallback]
         can_be = protocol in ("chat", "messages")
         return [upstream, *(one for one in stand_ins if can_be or one.speaks(protocol))]
+
+    def as_started(self, started: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
+        """These with what only a new start changes as it was then; the names of what differs."""
+        kept = {name: getattr(started, name) for name in AT_START}
+        names = [name for name in AT_START if getattr(self, name) != kept[name]]
+        return dataclasses.replace(self, **kept), names
 
     def check_keys(self) -> None:
         """SettingsError unless every key that is named is in the environment."""

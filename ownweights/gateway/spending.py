@@ -4,9 +4,10 @@ In: exchanges. Out: refusals, and what was spent. An answer's own count is taken
 Where it has none (a stream that was not asked for it, an answer that broke off), characters over
 `CHARS_PER_TOKEN` stand for tokens, and what they cost is counted as estimated: budgets hold, and
 the record stays without a guess. An answer that broke off costs its count or the estimate,
-whichever is more. Nothing is spent where a student answered, or the teacher refused or was never
-reached. Invariant: spend that is estimated is marked
-(test_gateway_estimates_what_a_stream_does_not_say).
+whichever is more. Nothing is spent where a student answered, or the teacher refused, was never
+reached, or could not be asked this. Invariants: spend that is estimated is marked
+(test_gateway_estimates_what_a_stream_does_not_say); what the teacher counts is not estimated, also
+where a student failed before (test_gateway_counts_what_the_teacher_says_after_a_student_failed).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from ownweights.teacher.asgi import HttpError
 from ownweights.teacher.prices import CHARS_PER_TOKEN, Billed, billed_of
 from ownweights.traffic.record import usage_of
 
-_FREE = ("teacher_refused", "teacher_unreachable", "invalid_header", "missing_model")
+_WORKED = ("teacher_timeout", "teacher_garbled")  # errors after which a teacher may bill
 _MOST_OUT = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_TIMES = ("n", "best_of")  # answers of that length
 _ANSWERS = ("choices", "content", "output")
 
 
@@ -82,12 +84,14 @@ def may_go(exchange: Exchange, upstream: Upstream) -> bool:
 
 def spent_of(exchange: Exchange) -> Spent:
     """What an exchange spent."""
-    counted, upstream = usage_of(exchange.response).total_tokens, exchange.asked
-    if exchange.served_by == "student" or upstream is None or exchange.error in _FREE:
-        return Spent(requests=1, tokens=counted)
+    upstream, error = exchange.asked, exchange.error
+    is_refused = exchange.http_status >= 400 and error not in _WORKED
+    if exchange.served_by == "student" or upstream is None or is_refused:
+        return Spent(requests=1, tokens=usage_of(exchange.response).total_tokens)
     billed, cost = billed_of(exchange.response), exchange.cost_usd()
     counted = billed.total if billed else 0
-    if exchange.error is None and billed is not None:
+    is_whole = error is None or error.startswith("student_")  # the teacher answered then
+    if is_whole and billed is not None:
         is_unpriced = cost is None
         return Spent(1, int(is_unpriced), counted, 0 if cost is None else nano_of(cost))
     guessed = Billed(fresh=_tokens(exchange.body), written=_answer_tokens(exchange.response))
@@ -105,9 +109,15 @@ def _guessed_usd(exchange: Exchange, upstream: Upstream) -> float | None:
     prices = upstream.prices(upstream.model or exchange.model)
     if prices is None:
         return None
-    asked = [exchange.body.get(name) for name in _MOST_OUT]
-    most = [one for one in asked if isinstance(one, int) and not isinstance(one, bool)]
-    return prices.usd(_tokens(exchange.body), max(0, min(max(most, default=0), 2**31)))
+    most, times = _most(exchange.body, _MOST_OUT), _most(exchange.body, _TIMES)
+    return prices.usd(_tokens(exchange.body), most * max(1, times))
+
+
+def _most(body: dict[str, Any], names: tuple[str, ...]) -> int:
+    """The largest count that a request gives under any of these names; 0 where it gives none."""
+    asked = [body.get(name) for name in names]
+    counts = [one for one in asked if isinstance(one, int) and not isinstance(one, bool)]
+    return max(0, min(max(counts, default=0), 2**31))
 
 
 def _tokens(body: Any) -> int:

@@ -121,6 +121,9 @@ class _Answer:
         self._exchange, self._send = exchange, send
         self._texts: list[str] = []
         self._end: CompletionChunk | None = None
+        nothing = {"usage": None} if exchange.wants_usage else {}
+        whole = {name: v for name, v in self._body().items() if name not in ("choices", "usage")}
+        self._head = {**whole, "object": "chat.completion.chunk", **nothing}
 
     async def pass_on(
         self, first: CompletionChunk, chunks: AsyncIterator[CompletionChunk], give_up_s: float
@@ -173,7 +176,7 @@ class _Answer:
         await self._event({}, last.finish_reason)
         if self._exchange.wants_usage:
             usage = usage_body(last.usage or Usage())
-            await self._bytes(sse_event({**self._head(), "choices": [], "usage": usage}))
+            await self._bytes(sse_event({**self._head, "choices": [], "usage": usage}))
         await self._bytes(DONE_EVENT)
         await self._send({"type": "http.response.body", "body": b""})
 
@@ -187,15 +190,10 @@ class _Answer:
 
     async def _event(self, delta: dict[str, Any], finish_reason: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        await self._bytes(sse_event({**self._head(), "choices": [choice]}))
+        await self._bytes(sse_event({**self._head, "choices": [choice]}))
 
     async def _bytes(self, body: bytes) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
-
-    def _head(self) -> dict[str, Any]:
-        nothing = {"usage": None} if self._exchange.wants_usage else {}
-        whole = {name: v for name, v in self._body().items() if name not in ("choices", "usage")}
-        return {**whole, "object": "chat.completion.chunk", **nothing}
 
     def _body(self) -> dict[str, Any]:
         """The answer so far as one body."""

@@ -211,8 +211,8 @@ class TeacherClient:
 
     async def _refusal(self, response: httpx.Response, give_up_s: float) -> CompleterRefused:
         """What an endpoint said when it refused, without the key."""
-        content = await self._read(response, give_up_s)
-        await response.aclose()
+        async with contextlib.aclosing(response):
+            content = await self._read(response, give_up_s)
         what = f"the teacher answered {response.status_code}"
         with contextlib.suppress(CompleterGarbled):
             what += f": {_said(_decode(content))}"

@@ -21,7 +21,7 @@ from ownweights.route import active_dir, rollback
 from tests.fakes import ScriptedTeacher, last_user_text
 from tests.gateway.harness import Engines, Running, gateway, reason_of, sure
 from tests.route.samples import STUDENT, SYSTEM, answer_of, body_of, drop_rule, follow
-from tests.teacher.servers import asked, free_port, replay_of, running
+from tests.teacher.servers import asked, completion, free_port, idle_lifespan, replay_of, running
 
 NAMED = {"x_own_workload": "tickets"}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -161,14 +161,10 @@ class Echo:
     """A teacher that answers with the request it got."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from ownweights.teacher.asgi import read_body, run_lifespan, send_json
-        from tests.teacher.servers import completion
-
-        async def nothing() -> None:
-            return
+        from ownweights.teacher.asgi import read_body, send_json
 
         if scope["type"] == "lifespan":
-            await run_lifespan(receive, send, nothing, nothing)
+            await idle_lifespan(receive, send)
             return
         raw = await read_body(receive, 2**26)
         await send_json(send, 200, completion(raw.decode()))

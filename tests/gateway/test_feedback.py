@@ -11,6 +11,8 @@ import pytest
 from ownweights.core.database import open_database
 from ownweights.core.project import Project, Server
 from ownweights.traffic.feedback import feedback_of
+from ownweights.traffic.record import make_record
+from ownweights.traffic.redact import Privacy, PrivacyRules
 from tests.gateway.harness import WAIT_S, Running, error_code, gateway
 
 
@@ -67,3 +69,20 @@ def test_gateway_feedback_is_masked_like_a_record(tmp_path: Path, as_message: bo
     shown = kept.value["content"] if as_message else kept.value
     assert secret not in str(kept)
     assert shown.startswith('use "<KEY_') and shown.endswith('" here')
+
+
+def test_gateway_feedback_finds_a_session_that_is_masked(tmp_path: Path) -> None:
+    project, named = Project(tmp_path), "chat of ana@example.org"
+    rules = PrivacyRules(redact=("email", "data"))
+    picture = {"url": "data:image/png;base64," + "QUJD" * 40}
+    said = {"role": "assistant", "content": [{"type": "image_url", "image_url": picture}]}
+    with gateway(project, None, privacy=rules) as one:
+        assert say(one, {"session": named, "value": 0.5}).status_code == 200
+        assert say(one, {"session": named, "demonstration": said}).status_code == 200
+    record = make_record({"messages": []}, None, role="teacher", session=named)
+    session = Privacy(project, rules).record(record).session
+    assert session is not None and session.startswith("chat of <EMAIL_")
+    with open_database(project.database_path) as database:
+        number, shown = feedback_of(database, session=session)
+    assert (number.session, number.value) == (session, 0.5)
+    assert "QUJDQUJD" not in str(shown) and shown.value["role"] == "assistant"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from ownweights.gateway import GatewaySettings
 from ownweights.gateway import housekeeping as module
 from ownweights.gateway.housekeeping import Housekeeping, prune_once
 from ownweights.traffic import TrafficStore
+from tests.gateway.harness import WAIT_S
 from tests.traffic.samples import make
 
 DAY_S = 86_400.0
@@ -48,11 +51,20 @@ def test_prune_once_takes_out_what_is_too_old(
     assert left(project) == expected
 
 
-def keep_house(project: Project, settings: GatewaySettings, rounds: int) -> None:
+def test_prune_once_ends_when_the_gateway_does(project: Project) -> None:
+    prune_once(project, (1, 10), is_ended=lambda: True)
+    assert left(project) == (2, 2)  # rows went in one page, bodies would have been the next
+    prune_once(project, (1, 10))
+    assert left(project) == (2, 1)
+
+
+def keep_house(project: Project, settings: GatewaySettings, is_over: Callable[[], bool]) -> None:
     async def run() -> None:
         house = Housekeeping(project, settings)
         house.start()
-        for _ in range(rounds):
+        give_up_s = time.monotonic() + WAIT_S
+        while not is_over():
+            assert time.monotonic() < give_up_s
             await asyncio.sleep(0.01)
         await house.close()
 
@@ -64,7 +76,7 @@ def test_housekeeping_prunes_now_and_then(
 ) -> None:
     monkeypatch.setattr(module, "FIRST_S", 0.0)
     monkeypatch.setattr(module, "EVERY_S", 0.0)
-    keep_house(project, GatewaySettings(kept_days=(1, 10)), rounds=50)
+    keep_house(project, GatewaySettings(kept_days=(1, 10)), lambda: left(project) == (2, 1))
     assert left(project) == (2, 1)
 
 
@@ -74,15 +86,17 @@ def test_housekeeping_rests_where_nothing_is_set(
     monkeypatch.setattr(module, "FIRST_S", 0.0)
     monkeypatch.setattr(module, "EVERY_S", 0.0)
     asked: list[object] = []
-    monkeypatch.setattr(module, "prune_once", lambda *given: asked.append(given))
-    keep_house(project, GatewaySettings(), rounds=5)
-    keep_house(project, GatewaySettings(kept_days=(0, 0)), rounds=5)
+    monkeypatch.setattr(module, "prune_once", lambda *given, **named: asked.append(given))
+    for kept_days in ((None, None), (0, 0)):
+        rounds = iter(range(6))
+        settings = GatewaySettings(kept_days=kept_days)
+        keep_house(project, settings, lambda rounds=rounds: next(rounds) == 5)
     assert asked == []
     assert left(project) == (3, 3)
 
 
 def test_housekeeping_survives_a_store_that_fails(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING, "ownweights")
     project = Project(tmp_path)
@@ -90,5 +104,12 @@ def test_housekeeping_survives_a_store_that_fails(
     project.store_dir.mkdir()
     project.database_path.write_bytes(b"no database" * 1000)
     prune_once(project, (1, 1))
-    assert len(caplog.messages) == 2
+
+    def full(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "no room for what was asked")
+
+    monkeypatch.setattr(TrafficStore, "open", full)
+    prune_once(project, (1, 1))
+    assert len(caplog.messages) == 3
+    assert "what was asked" not in caplog.text
     assert all("could not be taken out" in message for message in caplog.messages)

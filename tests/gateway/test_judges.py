@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -13,7 +14,8 @@ import pytest
 
 from ownweights.core.chat import Usage
 from ownweights.core.project import Project
-from ownweights.gateway import Upstream
+from ownweights.gateway import GatewaySettings, Upstream
+from ownweights.gateway.judges import LiveJudges
 from ownweights.route import JUDGE, Route
 from ownweights.route.evidence import Audit
 from ownweights.route.live import evidence_of
@@ -122,6 +124,27 @@ def test_live_judge_that_is_out_says_nothing(project: Project) -> None:
     (found,) = audits_of(project, route, ["bad"], f"http://127.0.0.1:{free_port()}/v1")
     assert not found.is_judged
     assert evidence_of(project, route).num_missed == 1
+
+
+def test_live_judge_is_asked_where_the_settings_say_now(project: Project) -> None:
+    route = judged_route(project)
+
+    def settings_with(url: str) -> GatewaySettings:
+        jury = Upstream("jury", url, "judge-9")
+        return GatewaySettings(teachers={"jury": jury}, rubrics={"tickets": RUBRIC})
+
+    async def ask(*urls: str) -> None:
+        judges = LiveJudges(project, settings_with(urls[0]))
+        for url in urls:
+            judges.follow(settings_with(url))
+            answer = answer_of("a bad answer")
+            found = await judges.harm(route, body_of("bad"), answer, ("a good answer",))
+            assert found.harm == 1.0
+        await judges.close()
+
+    with judging() as old, judging() as new:
+        asyncio.run(ask(old.base_url, new.base_url))
+        assert (len(old.requests), len(new.requests)) == (2, 2)
 
 
 def test_ready_shows_a_judge_that_is_missing(project: Project) -> None:

@@ -464,6 +464,21 @@ def test_failover_spends_the_operators_key_only_for_who_may(
             assert len(good.requests) == 1
 
 
+def test_gateway_its_own_key_never_leaves(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher without a key of its operator gets the provider's key beside it, or none."""
+    monkeypatch.setenv("DOOR_KEY", "open")
+    with talking(GOOD) as talk, gateway(project, talk.base_url, key_env="DOOR_KEY") as one:
+        assert one.post(asked("a"), authorization="Bearer open").status_code == 200
+        mine = {"authorization": "Bearer sk-mine", "x_api_key": "open"}
+        assert one.post(asked("a"), **mine).status_code == 200
+        assert httpx.get(f"{one.base_url}/models", headers=bearer("open")).status_code == 200
+        assert b"open" not in b"".join(talk.requests)
+        assert "authorization" not in talk.head(0)
+        assert talk.head(1)["authorization"] == "Bearer sk-mine"
+
+
 def test_failover_never_takes_a_virtual_key_to_a_teacher_without_one(project: Project) -> None:
     secret, _ = holder(project)
     with talking(json_answer(b"no", "503 No")) as bad, talking(GOOD) as good:

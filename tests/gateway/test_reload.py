@@ -42,6 +42,8 @@ def test_gateway_keeps_its_settings_when_the_file_breaks(tmp_path: Path) -> None
     project = Project(tmp_path)
 
     def load() -> GatewaySettings:
+        if "fails = 1" in project.settings_path.read_text():
+            raise RuntimeError("a defect of ours")
         return GatewaySettings.of(load_settings(project, env={}))
 
     with talking(answer_of("old")) as old, talking(answer_of("new")) as new:
@@ -55,6 +57,8 @@ def test_gateway_keeps_its_settings_when_the_file_breaks(tmp_path: Path) -> None
             assert one.post(asked("hello")).json() == completion("old")
             write(project, new.base_url, 'key_env = "NOT_SET_ANYWHERE"\n')
             until(one, "NOT_SET_ANYWHERE")
+            write(project, new.base_url, "fails = 1\n")
+            until(one, "RuntimeError")
             assert one.post(asked("hello")).json() == completion("old")
             write(project, new.base_url)
             until(one, None)

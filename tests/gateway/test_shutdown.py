@@ -18,7 +18,7 @@ import pytest
 
 from ownweights.core.project import Project
 from ownweights.traffic import Record, TrafficStore
-from tests.gateway.harness import DONE, WAIT_S, chunk
+from tests.gateway.harness import DONE, WAIT_S, chunk, error_code
 from tests.teacher.servers import HANG, asked, completion, json_answer, sse_answer, talking
 
 GOOD = json_answer(json.dumps(completion("fine")).encode())
@@ -156,3 +156,22 @@ def test_gateway_reloads_at_once_on_sighup(tmp_path: Path) -> None:
         assert httpx.post(one.chat_url, json=asked("a"), timeout=WAIT_S).status_code == 200
         one.process.send_signal(signal.SIGTERM)
         assert one.process.wait(WAIT_S) == 0
+
+
+def test_serve_trusts_no_address_it_is_not_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was begun at an address that others may reach: a file that says otherwise moves nothing.
+
+    127.1 is this machine in a spelling that is not known to be, so that it counts as others'.
+    """
+    monkeypatch.setenv("RENT_KEY", "sk-operator")
+    rented = '[teacher.main]\nbase_url = "{}"\nkey_env = "RENT_KEY"\n[gateway]\nport = 0\n'
+    with talking(GOOD) as talk, serving(tmp_path, talk.base_url, 'host = "127.1"\n') as one:
+        own_toml = tmp_path / "own.toml"
+        own_toml.write_text(f'{rented.format(talk.base_url)}host = "127.0.0.1"\n')
+        one.until_logged("own.toml was read anew and is in force")
+        answer = httpx.post(one.chat_url, json=asked("a"), timeout=WAIT_S)
+        assert error_code(answer) == "401 invalid_api_key"
+        assert talk.requests == []
+        assert "gateway.host: changed by a new start alone" in one.log.read_text()

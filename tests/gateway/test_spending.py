@@ -11,13 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownweights.core.errors import CompleterError
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
 from ownweights.gateway.callers import Caller
 from ownweights.gateway.exchange import Exchange
 from ownweights.gateway.keys import KeyStore, Limits, Spent, new_key
-from ownweights.gateway.spending import may_go, spent_of, text_chars
-from tests.gateway.harness import WAIT_S, chunk, gateway
+from ownweights.gateway.keys.account import Accounts
+from ownweights.gateway.keys.tally import Tally, nano_of
+from ownweights.gateway.spending import Spending, may_go, spent_of, text_chars
+from ownweights.teacher.asgi import HttpError
+from tests.gateway.harness import WAIT_S, Engines, chunk, error_code, gateway, reason_of
+from tests.gateway.test_keys import COST_USD, GOOD, bearer, holder, rented
+from tests.gateway.test_keys import spent as spent_in
+from tests.route.samples import body_of, follow
 from tests.teacher.servers import HANG, asked, sse_answer, talking
 
 PRICED = Upstream("main", "http://x/v1", key_env="K", usd_per_mtok_in=10, usd_per_mtok_out=100)
@@ -75,9 +82,15 @@ def exchange(body: dict[str, Any] | None = None, **fields: Any) -> Exchange:
         ({"response": COUNTED}, Spent(1, 0, 1010, 11_000_000)),
         ({"response": COUNTED, "served_by": "student"}, Spent(1, 0, 1010)),
         ({"asked": None}, Spent(1)),
-        ({"error": "teacher_refused"}, Spent(1)),
-        ({"error": "teacher_unreachable"}, Spent(1)),
-        ({"error": "teacher_timeout"}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"error": "teacher_refused", "http_status": 400}, Spent(1)),
+        ({"error": "teacher_refused", "http_status": 503}, Spent(1)),
+        ({"error": "client_gone", "http_status": 503}, Spent(1)),
+        ({"error": "unsupported_field", "http_status": 400}, Spent(1)),
+        ({"error": "teacher_unreachable", "http_status": 502}, Spent(1)),
+        ({"error": "teacher_timeout", "http_status": 504}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"error": "teacher_garbled", "http_status": 502}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"error": "client_gone", "http_status": 0}, Spent(1, 0, 2, 20_000, 20_000)),
+        ({"response": COUNTED, "error": "student_timeout"}, Spent(1, 0, 1010, 11_000_000)),
         ({"response": COUNTED, "error": "client_gone"}, Spent(1, 0, 1010, 11_000_000)),
         ({"response": COUNTED, "asked": Upstream("x", "http://x/v1")}, Spent(1, 1, 1010)),
         ({"response": {}, "asked": Upstream("x", "http://x/v1")}, Spent(1, 1, 2)),
@@ -114,6 +127,21 @@ def test_may_go_asks_for_account_and_price(
     assert may_go(exchange(caller=Caller(key=key)), upstream) is may
 
 
+@pytest.mark.parametrize(
+    "asked_for", [{"max_tokens": 10_000}, {"n": 10, "max_tokens": 1000}, {"best_of": 10}]
+)
+def test_spending_holds_back_what_all_answers_may_cost(asked_for: dict[str, int]) -> None:
+    """Half a dollar is spent while one answer of a dollar is under way."""
+    spending = Spending(Accounts(Tally()))
+    caller = Caller(key=new_key("a", Limits(budget_usd=0.5))[1])
+    body = {"model": "m", "max_tokens": 1000, **asked_for}
+    first, second = (exchange(body, caller=caller) for _ in range(2))
+    spending.admit(first)
+    spending.check(first, PRICED)
+    with pytest.raises(HttpError, match="budget"):
+        spending.admit(second)
+
+
 def test_spent_of_a_stream_whose_caller_leaves_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,3 +168,38 @@ def test_spent_of_a_stream_whose_caller_leaves_is_counted(
     with KeyStore.open(project) as store:
         ((_, _, spent),) = store.read_spend()
     assert spent.estimated_nano_usd == spent.nano_usd > 12_000_000
+
+
+def test_gateway_counts_nothing_for_what_the_teacher_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENT_KEY", "sk-operator")
+    project = Project(tmp_path)
+    secret, _ = holder(project)
+    with talking(GOOD) as talk, gateway(project, None, **rented(talk, kind="anthropic")) as one:
+        answer = one.post(asked("a", max_tokens=5, seed=1), **bearer(secret))
+        assert error_code(answer) == "400 unsupported_field"
+        assert talk.requests == []
+    assert spent_in(project) == Spent(requests=1)
+
+
+def test_gateway_counts_what_the_teacher_says_after_a_student_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENT_KEY", "sk-operator")
+    project = Project(tmp_path)
+    secret, _ = holder(project)
+    follow(project)
+
+    def broken(request: object) -> str:
+        raise CompleterError("it fell over")
+
+    with (
+        talking(GOOD) as talk,
+        gateway(project, None, engines=Engines(broken), **rented(talk)) as one,
+    ):
+        one.until("ready")
+        answer = one.post(body_of("word " * 400), **bearer(secret), x_own_workload="tickets")
+        assert reason_of(answer) == ("teacher", "student_error")
+        assert one.kept.wait().cost_usd == pytest.approx(COST_USD)
+    assert spent_in(project) == Spent(1, 0, 110, nano_of(COST_USD))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ownweights.teacher.asgi import run_lifespan
 from ownweights.teacher.inlet import DEFAULT_LIMITS, Limits
 from ownweights.teacher.replay import RecordedAnswer, ReplayTeacher
 from ownweights.teacher.serving import bind, serve_async
@@ -55,6 +56,15 @@ def running(app: Any, limits: Limits = DEFAULT_LIMITS) -> Iterator[str]:
         thread.join(START_S)
         listener.close()
     assert not thread.is_alive(), "the test server did not stop"
+
+
+async def idle_lifespan(receive: Any, send: Any) -> None:
+    """The lifespan of an app that has nothing to start or stop."""
+
+    async def nothing() -> None:
+        return
+
+    await run_lifespan(receive, send, nothing, nothing)
 
 
 @dataclass

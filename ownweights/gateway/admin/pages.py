@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
 from ownweights.core.database import has_database
+from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.gateway.admin import rows
 from ownweights.gateway.admin.rows import RecordFilter
@@ -134,7 +135,6 @@ class Pages:
 
 def _certificate(project: Project, verdict_id: str) -> Any:
     """A route's certificate; None where it cannot be read."""
-    from ownweights.core.errors import OwnError
     from ownweights.verdict.store import load_verdict
 
     try:
@@ -167,7 +167,7 @@ def _link(path: str, only: RecordFilter, **more: Any) -> str:
 def _facts(own: Any) -> dict[str, Any]:
     """What the gateway noted of a record that the record does not say itself."""
     facts = cast("dict[str, Any]", own) if isinstance(own, dict) else {}
-    return {name: value for name, value in facts.items() if name not in ("latency_ms",)}
+    return {name: value for name, value in facts.items() if name != "latency_ms"}
 
 
 def _shown(body: Any) -> str | None:

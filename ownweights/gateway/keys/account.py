@@ -59,7 +59,7 @@ class Accounts:
     def admit(self, key: Key, workload: str, tokens: int) -> Grant:
         """Let a request of about so many tokens through; HttpError where the key may not."""
         if key.limits.workloads and workload not in key.limits.workloads:
-            raise not_its_workload(workload)
+            raise _not_its_workload(workload)
         account = self._accounts.setdefault(key.id, _Account())
         self._check_budget(key, account)
         buckets = self._buckets(key, account)
@@ -136,7 +136,7 @@ def rate_headers(buckets: dict[str, Bucket]) -> Headers:
     return found
 
 
-def not_its_workload(workload: str) -> HttpError:
+def _not_its_workload(workload: str) -> HttpError:
     """What a key gets for a workload that is not among its own."""
     what = f"the key shown may not ask for workload {workload!r}"
     return HttpError(403, what, code="workload_not_allowed", param="x-own-workload")

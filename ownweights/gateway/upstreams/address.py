@@ -3,8 +3,10 @@
 In: an upstream, the caller's headers, a protocol. Out: a `Call`. Invariants: body bytes are the
 caller's unless the operator names another model (test_forward_is_byte_exact); the caller's own key
 goes to the upstream and nowhere else, the operator's replaces it
-(test_forward_operators_key_replaces_the_callers); nothing of ours leaves
-(test_forward_passes_headers_but_its_own_and_the_hops).
+(test_forward_operators_key_replaces_the_callers), and no header is made twice of several
+(test_callers_keys_are_never_made_one_header_twice); nothing of ours leaves
+(test_forward_passes_headers_but_its_own_and_the_hops), and nothing that was for this hop alone
+(test_request_headers_drop_what_the_connection_names).
 Source: RFC 9110 section 7.6.1 for the headers that end here.
 """
 
@@ -36,6 +38,7 @@ _OURS = (
 _NOT_RETURNED = {*_HOP_BY_HOP, *_OURS, b"content-length", b"date", b"server"}
 _OPERATORS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"openai-organization", b"openai-project",
               b"anthropic-organization-id")  # fmt: skip
+_VERSION = (b"anthropic-version", ANTHROPIC_VERSION.encode())
 _CODINGS = ("gzip", "deflate", "identity")
 
 
@@ -70,24 +73,31 @@ def request_headers(
     """The caller's headers as the upstream gets them."""
     key = upstream.key()
     headers: Headers = []
+    shown: Headers = []  # the caller's keys
+    hops: list[bytes] = []  # what `connection` names ends here
     codings = "identity"
-    names: set[bytes] = set()
     for name, value in asked:
         if name == b"accept-encoding" and not wants_plain:
             asked_for = (coding.strip() for coding in value.decode("latin-1").split(","))
             codings = ", ".join(c for c in asked_for if c in _CODINGS) or codings
-        elif (key is not None and name in KEY_HEADERS) or holds_secret(value):
+        elif holds_secret(value):
             continue
         elif name in KEY_HEADERS:
-            headers.append(_callers_key(upstream, name, value))
+            shown.append((name, value))
+        elif name == b"connection":
+            hops += [] if value == b"keep-alive" else value.lower().replace(b" ", b"").split(b",")
         elif name not in _NOT_PASSED and not name.startswith(b"x-own-"):
             headers.append((name, value))
-            names.add(name)
+    if hops:
+        headers = [pair for pair in headers if pair[0] not in hops]
+        shown = [pair for pair in shown if pair[0] not in hops]
     if key is not None:
         name, value = upstream.kind.key_header(key)
         headers.append((name.encode(), value.encode()))
-    if upstream.kind.speaks_messages and b"anthropic-version" not in names:
-        headers.append((b"anthropic-version", ANTHROPIC_VERSION.encode()))
+    else:
+        headers += _callers_keys(upstream, shown) if shown else shown
+    if upstream.kind.speaks_messages and all(name != _VERSION[0] for name, _ in headers):
+        headers.append(_VERSION)
     return [*headers, (b"accept-encoding", codings.encode("latin-1"))]
 
 
@@ -108,6 +118,15 @@ def _url(upstream: Upstream, path: str, model: str, scope: Scope) -> str:
         return upstream.kind.url(upstream.base_url, path, model, query)
     except InputError as error:
         raise HttpError(400, error.what, code="missing_model", param="model") from None
+
+
+def _callers_keys(upstream: Upstream, shown: Headers) -> Headers:
+    """The caller's keys as they came, where one is in the header that is read at this upstream;
+    else the first of them, in that header."""
+    wanted, _ = upstream.kind.key_header("")
+    if len(shown) > 1 and any(name == wanted.encode() for name, _ in shown):
+        return shown
+    return [_callers_key(upstream, *pair) for pair in shown[:1]]
 
 
 def _callers_key(upstream: Upstream, name: bytes, value: bytes) -> tuple[bytes, bytes]:

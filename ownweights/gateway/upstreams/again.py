@@ -114,7 +114,7 @@ class RetryBudget:
 
     def asked(self) -> None:
         """A request came: it earns its share of a repeat."""
-        self._left = min(self._left + self._frac, max(BUDGET_BURST, 1.0))
+        self._left = min(self._left + self._frac, BUDGET_BURST)
 
     def take(self) -> bool:
         """Whether one more repeat is within the budget; it is spent then."""

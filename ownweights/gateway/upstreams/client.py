@@ -15,7 +15,6 @@ import functools
 import io
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -147,6 +146,8 @@ class _AsHttpErrors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             return
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise _unreachable() from None
         if isinstance(error, TimeoutError):
             raise timed_out() from None
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
@@ -154,13 +155,10 @@ class _AsHttpErrors:
         if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
             raise garbled("the teacher's answer broke off or is not HTTP") from None
         if isinstance(error, aiohttp.ClientError | OSError | ValueError):
-            raise Unreachable(502, "the teacher cannot be reached", **_UNREACHABLE) from None
+            raise _unreachable() from None
 
 
 as_http_errors = _AsHttpErrors()
-
-
-_UNREACHABLE: dict[str, Any] = {"code": "teacher_unreachable", "kind": "upstream_error"}
 
 
 def timed_out() -> HttpError:
@@ -174,9 +172,14 @@ def garbled(what: str) -> HttpError:
     return HttpError(502, what, code="teacher_garbled", kind="upstream_error")
 
 
+def _unreachable() -> Unreachable:
+    what, code = "the teacher cannot be reached", "teacher_unreachable"
+    return Unreachable(502, what, code=code, kind="upstream_error")
+
+
 def _lost(error: Exception) -> HttpError:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return Unreachable(502, "the teacher cannot be reached", **_UNREACHABLE)
+        return _unreachable()
     what = "the teacher's answer broke off or is not HTTP"
     return Unreachable(502, what, code="teacher_garbled", kind="upstream_error")
 

@@ -31,7 +31,7 @@ UNSEEN_BLOCKS = ("thinking", "redacted_thinking")  # chat shows no thinking
 def chat_answer(body: Any, *, created: int) -> dict[str, Any]:
     """The chat completion that says what a Messages answer says; `created` is its unix time."""
     blocks = _blocks(body)
-    texts = [_text(block, "text") for block in blocks if block["type"] == "text"]
+    texts = [text_of(block, "text") for block in blocks if block["type"] == "text"]
     calls = [_chat_call(block) for block in blocks if block["type"] == "tool_use"]
     message: dict[str, Any] = {
         "role": "assistant",
@@ -43,10 +43,10 @@ def chat_answer(body: Any, *, created: int) -> dict[str, Any]:
     finish = finish_of(body.get("stop_reason"))
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     answer = {
-        "id": _text(body, "id"),
+        "id": text_of(body, "id"),
         "object": "chat.completion",
         "created": created,
-        "model": _text(body, "model"),
+        "model": text_of(body, "model"),
         "choices": [choice],
         "usage": chat_usage(body.get("usage")),
     }
@@ -60,7 +60,7 @@ def messages_answer(body: Any) -> dict[str, Any]:
     if text is not None and not isinstance(text, str):
         raise CompleterGarbled(f"message.content is a {type(text).__name__}, expected text")
     check_legacy(message)
-    finish, answer_id = choice.get("finish_reason"), _text(body, "id")
+    finish, answer_id = choice.get("finish_reason"), text_of(body, "id")
     calls = _messages_calls(message.get("tool_calls"), answer_id, is_cut=finish == "length")
     said = refusal if isinstance(refusal, str) else ""
     stop = stop_of(finish, has_calls=bool(calls), has_refusal=bool(said))
@@ -68,7 +68,7 @@ def messages_answer(body: Any) -> dict[str, Any]:
         "id": answer_id,
         "type": "message",
         "role": "assistant",
-        "model": _text(body, "model"),
+        "model": text_of(body, "model"),
         "content": [*([{"type": "text", "text": text}] if text else []), *calls],
         "stop_reason": stop,
         "stop_sequence": None,
@@ -127,8 +127,8 @@ def _chat_call(block: Mapping[str, Any]) -> dict[str, Any]:
     given = block.get("input")
     if not isinstance(given, Mapping):
         raise CompleterGarbled("a tool_use block has no input")
-    function = {"name": _text(block, "name"), "arguments": json_text(given)}
-    return {"id": _text(block, "id"), "type": "function", "function": function}
+    function = {"name": text_of(block, "name"), "arguments": json_text(given)}
+    return {"id": text_of(block, "id"), "type": "function", "function": function}
 
 
 def _choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -148,18 +148,19 @@ def _messages_calls(calls: Any, answer_id: str, *, is_cut: bool) -> list[dict[st
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping):
             raise CompleterGarbled("the answer calls a tool that is no function")
-        given = json_object(_text(function, "arguments"))
+        given = json_object(text_of(function, "arguments"))
         if given is None:
             if is_cut and index == len(calls) - 1:
                 break
             raise CompleterGarbled("the arguments of a tool call are no JSON object")
         spelled = call_id(call.get("id"), answer_id, index)
-        block = {"type": "tool_use", "id": spelled, "name": _text(function, "name")}
+        block = {"type": "tool_use", "id": spelled, "name": text_of(function, "name")}
         blocks.append(block | {"input": given})
     return blocks
 
 
-def _text(body: Mapping[str, Any], name: str) -> str:
+def text_of(body: Mapping[str, Any], name: str) -> str:
+    """A field that is text; CompleterGarbled where it is none."""
     value = body.get(name)
     if not isinstance(value, str):
         raise CompleterGarbled(f"the answer's {name} is no text")

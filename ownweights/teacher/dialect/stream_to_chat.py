@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ownweights.core.errors import CompleterGarbled
-from ownweights.teacher.dialect.answers import check_block, served_tier
+from ownweights.teacher.dialect.answers import check_block, served_tier, text_of
 from ownweights.teacher.dialect.error_bodies import chat_error
 from ownweights.teacher.dialect.words import chat_usage, finish_of, json_text, refusal_text
 
@@ -71,28 +71,28 @@ class ChatStream:
         if not isinstance(block, Mapping) or not isinstance(place, int):
             raise CompleterGarbled("a content_block_start has no block")
         check_block(block)
-        if block["type"] == "text" and block.get("text"):
-            return [self._chunk({"content": block["text"]})]
+        if block["type"] == "text":
+            return self._said(block)
         if block["type"] != "tool_use":
             return []
         self._calls[place] = len(self._calls)
         given = block.get("input")
         self._inputs[place] = given if isinstance(given, Mapping) else {}
-        function = {"name": str(block.get("name", "")), "arguments": ""}
-        return [self._call(place, function, id=str(block.get("id", "")), type="function")]
+        function = {"name": text_of(block, "name"), "arguments": ""}
+        return [self._call(place, function, id=text_of(block, "id"), type="function")]
 
     def _on_content_block_delta(self, event: Mapping[str, Any]) -> list[Chunk]:
         delta, place = event.get("delta"), event.get("index")
         if not isinstance(delta, Mapping) or not isinstance(place, int):
             raise CompleterGarbled("a content_block_delta has no delta")
-        if delta.get("type") == "text_delta" and delta.get("text"):
-            return [self._chunk({"content": delta["text"]})]
+        if delta.get("type") == "text_delta":
+            return self._said(delta)
         if delta.get("type") != "input_json_delta" or not delta.get("partial_json"):
             return []
         if place not in self._calls:
             raise CompleterGarbled("the stream has input for a block that is no tool_use")
         self._inputs.pop(place, None)
-        return [self._call(place, {"arguments": delta["partial_json"]})]
+        return [self._call(place, {"arguments": text_of(delta, "partial_json")})]
 
     def _on_content_block_stop(self, event: Mapping[str, Any]) -> list[Chunk]:
         place = event.get("index")
@@ -122,6 +122,10 @@ class ChatStream:
         """Counts of a later event take the place of earlier ones."""
         if isinstance(usage, Mapping):
             self._usage |= {name: count for name, count in usage.items() if count is not None}
+
+    def _said(self, piece: Mapping[str, Any]) -> list[Chunk]:
+        said = piece.get("text") and text_of(piece, "text")
+        return [self._chunk({"content": said})] if said else []
 
     def _call(self, place: int, function: dict[str, str], **more: str) -> Chunk:
         piece = {"index": self._calls[place], **more, "function": function}

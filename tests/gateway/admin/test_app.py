@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -22,25 +20,12 @@ from ownweights.route.rollout import first_standing
 from ownweights.route.route import stand
 from ownweights.traffic import TrafficStore
 from ownweights.traffic.record import make_record
-from tests.gateway.harness import Engines, KeptRecords
+from tests.gateway.harness import Engines
 from tests.route.samples import follow
 from tests.teacher.servers import asked, completion
 
 HOSTILE = "<script>alert('private')</script>&\""
 PAGES = ("/", "/workloads", "/facets", "/routes")
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
-
-
-@pytest.fixture
-def admin(project: Project) -> Iterator[Admin]:
-    gateway = Gateway(project, GatewaySettings(), start_engine=Engines(), recorder=KeptRecords())
-    one = Admin(gateway, "127.0.0.1")
-    yield one
-    one.close()
 
 
 def get(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -17,14 +15,12 @@ import pytest
 
 from ownweights.cli.main import main
 from ownweights.core.project import Project
-from ownweights.gateway import Gateway, GatewaySettings
 from ownweights.gateway.admin import rows
 from ownweights.gateway.admin.app import MAX_QUERY_BYTES, Admin
 from ownweights.gateway.admin.pages import PAGE_ROWS
 from ownweights.traffic import Record, TrafficStore
 from ownweights.traffic.retention import prune
 from tests.gateway.admin.test_app import get
-from tests.gateway.harness import Engines, KeptRecords
 from tests.traffic.samples import make
 from tests.traffic.test_query import FIRST, some_records
 
@@ -61,19 +57,6 @@ class Shown(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
-
-
-@pytest.fixture
-def admin(project: Project) -> Iterator[Admin]:
-    gateway = Gateway(project, GatewaySettings(), start_engine=Engines(), recorder=KeptRecords())
-    one = Admin(gateway, "127.0.0.1")
-    yield one
-    one.close()
 
 
 def fill(project: Project, records: list[Record]) -> list[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from ownweights.core.project import Project
 from ownweights.gateway import Upstream
 from ownweights.gateway.upstreams.again import Rests, RetryBudget, Tries
-from ownweights.gateway.upstreams.client import Call, Client, Unreachable
+from ownweights.gateway.upstreams.client import Call, Client, Unreachable, as_http_errors
+from ownweights.teacher.asgi import HttpError
 from ownweights.teacher.kinds import Kind
 from tests.gateway.harness import WHOLE, Running, error_code, gateway
 from tests.teacher.servers import HANG, asked, free_port, json_answer, sse_answer, talking
@@ -144,6 +146,24 @@ def test_client_says_what_could_not_be_reached() -> None:
 
     with pytest.raises(Unreachable, match="cannot be reached"):
         asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (aiohttp.ConnectionTimeoutError(), "teacher_unreachable"),  # never connected: never asked
+        (aiohttp.SocketTimeoutError(), "teacher_timeout"),
+        (TimeoutError(), "teacher_timeout"),
+        (aiohttp.ServerDisconnectedError(), "teacher_garbled"),
+        (aiohttp.ClientPayloadError(), "teacher_garbled"),
+        (ConnectionRefusedError(), "teacher_unreachable"),
+    ],
+)
+def test_client_tells_apart_what_went_wrong(error: Exception, code: str) -> None:
+    with pytest.raises(HttpError) as caught, as_http_errors():
+        raise error
+    assert caught.value.code == code
+    assert isinstance(caught.value, Unreachable) >= (code == "teacher_unreachable")
 
 
 def test_order_asks_the_only_teacher_even_if_it_rests() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -74,6 +75,27 @@ def test_every_key_of_a_caller_with_several_is_replaced(
     monkeypatch.setenv("TEST_KEY", "sk-operators")
     upstream = Upstream("a", "http://x/v1", key_env="TEST_KEY", kind=Kind(kind))
     assert len(keys_of(upstream, *SHOWN.values())) == 1
+
+
+@pytest.mark.parametrize("shown", [*itertools.permutations(("bearer", "azure", "anthropic"), 2)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_callers_keys_are_never_made_one_header_twice(kind: str, shown: tuple[str, str]) -> None:
+    """As they came where the one that is read there is among them; else the first, put there."""
+    upstream, pairs = Upstream("a", "http://x/v1", kind=Kind(kind)), [SHOWN[how] for how in shown]
+    wanted = Kind(kind).key_header("")[0].encode()
+    found = keys_of(upstream, *pairs)
+    if wanted in dict(pairs):
+        assert found == pairs
+    else:
+        assert found == [GOES_AS[kind][shown[0]]] and found[0][0] == wanted
+
+
+def test_request_headers_drop_what_the_connection_names() -> None:
+    """RFC 9110 section 7.6.1: such a header ends at the next hop, whatever it is."""
+    shown = [(b"x-hop", b"1"), (b"connection", b"Keep-Alive, X-Hop,"), (b"x-kept", b"2"),
+             (b"connection", b"x-other"), (b"x-other", b"3")]  # fmt: skip
+    found = request_headers(Upstream("a", "http://x/v1"), shown, wants_plain=True)
+    assert found == [(b"x-kept", b"2"), (b"accept-encoding", b"identity")]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import threading
@@ -13,7 +14,7 @@ import openai
 import pytest
 
 from ownweights.core.project import Project
-from ownweights.teacher.asgi import SSE_HEADERS, read_body, run_lifespan
+from ownweights.teacher.asgi import SSE_HEADERS, read_body
 from ownweights.teacher.wire import sse_event
 from tests.gateway.harness import DONE, WAIT_S, WHOLE, chunk, error_code, gateway
 from tests.teacher.servers import (
@@ -21,6 +22,7 @@ from tests.teacher.servers import (
     PAUSE,
     asked,
     completion,
+    idle_lifespan,
     json_answer,
     running,
     sse_answer,
@@ -40,13 +42,8 @@ class InStep:
         self.go = [threading.Event() for _ in WHOLE]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        import asyncio
-
-        async def nothing() -> None:
-            return
-
         if scope["type"] == "lifespan":
-            await run_lifespan(receive, send, nothing, nothing)
+            await idle_lifespan(receive, send)
             return
         await read_body(receive, 2**20)
         await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})

@@ -242,6 +242,11 @@ def test_error_event_ends_a_chat_stream() -> None:
         read_chat_stream([chunk])
 
 
+NO_TEXT = {"type": "text_delta", "text": 5}
+NO_INPUT = {"type": "input_json_delta", "partial_json": {"a": 1}}
+CALL = block(0, type="tool_use", id="t", name="look", input={})
+
+
 @pytest.mark.parametrize(
     "events",
     [
@@ -251,6 +256,11 @@ def test_error_event_ends_a_chat_stream() -> None:
         [start(), block(0, type="server_tool_use", id="s", name="web_search", input={})],
         [start(), block(0, type="hologram")],
         [start(), delta(0, "input_json_delta", partial_json="{}")],
+        [start(), block(0, type="text", text=["x"])],
+        [start(), block(0, type="text", text=""), {**delta(0, "text_delta"), "delta": NO_TEXT}],
+        [start(), block(0, type="tool_use", id="t", name=None, input={})],
+        [start(), block(0, type="tool_use", id=7, name="look", input={})],
+        [start(), CALL, {**delta(0, "input_json_delta"), "delta": NO_INPUT}],
         [start(), {"type": "message_stop"}],
         [start(), end("pause_turn")[0]],
         [start(), end("compaction")[0]],
