@@ -115,9 +115,9 @@ class Gateway:
     async def start(self) -> None:
         """Open the recorder and the way to the teachers; begin to load students."""
         self._settings.check_keys()
-        privacy = Privacy(self._project, self._settings.privacy)
+        self._privacy = Privacy(self._project, self._settings.privacy)
         self._recorder = self._recorder or Recorder(
-            self._project, privacy=privacy, on_wait=self.watch.metrics.recorder_waited
+            self._project, privacy=self._privacy, on_wait=self.watch.metrics.recorder_waited
         )
         self._door = TeacherDoor(self._settings)
         self._students = Students(self._project, self._start_engine)
@@ -181,7 +181,7 @@ class Gateway:
     def _take_up(self, settings: GatewaySettings) -> None:
         """Go on with other settings, from the next request on."""
         privacy = Privacy(self._project, settings.privacy)  # may refuse; nothing is changed then
-        self._settings = settings
+        self._settings, self._privacy = settings, privacy
         self._callers.follow(settings)
         self._answering.settings = self._housekeeping.settings = settings
         self._door.follow(settings)
@@ -234,9 +234,8 @@ class Gateway:
         elif path == "/v1/models":
             await self._models(scope, send)
         elif path == "/v1/feedback":
-            privacy = Privacy(self._project, self._settings.privacy)
-            feedback = await read_feedback(self._callers, privacy, scope, receive)
-            await keep(self._project, feedback, send)
+            feedback = await read_feedback(self._callers, scope, receive)
+            await keep(self._project, self._privacy, feedback, send)
         elif path == "/health":
             await send_json(send, 200, {"status": "ok"})
         else:
@@ -340,9 +339,11 @@ class Gateway:
             exchange.error, exchange.status = "gateway_stopped", "partial"
             raise
         finally:
-            self.watch.ended(exchange, scope)
-            self._record(exchange)
-            self._answering.compare(exchange, scope)
+            try:
+                self.watch.ended(exchange, scope)
+            finally:
+                self._record(exchange)
+                self._answering.compare(exchange, scope)
 
     def _record(self, exchange: Exchange) -> None:
         self._spending.settle(exchange)

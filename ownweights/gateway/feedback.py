@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import logging
 
-from ownweights.core.database import open_database
+from ownweights.core.database import Database, open_database
 from ownweights.core.errors import StoreError
 from ownweights.core.project import Project
 from ownweights.gateway.callers import Callers
@@ -35,25 +35,24 @@ MAX_BODY_BYTES = 2**20
 _IN_WORDS = ("comment", "demonstration")
 
 
-async def read_feedback(
-    callers: Callers, privacy: Privacy, scope: Scope, receive: Receive
-) -> Feedback:
-    """The feedback in a request, with what is masked in records masked; HttpError for what is
-    none."""
+async def read_feedback(callers: Callers, scope: Scope, receive: Receive) -> Feedback:
+    """The feedback in a request, as it was said; HttpError for what is none."""
     if not (await callers.of(scope)).may_ask_students:
         raise HttpError(401, "feedback needs the gateway's key", code="invalid_api_key")
     body = decode_json(await read_body(receive, MAX_BODY_BYTES))
     try:
-        found = parse_feedback(body)
+        return parse_feedback(body)
     except FeedbackFault as error:
         raise HttpError(400, error.what, code="invalid_feedback", param=error.param) from None
-    return await asyncio.to_thread(_masked, privacy, found)
 
 
-async def keep(project: Project, feedback: Feedback, send: Send) -> None:
-    """Store a feedback and say so; HttpError 503 where it cannot be stored now."""
+async def keep(project: Project, privacy: Privacy, feedback: Feedback, send: Send) -> None:
+    """Store a feedback, masked as the records of its workload are, and say so.
+
+    Raises: HttpError 503 where it cannot be stored now
+    """
     try:
-        await asyncio.to_thread(_keep, project, feedback)
+        await asyncio.to_thread(_keep, project, privacy, feedback)
     except StoreError as error:
         log.error("a feedback is not stored: %s", error.what)
         what = "the feedback cannot be stored now: try again"
@@ -62,12 +61,13 @@ async def keep(project: Project, feedback: Feedback, send: Send) -> None:
     await send_json(send, 200, {"id": feedback.id, "object": "feedback", "kind": feedback.kind})
 
 
-def _masked(privacy: Privacy, said: Feedback) -> Feedback:
+def _masked(privacy: Privacy, said: Feedback, workload: str) -> Feedback:
     """What may be written down of a feedback: as of a record with that answer in that session."""
     is_text = isinstance(said.value, str)
     message = {"role": "assistant", "content": said.value} if is_text else said.value
     answer = {"choices": [{"message": message}]} if said.kind in _IN_WORDS else None
-    record = privacy.record(make_record({}, answer, role="teacher", session=said.session))
+    record = make_record({}, answer, role="teacher", session=said.session)
+    record = privacy.record(dataclasses.replace(record, workload=workload))
     value = said.value
     if record.response is not None:
         shown = record.response["choices"][0]["message"]
@@ -75,6 +75,14 @@ def _masked(privacy: Privacy, said: Feedback) -> Feedback:
     return dataclasses.replace(said, session=record.session, value=value)
 
 
-def _keep(project: Project, feedback: Feedback) -> None:
+def _keep(project: Project, privacy: Privacy, said: Feedback) -> None:
     with open_database(project.database, busy_timeout_s=2.0) as database:
-        keep_feedback(database, feedback)
+        keep_feedback(database, _masked(privacy, said, _workload_of(database, said)))
+
+
+def _workload_of(database: Database, said: Feedback) -> str:
+    """The workload of what a feedback is about; empty where that is not recorded (yet)."""
+    column = "session" if said.request_id is None else "id"
+    sql = f"SELECT workload FROM record WHERE {column} = ? ORDER BY seq DESC LIMIT 1"
+    rows = database.query(sql, (said.request_id or said.session,))
+    return rows[0][0] if rows else ""

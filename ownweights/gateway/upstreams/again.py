@@ -112,6 +112,12 @@ class RetryBudget:
         self._frac = frac
         self._left = BUDGET_BURST if frac > 0 else 0.0
 
+    def follow(self, frac: float) -> None:
+        """Go on with another share."""
+        if self._frac == 0 < frac:
+            self._left = BUDGET_BURST
+        self._frac, self._left = frac, self._left if frac > 0 else 0.0
+
     def asked(self) -> None:
         """A request came: it earns its share of a repeat."""
         self._left = min(self._left + self._frac, BUDGET_BURST)

@@ -46,6 +46,10 @@ from ownweights.teacher.asgi import JSON_TYPE, Headers, HttpError, Scope, Send, 
 from ownweights.teacher.wire import parse_completion
 
 _OF_THE_BODY = (b"content-type", b"content-encoding")
+_CREDENTIALS = KEY_HEADERS | {
+    b"cookie", b"x-goog-api-key", b"ocp-apim-subscription-key", b"openai-organization",
+    b"openai-project",
+}  # fmt: skip
 MOST_WAIT_S = 10.0  # for a repeat at the same teacher; who is asked to wait longer tells the caller
 
 
@@ -62,6 +66,7 @@ class TeacherDoor:
     def follow(self, settings: GatewaySettings) -> None:
         """Go on with other settings."""
         self._settings = settings
+        self._budget.follow(settings.retry_frac)
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -139,7 +144,6 @@ class TeacherDoor:
         num_repeats = self._settings.max_retries
         while True:
             asked = turns.pop(0)
-            is_last = not turns and num_repeats <= 0
             self.tries.note(asked.name, before=exchange.upstream, first=upstream.name)
             exchange.asked = asked
             left_s = give_up_s - time.perf_counter()
@@ -150,7 +154,7 @@ class TeacherDoor:
                     raw=None if said.is_translated else exchange.raw,
                     wants_plain=exchange.is_stream,
                 )  # fmt: skip
-                reply = await self._send(call, left_s if is_last else self._share_of(left_s, asked))
+                reply = await self._send(call, min(left_s, asked.timeout_s) if turns else left_s)
             except HttpError as error:
                 if error.status < 500:
                     raise
@@ -165,7 +169,12 @@ class TeacherDoor:
                 wait_s = retry_after_s(reply)
                 self._rests.failed(asked.name, wait_s)
                 turns = _able(exchange, upstream, turns)
-                if not turns and not await self._may_repeat(num_repeats, wait_s, give_up_s):
+                try:
+                    may_go_on = turns or await self._may_repeat(num_repeats, wait_s, give_up_s)
+                except asyncio.CancelledError:  # the caller left
+                    reply.close()
+                    raise
+                if not may_go_on:
                     return reply, said
                 reply.close()
             if not turns:
@@ -178,10 +187,6 @@ class TeacherDoor:
         """Who is asked, in order; the first of them can be."""
         turns = self._rests.order(candidates) if len(candidates) > 1 else list(candidates)
         return _able(exchange, upstream, turns)
-
-    def _share_of(self, left_s: float, asked: Upstream) -> float:
-        """How long a teacher may take to begin, where another can be asked after it."""
-        return min(left_s, asked.timeout_s)
 
     async def _may_repeat(self, num_repeats: int, wait_s: float | None, give_up_s: float) -> bool:
         """Wait for another try at the same teacher; false where there is none."""
@@ -221,13 +226,12 @@ def _able(exchange: Exchange, upstream: Upstream, turns: list[Upstream]) -> list
 
 def _seen_by(asked: Upstream, named: Upstream, scope: Scope) -> Scope:
     """The request as a teacher may see it: at another host than the one the caller means, a
-    stand-in does not get the caller's key for that one."""
+    stand-in does not get what the caller shows that one."""
     if asked is named:
         return scope
-    is_same = asked.base_url.split("/")[:3] == named.base_url.split("/")[:3]
-    if is_same or asked.key_env:
+    if asked.base_url.split("/")[:3] == named.base_url.split("/")[:3]:
         return scope
-    return {**scope, "headers": [h for h in scope["headers"] if h[0] not in KEY_HEADERS]}
+    return {**scope, "headers": [one for one in scope["headers"] if one[0] not in _CREDENTIALS]}
 
 
 def _translated(exchange: Exchange, reply: Reply, content: bytes) -> bytes:

@@ -7,7 +7,6 @@ lag of that length (test_loop_lag_sees_what_blocks_the_loop).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -29,8 +28,7 @@ class LoopLag:
         """End measuring."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _measure(self) -> None:
         while True:

@@ -15,10 +15,10 @@ from ownweights.verdict.confidence import (
     Confidence,
     Wanted,
     risk_coverage_area,
-    tune,
 )
 from ownweights.verdict.confidence.fit import FOLDS, cross_fit, unit_part
 from ownweights.verdict.confidence.gate import fit_gate
+from ownweights.verdict.confidence.tune import tune
 from tests.verdict.confidence.state_worlds import (
     WIDTH,
     answers,
