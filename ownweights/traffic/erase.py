@@ -1,9 +1,9 @@
 """The records of one user, one session, or by name: found, and erased from the store.
 
 In: whose. Out: their records, so that datasets can be searched for them, and then nothing of them
-in the store: rows, bodies, tallies, log (test_erase_leaves_no_byte_behind). Datasets, students and
-certificates are others' (the command goes through them first, so that an erasure that was cut off
-finds what is left when it is run again).
+in the store: rows, bodies, tallies, feedback, log (test_erase_leaves_no_byte_behind). Datasets,
+students and certificates are others' (the command goes through them first, so that an erasure that
+was cut off finds what is left when it is run again).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from ownweights.core.database import Database
 from ownweights.core.errors import UsageError
+from ownweights.traffic.feedback import forget_session
 from ownweights.traffic.record import Record
 from ownweights.traffic.retention import Progress, PruneReport, settle, take_out
 from ownweights.traffic.store import TrafficStore
@@ -78,6 +79,8 @@ def erase(store: TrafficStore, whose: Whose, on_progress: Progress | None = None
     while found := _left(store.database, whose, ids):
         taken += take_out(store, [one.seq for one in found], on_progress)
         ids = ()
+    if whose.session is not None:
+        forget_session(store.database, whose.session)
     if taken:
         store.database.log_event("traffic.erased", "records", f"{taken} records were erased")
     return settle(store, taken, 0, rewrite=True)

@@ -231,7 +231,8 @@ class _Import:
 def _status(found: Incoming) -> Status:
     """What a file says, or what the answer shows where that is worse."""
     shown: Status = status_of(found.response) if found.protocol == "chat" else "ok"
-    return max(shown, found.status or shown, key=_FROM_GOOD_TO_BAD.index)
+    worse = max(map(_FROM_GOOD_TO_BAD.index, (shown, found.status or shown)))
+    return _FROM_GOOD_TO_BAD[worse]
 
 
 def _with_origin(record: Record, source_id: str, at: float) -> Record:
