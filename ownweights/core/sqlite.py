@@ -3,8 +3,8 @@
 In: the path of `own.db`. Out: a `Database` of core/database.py. Invariants: writers wait for each
 other instead of failing (test_database_processes_wait_for_each_other); a migration happens whole or
 not at all, and a copy of the old file is kept (test_open_database_keeps_copy_before_migrating); a
-file written by a newer version is refused untouched (test_open_database_refuses_newer); nobody but
-its owner may read it (test_open_database_is_its_owners_alone).
+file written by a newer version is refused (test_open_database_leaves_a_newer_file_as_it_is); nobody
+but its owner may read it (test_open_database_is_its_owners_alone).
 Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_user_version.
 """
 
