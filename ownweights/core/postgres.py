@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ownweights.core.database import BUSY_TIMEOUT_S, Database, plain_text
-from ownweights.core.dialect import has_table, migrate, postgres_query, tables_of
+from ownweights.core.dialect import copies_of, has_table, migrate, postgres_query, tables_of
 from ownweights.core.errors import SettingsError, StoreError
 from ownweights.core.migrations import MIGRATIONS, Migration
 from ownweights.core.project import Server
@@ -136,7 +136,7 @@ class PostgresDatabase(Database):
         return True
 
     def copies(self) -> list[str]:
-        return [name for name in tables_of(self) if name.startswith("before_")]
+        return copies_of(self)
 
     def drop_copies(self) -> None:
         for name in self.copies():

@@ -99,7 +99,9 @@ class SqliteDatabase(Database):
             path.unlink(missing_ok=True)
 
     def _copies(self) -> list[Path]:
-        return sorted(self.path.parent.glob(f"{self.path.name}.before-*"))
+        """The copies, and drafts of copies that a migration was killed over."""
+        folder, name = self.path.parent, self.path.name
+        return sorted([*folder.glob(f"{name}.before-*"), *folder.glob(f".{name}.*")])
 
     def close(self) -> None:
         self._connection.close()

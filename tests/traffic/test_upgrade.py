@@ -136,3 +136,8 @@ def test_the_copy_holds_what_was_there(project: Project, old: list[Record]) -> N
         for table, rows in (("record", len(old)), ("part", 1), ("audit", 1), ("event", 1)):
             assert database.query(count.format(f"before_{OLD + 1}_{table}")) == [(rows,)]
         assert all("tally" not in name for name in database.copies())
+        for name in ("before_lunch", "before_6_lunch"):  # somebody else's
+            database.execute(f"CREATE TABLE {name} (x BIGINT)")
+        database.drop_copies()
+        assert database.copies() == []
+        assert database.query("SELECT * FROM before_lunch, before_6_lunch") == []
