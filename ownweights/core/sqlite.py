@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ownweights.core.database import BUSY_TIMEOUT_S, Database
+from ownweights.core.database import BUSY_TIMEOUT_S, Database, plain_text
 from ownweights.core.errors import StoreError
 from ownweights.core.migrations import MIGRATIONS, Migration, statements_of
 
@@ -51,11 +51,11 @@ class SqliteDatabase(Database):
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with explained(self.path):
-            return self._connection.execute(sql, params).fetchall()
+            return self._run(sql, params).fetchall()
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         with explained(self.path):
-            return self._connection.execute(sql, params).rowcount
+            return self._run(sql, params).rowcount
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         with explained(self.path):
@@ -97,6 +97,13 @@ class SqliteDatabase(Database):
     def drop_copies(self) -> None:
         for path in self._copies():
             path.unlink(missing_ok=True)
+
+    def _run(self, sql: str, params: Sequence[Any]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, params)
+        except UnicodeEncodeError:  # half a character is kept spelled out, and found so
+            plain = [plain_text(one) if isinstance(one, str) else one for one in params]
+            return self._connection.execute(sql, plain)
 
     def _copies(self) -> list[Path]:
         """The copies, and drafts of copies that a migration was killed over."""

@@ -141,6 +141,13 @@ def test_plain_text_always_is_text_that_a_database_takes(text: str) -> None:
     assert plain == text or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text)
 
 
+def test_database_finds_half_a_character_as_it_is_kept(address: Address) -> None:
+    with open_database(address, migrations=[FIRST]) as database:
+        database.execute("INSERT INTO one (y) VALUES (?)", ("a\udcff",))
+        assert database.query("SELECT y FROM one WHERE y = ?", ("a\udcff",)) == [("a\\udcff",)]
+        assert database.execute("DELETE FROM one WHERE y = ? AND x > ?", ("a\udcff", 0)) == 1
+
+
 def test_database_says_that_it_is_locked(address: Address) -> None:
     with open_database(address) as holder, open_database(address, busy_timeout_s=SHORT_S) as waiter:
         with (
