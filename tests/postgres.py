@@ -25,7 +25,10 @@ from ownweights.core.project import Project, Server
 
 USER = "own"
 MAX_STARTS = 200
-_FAST = "-c fsync=off -c shared_buffers=16MB -c max_connections=40 -c jit=off"
+_FAST = (
+    "-c fsync=off -c shared_buffers=16MB -c max_connections=40 -c jit=off"
+    " -c max_prepared_transactions=2"
+)
 
 
 def find_programs() -> Path:

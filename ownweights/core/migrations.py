@@ -147,7 +147,59 @@ ALTER TABLE record ADD COLUMN latency_ms REAL;
 CREATE INDEX record_by_end_user ON record (end_user) WHERE end_user IS NOT NULL;
 """
 
-_TALLIES = """
+_SUMS = """\
+  first_at  REAL NOT NULL,
+  last_at   REAL NOT NULL,
+  records   BIGINT NOT NULL,
+  pruned    BIGINT NOT NULL,
+  body_bytes        BIGINT NOT NULL,
+  prompt_tokens     BIGINT NOT NULL,
+  completion_tokens BIGINT NOT NULL,
+  priced     BIGINT NOT NULL,
+  cost_nusd  BIGINT NOT NULL,
+  timed      BIGINT NOT NULL,
+  latency_us BIGINT NOT NULL,
+  lat_0  INTEGER NOT NULL,
+  lat_1  INTEGER NOT NULL,
+  lat_2  INTEGER NOT NULL,
+  lat_3  INTEGER NOT NULL,
+  lat_4  INTEGER NOT NULL,
+  lat_5  INTEGER NOT NULL,
+  lat_6  INTEGER NOT NULL,
+  lat_7  INTEGER NOT NULL,
+  lat_8  INTEGER NOT NULL,
+  lat_9  INTEGER NOT NULL,
+  lat_10  INTEGER NOT NULL,
+  lat_11  INTEGER NOT NULL,
+  lat_12  INTEGER NOT NULL,
+  lat_13  INTEGER NOT NULL,
+  lat_14  INTEGER NOT NULL,
+  lat_15  INTEGER NOT NULL,
+"""
+
+_COUNTED = """\
+  sum(completion_tokens), count(cost_usd),
+  coalesce(sum(CAST(cost_usd * 1000000000 + 0.5 AS BIGINT)), 0), count(latency_ms),
+  coalesce(sum(CAST(latency_ms * 1000 + 0.5 AS BIGINT)), 0),
+  count(*) FILTER (WHERE latency_ms < 10),
+  count(*) FILTER (WHERE latency_ms >= 10 AND latency_ms < 20),
+  count(*) FILTER (WHERE latency_ms >= 20 AND latency_ms < 40),
+  count(*) FILTER (WHERE latency_ms >= 40 AND latency_ms < 80),
+  count(*) FILTER (WHERE latency_ms >= 80 AND latency_ms < 160),
+  count(*) FILTER (WHERE latency_ms >= 160 AND latency_ms < 320),
+  count(*) FILTER (WHERE latency_ms >= 320 AND latency_ms < 640),
+  count(*) FILTER (WHERE latency_ms >= 640 AND latency_ms < 1280),
+  count(*) FILTER (WHERE latency_ms >= 1280 AND latency_ms < 2560),
+  count(*) FILTER (WHERE latency_ms >= 2560 AND latency_ms < 5120),
+  count(*) FILTER (WHERE latency_ms >= 5120 AND latency_ms < 10240),
+  count(*) FILTER (WHERE latency_ms >= 10240 AND latency_ms < 20480),
+  count(*) FILTER (WHERE latency_ms >= 20480 AND latency_ms < 40960),
+  count(*) FILTER (WHERE latency_ms >= 40960 AND latency_ms < 81920),
+  count(*) FILTER (WHERE latency_ms >= 81920 AND latency_ms < 163840),
+  count(*) FILTER (WHERE latency_ms >= 163840)
+"""
+
+_TALLIES = f"""
 CREATE TABLE tally (
   id        INTEGER PRIMARY KEY,
   day       INTEGER NOT NULL,
@@ -157,66 +209,12 @@ CREATE TABLE tally (
   model     TEXT NOT NULL,
   upstream  TEXT NOT NULL,
   protocol  TEXT NOT NULL,
-  first_at  REAL NOT NULL,
-  last_at   REAL NOT NULL,
-  records   BIGINT NOT NULL,
-  pruned    BIGINT NOT NULL,
-  body_bytes        BIGINT NOT NULL,
-  prompt_tokens     BIGINT NOT NULL,
-  completion_tokens BIGINT NOT NULL,
-  priced     BIGINT NOT NULL,
-  cost_nusd  BIGINT NOT NULL,
-  timed      BIGINT NOT NULL,
-  latency_us BIGINT NOT NULL,
-  lat_0  INTEGER NOT NULL,
-  lat_1  INTEGER NOT NULL,
-  lat_2  INTEGER NOT NULL,
-  lat_3  INTEGER NOT NULL,
-  lat_4  INTEGER NOT NULL,
-  lat_5  INTEGER NOT NULL,
-  lat_6  INTEGER NOT NULL,
-  lat_7  INTEGER NOT NULL,
-  lat_8  INTEGER NOT NULL,
-  lat_9  INTEGER NOT NULL,
-  lat_10  INTEGER NOT NULL,
-  lat_11  INTEGER NOT NULL,
-  lat_12  INTEGER NOT NULL,
-  lat_13  INTEGER NOT NULL,
-  lat_14  INTEGER NOT NULL,
-  lat_15  INTEGER NOT NULL,
-  UNIQUE (day, workload, status, role, model, upstream, protocol)
+{_SUMS}  UNIQUE (day, workload, status, role, model, upstream, protocol)
 );
 CREATE TABLE key_tally (
   tally_id  INTEGER NOT NULL REFERENCES tally (id),
   key_id    TEXT NOT NULL,
-  first_at  REAL NOT NULL,
-  last_at   REAL NOT NULL,
-  records   BIGINT NOT NULL,
-  pruned    BIGINT NOT NULL,
-  body_bytes        BIGINT NOT NULL,
-  prompt_tokens     BIGINT NOT NULL,
-  completion_tokens BIGINT NOT NULL,
-  priced     BIGINT NOT NULL,
-  cost_nusd  BIGINT NOT NULL,
-  timed      BIGINT NOT NULL,
-  latency_us BIGINT NOT NULL,
-  lat_0  INTEGER NOT NULL,
-  lat_1  INTEGER NOT NULL,
-  lat_2  INTEGER NOT NULL,
-  lat_3  INTEGER NOT NULL,
-  lat_4  INTEGER NOT NULL,
-  lat_5  INTEGER NOT NULL,
-  lat_6  INTEGER NOT NULL,
-  lat_7  INTEGER NOT NULL,
-  lat_8  INTEGER NOT NULL,
-  lat_9  INTEGER NOT NULL,
-  lat_10  INTEGER NOT NULL,
-  lat_11  INTEGER NOT NULL,
-  lat_12  INTEGER NOT NULL,
-  lat_13  INTEGER NOT NULL,
-  lat_14  INTEGER NOT NULL,
-  lat_15  INTEGER NOT NULL,
-  PRIMARY KEY (key_id, tally_id)
+{_SUMS}  PRIMARY KEY (key_id, tally_id)
 ) WITHOUT ROWID;
 CREATE TABLE seen (
   workload TEXT NOT NULL,
@@ -240,26 +238,7 @@ INSERT INTO tally (day, workload, status, role, model, upstream, protocol, first
   lat_12, lat_13, lat_14, lat_15)
 SELECT CAST(at / 86400 AS INTEGER), workload, status, role, model, upstream, protocol,
   min(at), max(at), count(*), 0, sum(body_bytes), sum(prompt_tokens),
-  sum(completion_tokens), count(cost_usd),
-  coalesce(sum(CAST(cost_usd * 1000000000 + 0.5 AS BIGINT)), 0), count(latency_ms),
-  coalesce(sum(CAST(latency_ms * 1000 + 0.5 AS BIGINT)), 0),
-  count(*) FILTER (WHERE latency_ms < 10),
-  count(*) FILTER (WHERE latency_ms >= 10 AND latency_ms < 20),
-  count(*) FILTER (WHERE latency_ms >= 20 AND latency_ms < 40),
-  count(*) FILTER (WHERE latency_ms >= 40 AND latency_ms < 80),
-  count(*) FILTER (WHERE latency_ms >= 80 AND latency_ms < 160),
-  count(*) FILTER (WHERE latency_ms >= 160 AND latency_ms < 320),
-  count(*) FILTER (WHERE latency_ms >= 320 AND latency_ms < 640),
-  count(*) FILTER (WHERE latency_ms >= 640 AND latency_ms < 1280),
-  count(*) FILTER (WHERE latency_ms >= 1280 AND latency_ms < 2560),
-  count(*) FILTER (WHERE latency_ms >= 2560 AND latency_ms < 5120),
-  count(*) FILTER (WHERE latency_ms >= 5120 AND latency_ms < 10240),
-  count(*) FILTER (WHERE latency_ms >= 10240 AND latency_ms < 20480),
-  count(*) FILTER (WHERE latency_ms >= 20480 AND latency_ms < 40960),
-  count(*) FILTER (WHERE latency_ms >= 40960 AND latency_ms < 81920),
-  count(*) FILTER (WHERE latency_ms >= 81920 AND latency_ms < 163840),
-  count(*) FILTER (WHERE latency_ms >= 163840)
-FROM record
+{_COUNTED}FROM record
 GROUP BY CAST(at / 86400 AS INTEGER), workload, status, role, model, upstream, protocol;
 UPDATE record SET tally_id = (
   SELECT tally.id FROM tally
@@ -271,26 +250,7 @@ INSERT INTO key_tally (tally_id, key_id, first_at,
   latency_us, lat_0, lat_1, lat_2, lat_3, lat_4, lat_5, lat_6, lat_7, lat_8, lat_9, lat_10, lat_11,
   lat_12, lat_13, lat_14, lat_15)
 SELECT tally_id, key_id, min(at), max(at), count(*), 0, sum(body_bytes), sum(prompt_tokens),
-  sum(completion_tokens), count(cost_usd),
-  coalesce(sum(CAST(cost_usd * 1000000000 + 0.5 AS BIGINT)), 0), count(latency_ms),
-  coalesce(sum(CAST(latency_ms * 1000 + 0.5 AS BIGINT)), 0),
-  count(*) FILTER (WHERE latency_ms < 10),
-  count(*) FILTER (WHERE latency_ms >= 10 AND latency_ms < 20),
-  count(*) FILTER (WHERE latency_ms >= 20 AND latency_ms < 40),
-  count(*) FILTER (WHERE latency_ms >= 40 AND latency_ms < 80),
-  count(*) FILTER (WHERE latency_ms >= 80 AND latency_ms < 160),
-  count(*) FILTER (WHERE latency_ms >= 160 AND latency_ms < 320),
-  count(*) FILTER (WHERE latency_ms >= 320 AND latency_ms < 640),
-  count(*) FILTER (WHERE latency_ms >= 640 AND latency_ms < 1280),
-  count(*) FILTER (WHERE latency_ms >= 1280 AND latency_ms < 2560),
-  count(*) FILTER (WHERE latency_ms >= 2560 AND latency_ms < 5120),
-  count(*) FILTER (WHERE latency_ms >= 5120 AND latency_ms < 10240),
-  count(*) FILTER (WHERE latency_ms >= 10240 AND latency_ms < 20480),
-  count(*) FILTER (WHERE latency_ms >= 20480 AND latency_ms < 40960),
-  count(*) FILTER (WHERE latency_ms >= 40960 AND latency_ms < 81920),
-  count(*) FILTER (WHERE latency_ms >= 81920 AND latency_ms < 163840),
-  count(*) FILTER (WHERE latency_ms >= 163840)
-FROM record WHERE key_id IS NOT NULL GROUP BY tally_id, key_id;
+{_COUNTED}FROM record WHERE key_id IS NOT NULL GROUP BY tally_id, key_id;
 INSERT INTO seen (workload, kind, name, records)
 SELECT workload, 'prompt', prompt_hash, count(*) FROM record GROUP BY workload, prompt_hash;
 INSERT INTO seen (workload, kind, name, records)

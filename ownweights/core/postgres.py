@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ownweights.core.database import BUSY_TIMEOUT_S, Database, plain_text
-from ownweights.core.dialect import has_table, migrate, postgres_query, tables_of
+from ownweights.core.dialect import copies_of, has_table, migrate, postgres_query, tables_of
 from ownweights.core.errors import SettingsError, StoreError
 from ownweights.core.migrations import MIGRATIONS, Migration
 from ownweights.core.project import Server
@@ -38,6 +38,14 @@ _KEPT_ALIVE = {  # a server that vanished is noticed within seconds, not hours
     "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }  # fmt: skip
+_HELD_BEFORE = (
+    "SELECT 1 FROM (SELECT backend_xmin AS held FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " UNION ALL SELECT transaction FROM pg_prepared_xacts WHERE database = current_database()"
+    " UNION ALL SELECT xmin FROM pg_replication_slots"
+    " UNION ALL SELECT backend_xmin FROM pg_stat_replication) AS holders"
+    " WHERE age(held) > age(CAST(? AS xid)) LIMIT 1"
+)
 _ROW_CLASSES = ("22", "23", "54")  # data, constraint, too large for an index
 # SQLSTATE → what happened, and what to do
 _STATES = {
@@ -136,7 +144,7 @@ class PostgresDatabase(Database):
         return True
 
     def copies(self) -> list[str]:
-        return [name for name in tables_of(self) if name.startswith("before_")]
+        return copies_of(self)
 
     def drop_copies(self) -> None:
         for name in self.copies():
@@ -146,16 +154,13 @@ class PostgresDatabase(Database):
         self._connection.close()
 
     def _is_settled(self) -> bool:
-        """Wait until nobody reads a state from before now; a vacuum would keep it for them."""
+        """Wait until nobody needs a state from before now; a vacuum would keep it for them:
+        sessions, transactions that are prepared, and standbys that tell what they read."""
         ((now,),) = self.query(
             "SELECT CAST(txid_snapshot_xmax(txid_current_snapshot()) % 4294967296 AS TEXT)"
         )
         until_s = time.monotonic() + self._busy_timeout_s
-        while self.query(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
-            " AND pid <> pg_backend_pid() AND age(backend_xmin) > age(CAST(? AS xid)) LIMIT 1",
-            (now,),
-        ):
+        while self.query(_HELD_BEFORE, (now,)):
             if time.monotonic() >= until_s:
                 return False
             time.sleep(0.05)

@@ -3,8 +3,8 @@
 In: the path of `own.db`. Out: a `Database` of core/database.py. Invariants: writers wait for each
 other instead of failing (test_database_processes_wait_for_each_other); a migration happens whole or
 not at all, and a copy of the old file is kept (test_open_database_keeps_copy_before_migrating); a
-file written by a newer version is refused untouched (test_open_database_refuses_newer); nobody but
-its owner may read it (test_open_database_is_its_owners_alone).
+file written by a newer version is refused (test_open_database_leaves_a_newer_file_as_it_is); nobody
+but its owner may read it (test_open_database_is_its_owners_alone).
 Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_user_version.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ownweights.core.database import BUSY_TIMEOUT_S, Database
+from ownweights.core.database import BUSY_TIMEOUT_S, Database, plain_text
 from ownweights.core.errors import StoreError
 from ownweights.core.migrations import MIGRATIONS, Migration, statements_of
 
@@ -51,11 +51,11 @@ class SqliteDatabase(Database):
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with explained(self.path):
-            return self._connection.execute(sql, params).fetchall()
+            return self._run(sql, params).fetchall()
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         with explained(self.path):
-            return self._connection.execute(sql, params).rowcount
+            return self._run(sql, params).rowcount
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         with explained(self.path):
@@ -98,8 +98,17 @@ class SqliteDatabase(Database):
         for path in self._copies():
             path.unlink(missing_ok=True)
 
+    def _run(self, sql: str, params: Sequence[Any]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, params)
+        except UnicodeEncodeError:  # half a character is kept spelled out, and found so
+            plain = [plain_text(one) if isinstance(one, str) else one for one in params]
+            return self._connection.execute(sql, plain)
+
     def _copies(self) -> list[Path]:
-        return sorted(self.path.parent.glob(f"{self.path.name}.before-*"))
+        """The copies, and drafts of copies that a migration was killed over."""
+        folder, name = self.path.parent, self.path.name
+        return sorted([*folder.glob(f"{name}.before-*"), *folder.glob(f".{name}.*")])
 
     def close(self) -> None:
         self._connection.close()

@@ -10,11 +10,13 @@ What was learned from erased lines is marked, `<kind>/.erased/<id>.json`
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +45,15 @@ class Erased:
 
 def rewrite_lines(folder: Path, name: str, rewrite: Rewrite) -> int:
     """Write a file of an artefact anew, each line as `rewrite` gives it back, without those it
-    gives None for; how many went. A crash leaves the file as it was or as it should be."""
+    gives None for; how many went. A crash leaves the file as it was or as it should be; two at once
+    take turns (test_rewrite_lines_takes_turns)."""
+    with _alone_in(folder):
+        for left in folder.glob(f".{name}.*"):  # by one that was killed: it holds what may go now
+            left.unlink(missing_ok=True)
+        return _rewrite(folder, name, rewrite)
+
+
+def _rewrite(folder: Path, name: str, rewrite: Rewrite) -> int:
     path = folder / name
     draft = folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
     digest, taken, is_changed = hashlib.sha256(), [], False
@@ -65,6 +75,17 @@ def rewrite_lines(folder: Path, name: str, rewrite: Rewrite) -> int:
     finally:
         draft.unlink(missing_ok=True)
     return len(taken)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process rewrites files of this folder."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def is_left_by_erasure(folder: Path, name: str, digest: str) -> bool:

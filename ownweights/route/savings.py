@@ -161,7 +161,8 @@ def savings_of(
     if since is not None and has_database(project.database):
         with TrafficStore.open(project, create=False) as store:
             for record in store.records(route.workload, is_newest_first=True):
-                if record.role != "imported" and record.at < since - SLACK_S:
+                is_live = record.source_id is None  # a file's lines are in no order of time
+                if is_live and record.role != "imported" and record.at < since - SLACK_S:
                     break
                 saved.add(record)
     return saved.total(prices, judge_prices)

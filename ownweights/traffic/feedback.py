@@ -3,7 +3,8 @@
 In: the JSON of POST /v1/feedback. Out: one row each in the store, found by request or by session.
 Invariants: what is not one of the four kinds is refused with the field that is wrong
 (test_parse_feedback_refuses); the same feedback again is a row again, with an id of its own, and
-nothing of a record changes (test_feedback_is_kept_beside_the_record).
+nothing of a record changes (test_feedback_is_kept_beside_the_record); what was said of a record
+goes with it (test_feedback_goes_with_what_it_is_about).
 The four kinds are those that the trade settled on: boolean, float, comment, demonstration.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -22,6 +23,7 @@ from ownweights.core.ids import new_id
 
 Kind = Literal["boolean", "number", "comment", "demonstration"]
 MAX_NAME_CHARS, MAX_TARGET_CHARS, MAX_TEXT_BYTES = 64, 200, 256 * 1024
+_WORDS = "kind IN ('comment', 'demonstration')"  # what people wrote, as bodies are
 _FIELDS = ("request_id", "session", "name", "value", "comment", "demonstration")
 
 
@@ -97,6 +99,35 @@ def feedback_of(
         (request_id, session),
     )
     return [Feedback(*row[:6], value=json.loads(row[6])) for row in rows]
+
+
+def forget_of_records(database: Database, seqs: Sequence[int], *, words_alone: bool) -> None:
+    """Take out what was said of records that are about to go, and of sessions that go with them;
+    where bodies go, `words_alone`. In a transaction of the caller's."""
+    marks = ",".join("?" * len(seqs))
+    which, stays = (f"{_WORDS} AND", " AND pruned_at IS NULL") if words_alone else ("", "")
+    database.execute(
+        f"DELETE FROM feedback WHERE {which} request_id IN"
+        f" (SELECT id FROM record WHERE seq IN ({marks}))",
+        seqs,
+    )
+    database.execute(
+        f"DELETE FROM feedback WHERE {which} session IN"
+        f" (SELECT session FROM record WHERE seq IN ({marks})) AND NOT EXISTS (SELECT 1 FROM record"
+        f" WHERE record.session = feedback.session AND seq NOT IN ({marks}){stays})",
+        [*seqs, *seqs],
+    )
+
+
+def forget_before(database: Database, rows_until: float, words_until: float) -> int:
+    """Take out what was said before a moment, and what was written before another."""
+    sql = f"DELETE FROM feedback WHERE at < ? OR (at < ? AND {_WORDS})"
+    return database.execute(sql, (rows_until, words_until))
+
+
+def forget_session(database: Database, session: str) -> int:
+    """Take out what was said of a session, whether anything of it was recorded or not."""
+    return database.execute("DELETE FROM feedback WHERE session = ?", (session,))
 
 
 def _checked(field: str, value: Any) -> tuple[Kind, Any]:

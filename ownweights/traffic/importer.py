@@ -30,8 +30,8 @@ from typing import Any
 from ownweights.core.errors import InputError, OwnError, StoreError
 from ownweights.core.jsonl import Line
 from ownweights.traffic.encode import check_depth, content_hash
-from ownweights.traffic.formats import Skip, read, values_of
-from ownweights.traffic.record import Record, make_record, moment
+from ownweights.traffic.formats import Incoming, Skip, read, values_of
+from ownweights.traffic.record import Record, Status, make_record, moment, status_of
 from ownweights.traffic.redact.privacy import Privacy
 from ownweights.traffic.store import BATCH_ROWS, TrafficStore
 from ownweights.traffic.workload import check_workload_name, user_text
@@ -39,6 +39,7 @@ from ownweights.traffic.workload import check_workload_name, user_text
 MAX_LINE_BYTES = 32 * 2**20
 _MAX_ERRORS = 5
 _NOT_CHAT_PATIENCE = 10_000  # lines without one chat: the file is something else, however long
+_FROM_GOOD_TO_BAD: tuple[Status, ...] = ("ok", "partial", "error")
 _BATCH_BYTES = 8 * 2**20
 _MOJIBAKE = re.compile("[\u0080-\u009f\ufffd]|[\u00c2\u00c3][\u00a0-\u00bf]|\u00e2\u20ac")
 
@@ -167,7 +168,7 @@ class _Import:
         except ValueError as error:
             raise Skip("broken_json", str(error)) from None
         found = read(value)
-        at = found.at or moment(found.response.get("created"))
+        at = found.at or moment((found.response or {}).get("created"))
         try:
             name = self._workload or found.workload
             workload = None if name is None else check_workload_name(name)
@@ -176,11 +177,11 @@ class _Import:
         record = make_record(
             found.request,
             found.response,
-            role="imported",
+            role=found.role,
             workload=workload,
             session=found.session,
             metadata=found.metadata,
-            status=found.status if found.protocol == "chat" else "ok",
+            status=_status(found),
             at=at or self._now,
         )
         record = replace(
@@ -225,6 +226,13 @@ class _Import:
         text = user_text(record.request) + (record.answer_text or "")
         if not text.isascii() and _MOJIBAKE.search(text):
             self._report.note("mojibake")
+
+
+def _status(found: Incoming) -> Status:
+    """What a file says, or what the answer shows where that is worse."""
+    shown: Status = status_of(found.response) if found.protocol == "chat" else "ok"
+    worse = max(map(_FROM_GOOD_TO_BAD.index, (shown, found.status or shown)))
+    return _FROM_GOOD_TO_BAD[worse]
 
 
 def _with_origin(record: Record, source_id: str, at: float) -> Record:

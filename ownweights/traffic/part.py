@@ -2,14 +2,15 @@
 
 In: the parts of records that come and go, inside the transaction that does so. Out: `part.uses`.
 A count that is not known (the part is older than the counts) stays unknown until all bodies were
-read once (`recount_uses`), and a part of unknown use is never taken out
-(test_parts_of_an_older_store_stay_until_counted).
+read once (`UseCount`), and a part of unknown use is never taken out
+(test_parts_of_an_older_store_stay_until_counted). Counting anew beside writers and pruners never
+makes a count too small (test_repair_beside_others_keeps_what_is_needed).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ownweights.core.database import Database
 
@@ -23,32 +24,59 @@ def count_uses(database: Database, needed: Iterable[Iterable[str]], *, sign: int
     )
 
 
-def known_uses(database: Database) -> tuple[dict[str, int | None], int]:
-    """Uses by part, and the last row that they count."""
-    rows = database.query("SELECT hash, uses, (SELECT max(seq) FROM record) FROM part")
-    return {digest: uses for digest, uses, _ in rows}, (rows[0][2] or 0) if rows else 0
+class UseCount:
+    """Counts the uses of every part anew, from bodies that are read while records come and go.
+
+    What comes meanwhile has a higher number and counts itself. What goes before it is read is
+    missed: then nothing is whole, and nothing may be said or mended.
+    """
+
+    def __init__(self, database: Database, *, is_repair: bool = False) -> None:
+        self._database = database
+        self._unknown = _bound_unknown(database) if is_repair else frozenset[str]()
+        rows = database.query(
+            "SELECT hash, uses, (SELECT max(seq) FROM record),"
+            " (SELECT count(*) FROM record WHERE pruned_at IS NULL) FROM part"
+        )
+        self._before: dict[str, int | None] = {digest: uses for digest, uses, *_ in rows}
+        self._last, self._left = (rows[0][2] or 0, rows[0][3]) if rows else (0, 0)
+        self._found: Counter[str] = Counter()
+
+    def add(self, seq: int, parts: Iterable[str]) -> None:
+        """Count a record whose body was read."""
+        if seq <= self._last:
+            self._found.update(set(parts))
+            self._left -= 1
+
+    def is_whole(self, lost: int = 0) -> bool:
+        """Whether every record was counted that there was at the beginning, but for `lost` ones."""
+        return self._left == lost
+
+    def wrong(self) -> list[str]:
+        """The parts whose count was known, was not touched since, and is not what was found."""
+        now = dict(self._database.query("SELECT hash, uses FROM part"))
+        return sorted(
+            digest
+            for digest, uses in self._before.items()
+            if uses is not None and digest not in self._unknown
+            and now.get(digest) == uses and uses != self._found[digest]
+        )  # fmt: skip
+
+    def mend(self) -> None:
+        """Put right what was found, in a transaction of the caller's; none may be unknown."""
+        self._database.execute_many(
+            "UPDATE part SET uses = uses + ? WHERE hash = ?",
+            [(self._found[digest] - (uses or 0), digest) for digest, uses in self._before.items()],
+        )
 
 
-def wrong_uses(
-    database: Database, before: Mapping[str, int | None], found: Mapping[str, int]
-) -> list[str]:
-    """The parts whose count is known, was not touched since `before`, and is not what was found."""
-    now, _ = known_uses(database)
-    return sorted(
-        digest
-        for digest, uses in before.items()
-        if uses is not None and now.get(digest) == uses and uses != found.get(digest, 0)
-    )
-
-
-def recount_uses(
-    database: Database, before: Mapping[str, int | None], found: Mapping[str, int]
-) -> None:
-    """Put right what reading every body up to `before` found, in a transaction of the caller's."""
-    database.execute_many(
-        "UPDATE part SET uses = coalesce(uses, 0) + ? WHERE hash = ?",
-        [(found.get(digest, 0) - (uses or 0), digest) for digest, uses in before.items()],
-    )
+def _bound_unknown(database: Database) -> frozenset[str]:
+    """Give the parts of unknown use as many as there are records, surely not too few, so that from
+    now on they are counted along; which those are."""
+    with database.transaction():
+        rows = database.query("SELECT hash FROM part WHERE uses IS NULL")
+        database.execute("UPDATE part SET uses = (SELECT count(*) FROM record) WHERE uses IS NULL")
+    return frozenset(digest for (digest,) in rows)
 
 
 def free_unused(database: Database) -> int:

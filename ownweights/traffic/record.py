@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -72,6 +73,14 @@ class Record:
         """Why the answer ended, as the response says."""
         reason = first_choice(self.response).get("finish_reason")
         return reason if isinstance(reason, str) else None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether `at` is when it passed; an import that did not know has an id of time 0."""
+        try:
+            return uuid.UUID(self.id).int >> 80 > 0
+        except ValueError:
+            return True
 
     @property
     def answered_at(self) -> float | None:

@@ -2,7 +2,8 @@
 
 In: a store, the time, and how many days (or until which day) bodies and rows stay. Out: rows
 without bodies, which stay in lists and statistics and say so; rows gone; segments without what
-went. The command and the gateway call the same `prune`. What is in a dataset stays there: a dataset
+went. Feedback goes with what it is about, and by its own age: words as bodies do, the rest as rows.
+The command and the gateway call the same `prune`. What is in a dataset stays there: a dataset
 is made to last (`own traffic delete` erases from it too).
 """
 
@@ -17,6 +18,7 @@ from ownweights.core.errors import StoreError
 from ownweights.traffic.bodies.compact import compact
 from ownweights.traffic.bodies.segment import Place
 from ownweights.traffic.encode import parts_of
+from ownweights.traffic.feedback import forget_before, forget_of_records
 from ownweights.traffic.part import free_unused
 from ownweights.traffic.remove import PAGE_ROWS, drop_bodies, remove_rows
 from ownweights.traffic.store import TrafficStore
@@ -65,7 +67,8 @@ def prune(
     database.overwrite_deleted()
     num_rows = take_out(store, rows, on_progress)
     num_bodies = take_out(store, bodies, on_progress, keep_rows_at=now)
-    return settle(store, num_rows, num_bodies)
+    said = forget_before(database, rows_until, bodies_until)
+    return settle(store, num_rows, num_bodies, is_changed=said > 0)
 
 
 def take_out(
@@ -82,6 +85,7 @@ def take_out(
             page = seqs[start : start + PAGE_ROWS]
             with database.transaction():
                 parts = finder.parts(page)
+                forget_of_records(database, page, words_alone=keep_rows_at is not None)
                 if keep_rows_at is None:
                     taken += remove_rows(database, page, parts)
                 else:
@@ -92,15 +96,16 @@ def take_out(
 
 
 def settle(
-    store: TrafficStore, num_rows: int, num_bodies: int, *, rewrite: bool = False
-) -> PruneReport:
+    store: TrafficStore, num_rows: int, num_bodies: int, *, rewrite: bool = False,
+    is_changed: bool = False,
+) -> PruneReport:  # fmt: skip
     """Free what went: unused shared texts, dead weight in segments, the log of the index."""
     with store.database.transaction():
         free_unused(store.database)
     found = compact(store.database, store.shelf)
     store.move_bodies()
     is_clean = True
-    if num_rows or num_bodies or found.segments or rewrite:
+    if num_rows or num_bodies or found.segments or rewrite or is_changed:
         is_clean = store.database.forget_deleted(rewrite=rewrite)
     return PruneReport(
         num_rows, num_bodies, found.segments, found.freed_bytes, found.unreadable, is_clean

@@ -13,7 +13,6 @@ segment that it does not know may belong to another copy of the index and stays
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from ownweights.traffic.bodies.compact import file_of
 from ownweights.traffic.bodies.segment import Place, SegmentReader, torn_tail_bytes
 from ownweights.traffic.bodies.shelf import Shelf
 from ownweights.traffic.encode import content_hash, decode_bodies, part_hash, parts_of
-from ownweights.traffic.part import known_uses, recount_uses, wrong_uses
+from ownweights.traffic.part import UseCount
 from ownweights.traffic.recount import recount, tally_faults
 from ownweights.traffic.remove import NO_SEGMENT, PAGE_ROWS, remove_rows
 
@@ -69,21 +68,17 @@ def verify_store(database: Database, shelf: Shelf, *, repair: bool = False) -> V
     may only be out of reach is a fault, and stays: another machine's, or an object store's."""
     faults = [f"own.db: {fault}" for fault in database.check_integrity()]
     damaged: list[str] = []
-    uses_before, last = known_uses(database)
-    uses: Counter[str] = Counter()
+    uses = UseCount(database, is_repair=repair)
     records = faulty = 0
-    for record_id, fault, is_lost in _check_records(
-        database, shelf, lambda seq, parts: uses.update(parts) if seq <= last else None
-    ):
+    for record_id, fault, is_lost in _check_records(database, shelf, uses.add):
         records += 1
         if fault:
             faulty += 1
             damaged += [record_id] * is_lost
             faults.append(f"record {record_id}: {fault}")
     faults += tally_faults(database)
-    if not faulty:  # what an unread body needs is not known
-        wrong = wrong_uses(database, uses_before, uses)
-        faults += [f"shared text {digest}: its uses are miscounted" for digest in wrong]
+    if not faulty and uses.is_whole():  # what an unread body needs is not known
+        faults += [f"shared text {digest}: its uses are miscounted" for digest in uses.wrong()]
     lost_parts = list[str]()
     for digest, fault, is_lost in _damaged_parts(database, shelf):
         faults.append(f"shared text {digest}: {fault}")
@@ -95,9 +90,10 @@ def verify_store(database: Database, shelf: Shelf, *, repair: bool = False) -> V
         repaired, unused = _take_out(database, damaged, lost_parts)
         freed_bytes = sum(shelf.free(file_of(name)) for name in unused)
         recount(database)
-        if faulty == len(damaged):  # one that is out of reach stays, and needs who knows what
+        # one that is out of reach stays, and needs who knows what
+        if faulty == len(damaged) and uses.is_whole(lost=faulty):
             with database.transaction():
-                recount_uses(database, uses_before, uses)
+                uses.mend()
     ((pruned, dead_items),) = database.query(
         "SELECT (SELECT coalesce(sum(pruned), 0) FROM tally),"
         " (SELECT coalesce(sum(dead), 0) FROM segment)"

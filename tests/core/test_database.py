@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +21,7 @@ from ownweights.core.errors import StoreError
 from ownweights.core.migrations import MIGRATIONS, Migration, statements_of
 from ownweights.core.project import Project, Server
 from tests.postgres import spell
+from tests.traffic.samples import run_python, run_together
 
 FIRST = Migration(
     1, "one", "CREATE TABLE one (x INTEGER PRIMARY KEY, y TEXT); CREATE INDEX i ON one (y)"
@@ -33,22 +30,6 @@ SECOND = Migration(2, "two", "ALTER TABLE one ADD COLUMN z TEXT DEFAULT 'new';")
 BROKEN = Migration(2, "two", "CREATE TABLE two (x INTEGER); INSERT INTO nowhere VALUES (1);")
 SHORT_S = 0.05
 MANY = 2_000
-
-
-def run_python(script: str, *words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-
-
-def finish(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
-    outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes)
-    return outputs
 
 
 @pytest.fixture
@@ -160,6 +141,13 @@ def test_plain_text_always_is_text_that_a_database_takes(text: str) -> None:
     assert plain == text or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text)
 
 
+def test_database_finds_half_a_character_as_it_is_kept(address: Address) -> None:
+    with open_database(address, migrations=[FIRST]) as database:
+        database.execute("INSERT INTO one (y) VALUES (?)", ("a\udcff",))
+        assert database.query("SELECT y FROM one WHERE y = ?", ("a\udcff",)) == [("a\\udcff",)]
+        assert database.execute("DELETE FROM one WHERE y = ? AND x > ?", ("a\udcff", 0)) == 1
+
+
 def test_database_says_that_it_is_locked(address: Address) -> None:
     with open_database(address) as holder, open_database(address, busy_timeout_s=SHORT_S) as waiter:
         with (
@@ -216,12 +204,7 @@ with open_database(spelled(sys.argv[1]).database) as database:
 
 def test_database_processes_wait_for_each_other(project: Project) -> None:
     # it has no tables yet: the first opening is raced too
-    processes = [run_python(ADD_ROWS, spell(project), name) for name in "abc"]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    finish(processes)
+    run_together([(ADD_ROWS, spell(project), name) for name in "abc"])
     with open_database(project.database) as database:
         rows = database.query("SELECT ref, detail FROM event ORDER BY id")
     assert len({ref for ref, _ in rows}) == 120

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,24 @@ def test_a_damaged_mark_still_marks(tmp_path: Path, text: str) -> None:
     found = erased_mark(tmp_path, "abc")
     assert found is not None
     assert found.num == 0
+
+
+def test_rewrite_lines_takes_turns(made: Artefact) -> None:
+    """Else the later of two would bring back what the earlier one took out."""
+    folder = os.open(made.path, os.O_RDONLY)
+
+    def rewrite(line: bytes) -> bytes | None:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return without_two(line)
+
+    assert rewrite_lines(made.path, "a.jsonl", rewrite) == 1
+    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and it was let go
+    os.close(folder)
+
+
+def test_rewrite_lines_leaves_no_draft_of_one_that_was_killed(made: Artefact) -> None:
+    (made.path / ".a.jsonl.12.ab").write_bytes(b"one\ntwo\n")
+    (made.path / ".b.jsonl.12.ab").write_bytes(b"two\n")
+    rewrite_lines(made.path, "a.jsonl", lambda line: line)
+    assert sorted(path.name for path in made.path.glob(".*")) == [".b.jsonl.12.ab"]

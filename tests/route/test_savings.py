@@ -136,6 +136,17 @@ def test_savings_are_read_from_the_store(address: Path | Server, tmp_path: Path)
     assert followed_since(project, "another") is None
 
 
+def test_savings_are_read_past_what_a_file_brought_later(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    route = follow(project)
+    one = record("student", "a" * 10, "yes", route=route.id)
+    brought = dataclasses.replace(record("student", "x", "y"), at=1.0, source_id="of-a-file")
+    with TrafficStore.open(project) as store:
+        store.add([one])
+        store.add([brought])
+    assert savings_of(project, route, PRICES).served == 1
+
+
 def test_followed_since_is_read_past_damaged_lines(tmp_path: Path) -> None:
     project = Project(tmp_path)
     route = follow(project)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ownweights.traffic import TrafficStore
-from ownweights.traffic.part import count_uses, free_unused, known_uses, wrong_uses
+from ownweights.traffic.part import UseCount, count_uses, free_unused
 from ownweights.traffic.recount import tally_faults
 from ownweights.traffic.remove import NO_SEGMENT, drop_bodies, remove_rows
 from tests.traffic.samples import make
@@ -57,9 +57,19 @@ def test_count_uses_counts_a_part_once_a_record(store: TrafficStore) -> None:
     assert uses == 2
     with store.database.transaction():
         count_uses(store.database, [[digest, digest], ["other"]], sign=-1)
-    assert known_uses(store.database) == ({digest: 1}, 2)
-    assert wrong_uses(store.database, {digest: 1}, {digest: 2}) == [digest]
-    assert wrong_uses(store.database, {digest: 2}, {digest: 5}) == []  # touched since
+    assert store.database.query("SELECT uses FROM part") == [(1,)]
+
+
+def test_uses_are_wrong_where_nobody_touched_them_since(store: TrafficStore) -> None:
+    store.add([make("x"), make("y")])
+    ((digest,),) = store.database.query("SELECT hash FROM part")
+    found = UseCount(store.database)
+    found.add(1, [digest])
+    assert not found.is_whole()
+    assert found.is_whole(lost=1)
+    assert found.wrong() == [digest]
+    count_uses(store.database, [[digest]])  # somebody added one meanwhile
+    assert found.wrong() == []
 
 
 def test_free_unused_notes_the_dead_weight(store: TrafficStore) -> None:

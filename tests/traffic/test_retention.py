@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from ownweights.core.errors import UsageError
 from ownweights.core.project import Project, Server
 from ownweights.traffic import TrafficStore
 from ownweights.traffic.erase import Whose, bodies_of, erase, find
+from ownweights.traffic.feedback import feedback_of, keep_feedback, parse_feedback
 from ownweights.traffic.query import RecordFilter, count, page, stats
 from ownweights.traffic.retention import PruneReport, prune
 from tests.traffic.bodies.test_compact import all_items
@@ -142,7 +145,8 @@ def reading(project: Project) -> Iterator[None]:
 
 
 def mixed(store: TrafficStore) -> None:
-    store.add(
+    """Records of two users, and what each said of one of them and of the session."""
+    records = (
         [
             make(
                 f"secret of <{user}> number {n}", f"reply to <{user}>", session=f"session-{user}",
@@ -152,6 +156,11 @@ def mixed(store: TrafficStore) -> None:
             for user in ("eve", "bob")
         ]
     )  # fmt: skip
+    store.add(records)
+    for record in records[:2]:
+        comment = f"a remark on {record.session}"
+        for target in ({"request_id": record.id}, {"session": record.session}):
+            keep_feedback(store.database, parse_feedback({**target, "comment": comment}))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +177,7 @@ def test_erase_leaves_no_byte_behind(project: Project, whose: Whose) -> None:
         for trace in (b"<eve>", b"person-eve", b"session-eve", b"eve-3"):
             assert trace not in left, trace
         assert b"<bob>" in left
+        assert b"a remark on session-bob" in left
         assert len(names(store)) == 20
         assert store.verify().is_sound
     assert b"person-eve" not in everything(project)
@@ -181,6 +191,56 @@ def test_erase_by_id_takes_those_alone(store: TrafficStore) -> None:
     assert len(names(store)) == 37
     with pytest.raises(UsageError, match="there is no record"):
         find(store.database, Whose(ids=(ids[0],)))
+
+
+GIVEN: tuple[dict[str, Any], ...] = (
+    {"value": True}, {"value": 0.5}, {"comment": "a remark"}, {"demonstration": "so"},
+)  # fmt: skip
+
+
+def say_all(store: TrafficStore, at: float, **target: str) -> None:
+    for given in GIVEN:
+        keep_feedback(store.database, replace(parse_feedback({**target, **given}), at=at))
+
+
+def kinds(store: TrafficStore) -> dict[str, list[str]]:
+    rows = store.database.query(
+        "SELECT coalesce(request_id, session), kind FROM feedback ORDER BY 1, 2"
+    )
+    found: dict[str, list[str]] = {}
+    for target, kind in rows:
+        found.setdefault(target, []).append(kind)
+    return found
+
+
+def test_feedback_goes_with_what_it_is_about(store: TrafficStore) -> None:
+    late = NOW + DAY_S  # long after, and still it goes with the record
+    records = [make(f"q{n}", session=f"s-{n // 2}", at=NOW - n * DAY_S) for n in range(8)]
+    store.add(records)
+    for n in (0, 3, 6):
+        say_all(store, late, request_id=records[n].id)
+    for n in range(4):
+        say_all(store, late, session=f"s-{n}")
+    every, numbers = ["boolean", "comment", "demonstration", "number"], ["boolean", "number"]
+    prune(store, NOW, keep_bodies_days=2.5, keep_metadata_days=4.5)
+    assert kinds(store) == {
+        records[0].id: every, records[3].id: numbers,
+        "s-0": every, "s-1": every, "s-2": numbers,  # of s-1 one record is whole, of s-2 none
+    }  # fmt: skip
+    assert feedback_of(store.database, session="s-3") == []
+
+
+def test_feedback_of_what_was_never_recorded_goes_by_its_age(store: TrafficStore) -> None:
+    for days in (1, 4, 9):
+        say_all(store, NOW - days * DAY_S, request_id=f"r-{days}")
+    prune(store, NOW, keep_bodies_days=2.5, keep_metadata_days=6.5, dry_run=True)
+    assert len(kinds(store)) == 3
+    prune(store, NOW, keep_bodies_days=2.5, keep_metadata_days=6.5)
+    every, numbers = ["boolean", "comment", "demonstration", "number"], ["boolean", "number"]
+    assert kinds(store) == {"r-1": every, "r-4": numbers}
+    say_all(store, NOW, session="eve")
+    erase(store, Whose(session="eve"))
+    assert set(kinds(store)) == {"r-1", "r-4"}
 
 
 def test_erase_says_when_a_reader_keeps_the_log(project: Project) -> None:

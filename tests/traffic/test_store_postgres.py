@@ -14,6 +14,7 @@ from ownweights.core.errors import StoreError
 from ownweights.core.project import Project, Server
 from ownweights.traffic import Record, Recorder, TrafficStore
 from ownweights.traffic import store as module
+from ownweights.traffic.erase import Whose, erase
 from tests.postgres import PostgresServer, spell
 from tests.traffic.samples import make, run_python, stored
 
@@ -142,3 +143,16 @@ def test_readers_by_page_miss_nothing_of_two_writers(project: Project) -> None:
             last = rows[-1][0] if rows else last
         assert seen == [record.id for record in store.records()]
     assert len(seen) == 200
+
+
+def test_erase_says_when_a_prepared_transaction_keeps_what_went(
+    postgres: PostgresServer, project: Project
+) -> None:
+    with TrafficStore.open(project, busy_timeout_s=0.1) as store:
+        store.add([make("secret", session="eve"), make("other")])
+        postgres.run_sql("BEGIN; SELECT txid_current(); PREPARE TRANSACTION 'held'")
+        try:
+            assert not erase(store, Whose(session="eve")).is_clean
+        finally:
+            postgres.run_sql("ROLLBACK PREPARED 'held'")
+        assert erase(store, Whose(session="eve")).is_clean

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
+from ownweights.traffic import verify as module
+from ownweights.traffic.part import free_unused
+from ownweights.traffic.retention import take_out
 from tests.traffic.samples import make, stored
 
 
@@ -161,3 +165,42 @@ def test_verify_repair_frees_only_what_this_index_left(project: Project) -> None
         assert store.verify(repair=True).freed_bytes == 0
         assert store.database.query("SELECT name FROM segment") == [(kept.stem,)]
     assert sorted(project.bodies_dir.iterdir()) == sorted([kept, lost, foreign])
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("is_before", [True, False])
+@pytest.mark.parametrize("act", ["add", "prune", "both"])
+def test_repair_beside_others_keeps_what_is_needed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, is_known: bool, is_before: bool, act: str
+) -> None:
+    """Records come and go before or after bodies are read: no shared text is taken for unused."""
+    fill(project, "a", 6)
+    check = module._check_records
+
+    def meanwhile() -> None:
+        with TrafficStore.open(project) as other:
+            if act != "prune":
+                other.add([make("late", source_id="late")])
+            if act != "add":
+                take_out(other, [2, 3])
+
+    def check_beside(*words: Any) -> Any:
+        meanwhile() if is_before else None
+        yield from check(*words)
+        None if is_before else meanwhile()
+
+    with TrafficStore.open(project) as store:
+        if not is_known:
+            store.database.execute("UPDATE part SET uses = NULL")
+        monkeypatch.setattr(module, "_check_records", check_beside)
+        assert store.verify(repair=True).is_sound
+        monkeypatch.undo()
+        left = [record.source_id for record in store.records()]
+        ((uses,),) = store.database.query("SELECT uses FROM part")
+        assert uses >= len(left)
+        take_out(store, [seq for (seq,) in store.database.query("SELECT seq FROM record")][:-1])
+        with store.database.transaction():
+            assert free_unused(store.database) == 0
+        assert [record.source_id for record in store.records()] == left[-1:]
+        assert store.verify(repair=True).repaired == 0
+        assert store.database.query("SELECT uses FROM part") == [(1,)]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_TEXTS = 500
 _MIN_CHARS = 12
-_MAX_FILE_BYTES = 64 * 2**20
+_READ_BYTES = 16 * 2**20
 _BINARY = (".safetensors", ".seg", ".pt", ".bin", ".gguf")
 
 
@@ -79,12 +79,15 @@ def _gather(store: TrafficStore, found: list[Found]) -> tuple[dict[str, Gone], l
     from ownweights.traffic.erase import bodies_of
 
     gone: dict[str, Gone] = {}
-    texts: list[str] = []
+    texts: dict[str, None] = {}
     for one, record in bodies_of(store, found):
         gone.setdefault(one.workload, Gone()).add(one.name, record)
-        if record is not None and len(texts) < MAX_TEXTS:
-            texts.append(user_text(record.request))
-    return gone, [text for text in dict.fromkeys(texts) if len(text) >= _MIN_CHARS]
+        text = "" if record is None else user_text(record.request)
+        if len(text) >= _MIN_CHARS:
+            texts[text] = None
+    if len(texts) > MAX_TEXTS:
+        say(f"warning: other files are searched for {MAX_TEXTS} of {len(texts)} different requests")
+    return gone, list(texts)[:MAX_TEXTS]
 
 
 def _mark_students(project: Project, datasets: list[ErasedExamples], *, dry_run: bool) -> list[str]:
@@ -150,12 +153,19 @@ def _is_searched(project: Project, path: Path) -> bool:
     top = path.relative_to(project.store_dir).parts[0]
     if top in ("bodies", "dataset") or top.startswith("own.db") or path.suffix in _BINARY:
         return False
-    return path.is_file() and path.stat().st_size <= _MAX_FILE_BYTES
+    return path.is_file()
 
 
 def _holds(path: Path, needles: set[bytes]) -> bool:
+    """Whether a file holds one of these, however large it is; one that went meanwhile does not."""
+    overlap, tail = max(map(len, needles)), b""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            while data := file.read(_READ_BYTES):
+                data = tail + data
+                if any(needle in data for needle in needles):
+                    return True
+                tail = data[-overlap:]
     except OSError:
         return False
-    return any(needle in data for needle in needles)
+    return False

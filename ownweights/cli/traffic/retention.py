@@ -79,10 +79,12 @@ def delete(
     """
     from ownweights.cli.traffic.erase import erase_everywhere
     from ownweights.traffic import TrafficStore
-    from ownweights.traffic.erase import Whose
+    from ownweights.traffic.erase import Whose, masked_names
 
-    whose = Whose(user, session, tuple(ids))
-    with TrafficStore.open(project_of(ctx), create=False) as store, Progress("erasing") as progress:
+    project, name = project_of(ctx), user if user is not None else session
+    masked = () if name is None else masked_names(project, name)
+    whose = Whose(user, session, tuple(ids), masked)
+    with TrafficStore.open(project, create=False) as store, Progress("erasing") as progress:
         if not (dry_run or yes):
             _confirm(erase_everywhere(store, whose, dry_run=True))
         done = erase_everywhere(

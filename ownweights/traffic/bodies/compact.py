@@ -5,7 +5,9 @@ segment, the rows repointed, the old file unlinked. Whenever this stops, every r
 and running it again goes on (test_compact_killed_at_any_step_loses_nothing). A reader in the middle
 looks up the new place; a process that still writes to an old segment finds it gone from the index,
 in the transaction that would refer to it, and begins a new one
-(test_compact_beside_a_writer_and_a_reader).
+(test_compact_beside_a_writer_and_a_reader). Once it has run, segments hold nothing that no row
+refers to, also where one before it was killed (test_compact_killed_at_any_step_loses_nothing) or
+records went meanwhile (test_compact_frees_what_went_while_it_was_copied).
 
     copy live items ─► repoint rows ─► (again, while any came) ─► 'gone:<name>' ─► unlink ─► forget
 """
@@ -13,6 +15,7 @@ in the transaction that would refer to it, and begins a new one
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,25 +51,24 @@ def compact(
     cannot be asked
     """
     _unlink_gone(database, shelf)
-    rows = database.query("SELECT name FROM segment WHERE dead > 0 ORDER BY id")
-    names = [name for (name,) in rows if not name.startswith(_GONE)]
-    here = shelf.sizes()
-    before = sum(here.values())
-    unreadable: list[str] = []
+    before = sum(shelf.sizes().values())
+    done, unreadable = set[str](), list[str]()
     with contextlib.closing(shelf.reader()) as reader:
-        writer = SegmentWriter(shelf.folder, on_new=lambda name: _register(database, name))
-        with contextlib.closing(writer):
-            for done, name in enumerate(names, start=1):
-                try:
-                    if name not in here and not shelf.is_whole:
-                        raise _Unreadable("its bytes may lie where they cannot be freed")
-                    while not _leave(database, name):
-                        _move_page(database, name, reader, writer)
-                except _Unreadable:
-                    unreadable.append(name)
-                if on_progress is not None:
-                    on_progress(done, len(names))
-    anew = len(names) - len(unreadable)
+        # what goes while it is copied leaves dead weight in the copy: look again
+        while names := [name for name in _with_dead_weight(database) if name not in done]:
+            targets: list[str] = []
+            on_new = functools.partial(_register, database, targets)
+            with contextlib.closing(SegmentWriter(shelf.folder, on_new=on_new)) as writer:
+                here = shelf.sizes()
+                for name in names:
+                    can_be_freed = name in here or shelf.is_whole
+                    if not (can_be_freed and _is_emptied(database, name, reader, writer)):
+                        unreadable.append(name)
+                    done.add(name)
+                    if on_progress is not None:
+                        on_progress(len(done), len(done | set(names)))
+            _finish(database, targets)
+    anew = len(done) - len(unreadable)
     unreadable += _unlink_gone(database, shelf)
     freed_bytes = max(0, before - sum(shelf.sizes().values()))
     return CompactReport(anew, freed_bytes, tuple(unreadable))
@@ -81,6 +83,18 @@ class _Unreadable(Exception):
     pass
 
 
+def _is_emptied(
+    database: Database, name: str, reader: SegmentReader, writer: SegmentWriter
+) -> bool:
+    """Move all live items out of a segment and give it up; false where one cannot be read."""
+    try:
+        while not _leave(database, name):
+            _move_page(database, name, reader, writer)
+    except _Unreadable:
+        return False
+    return True
+
+
 def _move_page(database: Database, name: str, reader: SegmentReader, writer: SegmentWriter) -> None:
     """Copy some live items of a segment, then point their rows to the copies."""
     live = _live(database, name)
@@ -91,6 +105,9 @@ def _move_page(database: Database, name: str, reader: SegmentReader, writer: Seg
     places = writer.append(items)
     writer.sync()
     with database.transaction():
+        if not _has_segments(database, {place.segment for place in places}):
+            writer.close()  # another took it for one that was left behind: begin a new one
+            return
         late: dict[str, int] = {}
         for (table, key, offset, item), place in zip(live, places, strict=True):
             if not _repoint(database, table, (key, name, offset, item), place):
@@ -154,5 +171,27 @@ def _unlink_gone(database: Database, shelf: Shelf) -> list[str]:
     return elsewhere
 
 
-def _register(database: Database, name: str) -> None:
-    database.execute("INSERT INTO segment (name, opened_at) VALUES (?, ?)", (name, time.time()))
+def _with_dead_weight(database: Database) -> list[str]:
+    rows = database.query("SELECT name FROM segment WHERE dead > 0 ORDER BY id")
+    return [name for (name,) in rows if not name.startswith(_GONE)]
+
+
+def _has_segments(database: Database, names: set[str]) -> bool:
+    marks = ",".join("?" * len(names))
+    sql = f"SELECT count(*) FROM segment WHERE name IN ({marks})"
+    return database.query(sql, sorted(names)) == [(len(names),)]
+
+
+def _register(database: Database, targets: list[str], name: str) -> None:
+    """Note a segment for copies. Until it is finished it counts as one with dead weight, for a
+    killed process leaves copies in it that no row refers to."""
+    database.execute(
+        "INSERT INTO segment (name, opened_at, dead) VALUES (?, ?, 1)", (name, time.time())
+    )
+    targets.append(name)
+
+
+def _finish(database: Database, targets: Sequence[str]) -> None:
+    database.execute_many(
+        "UPDATE segment SET dead = dead - 1 WHERE name = ?", [(name,) for name in targets]
+    )

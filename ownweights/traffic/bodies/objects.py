@@ -21,6 +21,7 @@ from ownweights.core.errors import StoreError
 
 SUFFIX = ".seg"
 AHEAD_BYTES = 2**20  # read at once: the blocks that follow are likely asked for next
+_DRAFT = ".part"  # after the name of an object that is not whole yet
 _CHUNK_BYTES = 4 * 2**20
 _CACHED_WINDOWS = 4
 # an object appears there whole or not at all
@@ -51,7 +52,7 @@ class ObjectStore:
     def _put(self, path: Path) -> None:
         with self._explained():
             target = self._name(path.stem)
-            draft = target if self._is_whole else f"{target}.part"
+            draft = target if self._is_whole else f"{target}{_DRAFT}"
             if not self._is_whole:
                 self._files.makedirs(self._root, exist_ok=True)
             self._files.put_file(str(path), draft)
@@ -87,15 +88,16 @@ class ObjectStore:
         return {name[: -len(SUFFIX)]: size for name, size in named if name.endswith(SUFFIX)}
 
     def delete(self, segment: str) -> int:
-        """Take a segment away; how many bytes that frees."""
-        try:
-            with self._explained():
-                size = int(self._files.info(self._name(segment))["size"])
-                self._files.rm_file(self._name(segment))
-        except FileNotFoundError:
-            return 0
+        """Take a segment away, with what a killed process had sent of it; how many bytes that
+        frees."""
+        name, freed_bytes = self._name(segment), 0
         self._windows.pop(segment, None)
-        return size
+        for one in (name, f"{name}{_DRAFT}"):
+            with contextlib.suppress(FileNotFoundError), self._explained():
+                size_bytes = int(self._files.info(one)["size"])
+                self._files.rm_file(one)
+                freed_bytes += size_bytes
+        return freed_bytes
 
     def _name(self, segment: str) -> str:
         return f"{self._root}/{segment}{SUFFIX}"

@@ -16,7 +16,7 @@ from typing import Any, cast, get_args
 from ownweights.core.chat import Usage
 from ownweights.traffic.chat import Fault
 from ownweights.traffic.draft import MAX_AMOUNT
-from ownweights.traffic.record import Protocol, Status, moment
+from ownweights.traffic.record import Protocol, Record, Role, Status, moment, status_of
 
 _MAX_TOKENS = 2**31
 _FAR_MS = 1e18  # later than any time, and still a float
@@ -36,7 +36,7 @@ class Incoming:
     """One request as a form tells of it. None is what the form does not say."""
 
     request: dict[str, Any]
-    response: dict[str, Any]
+    response: dict[str, Any] | None
     id: str | None = None
     at: float | None = None
     workload: Any = None
@@ -50,6 +50,7 @@ class Incoming:
     cost_usd: float | None = None
     latency_ms: float | None = None
     status: Status | None = None
+    role: Role = "imported"
 
 
 def skip_if(fault: Fault | None) -> None:
@@ -127,6 +128,30 @@ def protocol_of(given: Mapping[str, Any]) -> Protocol:
     if value not in get_args(Protocol):
         raise Skip("bad_fact", "'protocol' is none of " + ", ".join(get_args(Protocol)))
     return value
+
+
+def status_of_fields(given: Mapping[str, Any]) -> Status | None:
+    """The status that a value names; None where it names none."""
+    value = given.get("status")
+    if value is not None and value not in get_args(Status):
+        raise Skip("bad_fact", "'status' is none of " + ", ".join(get_args(Status)))
+    return value
+
+
+def role_of(given: Mapping[str, Any]) -> Role:
+    """Who answered, `imported` where a value does not say."""
+    value = given.get("role", "imported")
+    if value not in get_args(Role):
+        raise Skip("bad_fact", "'role' is none of " + ", ".join(get_args(Role)))
+    return value
+
+
+def said_of(record: Record) -> dict[str, Any]:
+    """Status and role of a record, where an import would not know them by itself."""
+    is_cut = record.protocol == "chat" and status_of(record.response) == "partial"
+    said = {"status": (record.status, "partial" if is_cut else "ok"),
+            "role": (record.role, "imported")}  # fmt: skip
+    return {name: value for name, (value, known) in said.items() if value != known}
 
 
 def decoded(value: Any) -> Any:

@@ -26,7 +26,10 @@ from ownweights.traffic.formats.incoming import (
     moment_of,
     name_of,
     object_of,
+    role_of,
+    said_of,
     skip_if,
+    status_of_fields,
     tokens_of,
 )
 from ownweights.traffic.record import Record
@@ -77,6 +80,8 @@ def read_langfuse(value: Mapping[str, Any]) -> Incoming:
         usage=_usage(object_of(given["usage_details"]) or object_of(value.get("usage"))),
         cost_usd=_cost(value, given),
         latency_ms=amount_of(kept, "latency_ms") if kept else latency,
+        status=status_of_fields(kept),
+        role=role_of(kept),
     )
 
 
@@ -92,9 +97,10 @@ def export_langfuse(record: Record) -> dict[str, Any] | None:
     name = record.source_id or record.id
     kept: dict[str, Any] = {
         "workload": record.workload, "model": record.request.get("model"),
-        "finish_reason": record.finish_reason, "key_id": record.key_id,
-        "upstream": record.upstream, "latency_ms": record.latency_ms,
+        "key_id": record.key_id, "upstream": record.upstream, "latency_ms": record.latency_ms,
+        **said_of(record),
     }  # fmt: skip
+    kept = {name: value for name, value in kept.items() if value is not None}
     usage = record.usage
     return {
         "id": name,
@@ -116,7 +122,7 @@ def export_langfuse(record: Record) -> dict[str, Any] | None:
         "total_cost": record.cost_usd,
         "user_id": record.end_user,
         "session_id": record.session,
-        "metadata": {**record.metadata, _KEPT: {k: v for k, v in kept.items() if v is not None}},
+        "metadata": {**record.metadata, _KEPT: {**kept, "finish_reason": record.finish_reason}},
     }  # fmt: skip
 
 
@@ -142,7 +148,8 @@ def _response(given: Any, model: str, kept: Mapping[str, Any]) -> dict[str, Any]
         response = cast("dict[str, Any]", value)
     else:
         message = _message(value)
-        ended = kept.get("finish_reason") or ("tool_calls" if message.get("tool_calls") else "stop")
+        ended = "tool_calls" if message.get("tool_calls") else "stop"
+        ended = kept.get("finish_reason", ended)
         choice = {"index": 0, "message": message, "finish_reason": ended}
         response = {"model": model, "choices": [choice]}
     skip_if(answer_fault(response))

@@ -24,7 +24,10 @@ from ownweights.traffic.formats.incoming import (
     moment_of,
     name_of,
     object_of,
+    role_of,
+    said_of,
     skip_if,
+    status_of_fields,
     tokens_of,
 )
 from ownweights.traffic.record import Record
@@ -73,6 +76,8 @@ def read_litellm(value: Mapping[str, Any]) -> Incoming:
         usage=Usage(tokens_of(value, "prompt_tokens"), tokens_of(value, "completion_tokens")),
         cost_usd=amount_of(value, "spend") or None,
         latency_ms=amount_of(kept, "latency_ms") if kept else _latency_ms(value),
+        status=status_of_fields(kept),
+        role=role_of(kept),
     )
 
 
@@ -81,7 +86,7 @@ def export_litellm(record: Record) -> dict[str, Any] | None:
     if record.protocol != "chat" or answer_fault(record.response):
         return None
     end = iso_of(record.at + (record.latency_ms or 0.0) / 1000)
-    kept = {"workload": record.workload, "latency_ms": record.latency_ms}
+    kept = {"workload": record.workload, "latency_ms": record.latency_ms, **said_of(record)}
     usage = record.usage
     return {
         "request_id": record.source_id or record.id,

@@ -1,7 +1,7 @@
 """Our own form, which keeps every fact of a record, and OpenAI's form for fine-tuning.
 
 {"id", "request", "response", "metadata", "at", "protocol", "end_user", "key_id", "upstream",
- "usage", "cost_usd", "latency_ms"}                        all after `response` may be absent
+ "usage", "cost_usd", "latency_ms", "status", "role"}      all after `response` may be absent
 {"messages": [..., assistant], "tools", ...}
 """
 
@@ -18,7 +18,10 @@ from ownweights.traffic.formats.incoming import (
     amount_of,
     name_of,
     protocol_of,
+    role_of,
+    said_of,
     skip_if,
+    status_of_fields,
     text_of,
     usage_of_fields,
 )
@@ -33,11 +36,13 @@ def read_own(value: Mapping[str, Any]) -> Incoming:
     request, response = value["request"], value.get("response")
     if not isinstance(request, dict):
         raise Skip("not_chat", f"'request' is a {type(request).__name__}, not an object")
-    protocol = protocol_of(value)
+    protocol, status = protocol_of(value), status_of_fields(value)
     if protocol == "chat":
         skip_if(request_fault(cast("dict[str, Any]", request).get("messages")))
+    is_whole = status in (None, "ok")
+    if protocol == "chat" and is_whole:
         skip_if(answer_fault(response))
-    elif not isinstance(response, dict):
+    elif not (isinstance(response, dict) or (response is None and not is_whole)):
         raise Skip("no_answer", "'response' is not an object")
     given = value.get("usage")
     if given is not None and not isinstance(given, dict):
@@ -45,8 +50,10 @@ def read_own(value: Mapping[str, Any]) -> Incoming:
     usage = cast("dict[str, Any] | None", given)
     return Incoming(
         cast("dict[str, Any]", request),
-        cast("dict[str, Any]", response),
+        cast("dict[str, Any] | None", response),
         protocol=protocol,
+        status=status,
+        role=role_of(value),
         end_user=text_of(value, "end_user"),
         key_id=text_of(value, "key_id"),
         upstream=text_of(value, "upstream") or "",
@@ -66,8 +73,8 @@ def export_own(record: Record) -> dict[str, Any]:
         "response": record.response,
         "metadata": {**record.metadata, **{k: v for k, v in named.items() if v is not None}},
     }
-    if record.answered_at is not None:
-        line["at"] = record.answered_at
+    if record.is_timed:
+        line["at"] = record.at
     usage = record.usage
     facts: dict[str, tuple[Any, Any]] = {  # what it is, and what is not worth saying
         "protocol": (record.protocol, "chat"),
@@ -78,6 +85,7 @@ def export_own(record: Record) -> dict[str, Any]:
         "latency_ms": (record.latency_ms, None),
     }
     line |= {name: value for name, (value, nothing) in facts.items() if value != nothing}
+    line |= said_of(record)
     if usage not in (usage_of(record.response), Usage()):
         line["usage"] = {
             "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-import uuid
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -183,7 +182,7 @@ class Gathered:
                 self.questions = None
 
     def _time(self, record: Record) -> None:
-        if not _is_timed(record):
+        if not record.is_timed:
             return
         self.num_timed += 1
         low, high = self.times or (record.at, record.at)
@@ -226,16 +225,6 @@ def _spelled(value: tuple[Any, ...]) -> str:
 def _hash64(text: str) -> int:
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") or 1
-
-
-def _is_timed(record: Record) -> bool:
-    """Whether the time is that of the request; an import that knew none has an id of time 0."""
-    if record.role != "imported":
-        return True
-    try:
-        return uuid.UUID(record.id).int >> 80 > 0
-    except ValueError:
-        return True
 
 
 def token_counts(record: Record) -> tuple[Usage | None, int, int]:

@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from ownweights.cli.main import main
+from ownweights.cli.traffic import erase as erase_module
 from ownweights.core import tombstone
 from ownweights.core.artefact import draft_folder, seal
 from ownweights.core.project import Project
@@ -312,3 +313,39 @@ def test_delete_takes_no_beginning_of_an_id(own: Shell, world: World) -> None:
     _, errors = own("delete", "--id", row["id"][:8], "--yes", code=2)
     assert "hint: own traffic list prints whole ids" in errors
     assert json.dumps(own.json("list", "--limit", 500)).count('"pruned": null') == 120
+
+
+def test_delete_names_other_files_that_hold_what_was_asked(
+    own: Shell, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase_module, "_READ_BYTES", 64)
+    monkeypatch.setattr(erase_module, "MAX_TEXTS", len(EVE) - 1)
+    notes = world.project.store_dir / "notes"
+    notes.mkdir()
+    (notes / "eve.txt").write_text("x" * 50 + json.dumps(phrase(EVE[0])) + "x" * 200)
+    (notes / "bob.txt").write_text(json.dumps(phrase(40)))
+    _, told = own("delete", "--user", "Ève-Müller", "--dry-run")
+    assert ".own/notes/eve.txt holds what some of them ask" in told
+    assert "bob.txt" not in told
+    assert f"searched for {len(EVE) - 1} of {len(EVE)} different requests" in told
+
+
+MASKED = ["Eve.Smith@example.com", "+44 20 7946 0958", "eve (eve@example.com)", "198.51.100.7"]
+
+
+@pytest.mark.parametrize("who", MASKED)
+@pytest.mark.parametrize("option", ["--user", "--session"])
+def test_delete_finds_whom_masking_has_renamed(
+    own: Shell, tmp_path: Path, who: str, option: str
+) -> None:
+    for number, rule in enumerate(("--redact", "--no-redact")):
+        lines = [line(n, id=f"{number}-{n}", metadata={"workload": f"w{number}", "session": name},
+                      end_user=name)
+                 for n, name in enumerate((who, "bob@example.com"))]  # fmt: skip
+        own("import", write_lines(tmp_path / f"{number}.jsonl", lines), rule)
+    ends = {row["end_user"] for row in own.json("list")}
+    assert len(ends) == 4  # each once as it is, and once masked
+    (facts,) = own.json("delete", option, who, "--yes")
+    assert facts["records"] == 2
+    assert len({row["end_user"] for row in own.json("list")} & ends) == 2
+    assert own.json("delete", option, who, "--yes")[0]["records"] == 0

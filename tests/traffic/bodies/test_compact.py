@@ -14,7 +14,7 @@ from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
 from ownweights.traffic.bodies import compact as module
 from ownweights.traffic.bodies.compact import compact
-from ownweights.traffic.bodies.segment import SegmentReader
+from ownweights.traffic.bodies.segment import SegmentReader, SegmentWriter
 from ownweights.traffic.part import free_unused
 from ownweights.traffic.retention import take_out
 from tests.postgres import spell
@@ -35,13 +35,17 @@ def names(store: TrafficStore) -> list[str | None]:
 
 def all_items(bodies_dir: Path) -> bytes:
     """Everything that lies in segments, unpacked."""
+    return b"\n".join(items_in(bodies_dir))
+
+
+def items_in(bodies_dir: Path) -> list[bytes]:
     reader = SegmentReader(bodies_dir)
-    found = b""
+    found: list[bytes] = []
     for path in bodies_dir.glob("*.seg"):
         data, start = path.read_bytes(), 0
         while (start := data.find(b"BLK1", start)) >= 0:
             with contextlib.suppress(StoreError):
-                found += b"\n".join(reader._read_block(path.stem, start))
+                found += reader._read_block(path.stem, start)
             start += 1
     reader.close()
     return found
@@ -134,7 +138,7 @@ def test_compact_takes_along_what_a_writer_adds_meanwhile(
         assert writer.verify().is_sound
 
 
-def test_compact_counts_what_went_while_it_was_copied(
+def test_compact_frees_what_went_while_it_was_copied(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TrafficStore.open(project) as store:
@@ -150,10 +154,32 @@ def test_compact_counts_what_went_while_it_was_copied(
 
         monkeypatch.setattr(module, "_live", find_and_take_one)
         compact(store.database, store.shelf)
-        assert b'question 1"' in all_items(project.bodies_dir)
-        assert store.verify().dead_items == 1
-        compact(store.database, store.shelf)
         assert b'question 1"' not in all_items(project.bodies_dir)
+        assert len(items_in(project.bodies_dir)) == len(names(store)) + 1  # and the system prompt
+        assert (store.verify().is_sound, store.verify().dead_items) == (True, 0)
+
+
+@pytest.mark.parametrize("by", ["verify", "compact"])
+def test_compact_goes_on_when_its_copy_is_taken_for_one_left_behind(
+    project: Project, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    with TrafficStore.open(project) as store, TrafficStore.open(project) as other:
+        fill(store)
+        take_out(store, seqs(store))
+        sync, done = module.SegmentWriter.sync, list[int]()
+
+        def sync_and_let(writer: SegmentWriter) -> None:
+            sync(writer)
+            if not done:
+                done.append(1)
+                other.verify(repair=True) if by == "verify" else compact(
+                    other.database, other.shelf
+                )
+
+        monkeypatch.setattr(module.SegmentWriter, "sync", sync_and_let)
+        assert compact(store.database, store.shelf).unreadable == ()
+        assert names(store) == [f"id-{n}" for n in range(30) if n % 3]
+        assert len(items_in(project.bodies_dir)) == len(names(store)) + 1
         assert store.verify().is_sound
 
 
@@ -207,6 +233,8 @@ with TrafficStore.open(spelled(sys.argv[1])) as store:
         compact(store.database, store.shelf)
         assert b'question 3"' not in all_items(project.bodies_dir)
         assert names(store) == [f"id-{n}" for n in range(30) if n % 3]
+        assert len(items_in(project.bodies_dir)) == len(names(store)) + 1
+        assert store.verify().dead_items == 0
 
 
 def test_compact_reports_progress(store: TrafficStore) -> None:

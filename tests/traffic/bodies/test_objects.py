@@ -194,6 +194,19 @@ def test_store_leaves_segments_of_another_index(remote: Project) -> None:
     assert [path.stem for path in remote.bodies_dir.glob("*")] == [foreign]
 
 
+def test_delete_takes_what_a_killed_process_had_sent(tmp_path: Path) -> None:
+    write_segment(tmp_path / "here", [b"one" * 100])
+    path, there = only_path(tmp_path / "here"), tmp_path / "bucket"
+    objects = ObjectStore(f"file://{there}")
+    objects.put(path)
+    (there / f"{path.name}.part").write_bytes(path.read_bytes()[:50])
+    assert objects.delete(path.stem) == path.stat().st_size + 50
+    assert list(there.iterdir()) == []
+    (there / f"{path.name}.part").write_bytes(b"sent")  # and it was never whole
+    assert objects.delete(path.stem) == 4
+    assert objects.delete(path.stem) == 0
+
+
 def test_shelf_frees_a_segment_wherever_it_is(tmp_path: Path, url: str) -> None:
     shelf = Shelf(tmp_path, ObjectStore(url))
     names = [write_segment(tmp_path, [b"a" * 100])[0].segment for _ in range(2)]

@@ -20,7 +20,7 @@ from ownweights.traffic.exporter import export_file, export_line
 from ownweights.traffic.formats import ExportFormat, Skip, export, read
 from ownweights.traffic.formats.incoming import amount_of, iso_of, moment_of, tokens_of
 from tests.traffic.formats.test_formats import OBSERVATION, SPEND_LOG
-from tests.traffic.samples import answer, ask
+from tests.traffic.samples import answer, ask, line, write_lines
 
 FORMS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
@@ -80,10 +80,15 @@ def records(draw: st.DrawFn, *, number: int = 0) -> Record:
     """A chat with any facts, as a file could have brought it."""
     messages = [draw(USER), *flat(draw(st.lists(TURN, max_size=3)))]
     user = draw(st.none() | NAME)
+    said = draw(ANSWER)
+    is_cut = draw(st.booleans()) and said["choices"][0]["finish_reason"] == "stop"
+    if is_cut:  # a stream that broke off: nothing in the answer says so
+        said["choices"][0]["finish_reason"] = None
     base = make_record(
         {"model": "big", "messages": messages, **draw(OPTIONS)},
-        draw(ANSWER),
-        role="imported",
+        said,
+        role=draw(st.sampled_from(["teacher", "student", "imported"])),
+        status="partial" if is_cut else None,
         workload="w",
         session=draw(st.none() | NAME),
         metadata=draw(st.dictionaries(NAME.map(lambda name: f"m-{name}"), JSON, max_size=3)),
@@ -113,11 +118,10 @@ def test_every_fact_of_any_chat_comes_back(form: Any, record: Record) -> None:
     assert found.response["choices"][0]["finish_reason"] == record.finish_reason
     assert found.metadata.items() >= record.metadata.items()
     for name in ("workload", "session", "end_user", "key_id", "upstream", "usage", "cost_usd",
-                 "latency_ms"):  # fmt: skip
+                 "latency_ms", "role"):  # fmt: skip
         assert getattr(found, name) == getattr(record, name), name
     assert found.id == record.source_id
-    if form != "own":  # our own form says when a model answered, which no import knows
-        assert found.at == pytest.approx(record.at, abs=1e-6)
+    assert found.at == pytest.approx(record.at, abs=1e-6)
 
 
 @given(records())
@@ -151,10 +155,13 @@ def test_a_store_brought_over_goes_out_as_the_same_lines(
         first = [export_line(record, form) for record in store.records()]
         assert import_file(folder / name, store, workload="w").added == 0
         assert store.verify().is_sound
-        statuses = [record.status for record in store.records()]
+        statuses = [(record.status, record.role, record.at) for record in store.records()]
         assert export_file(store.records(), folder / f"again-{name}", form) == written
     if form != "openai":
-        assert statuses == [record.status for record in given_records]
+        assert statuses == [
+            (record.status, record.role, pytest.approx(record.at, abs=1e-6))
+            for record in given_records
+        ]
     with TrafficStore.open(Project(folder / "q")) as other:
         assert import_file(folder / f"again-{name}", other, workload="w").added == written
         assert [export_line(record, form) for record in other.records()] == first
@@ -167,9 +174,56 @@ def test_an_error_has_no_word_but_in_our_form(form: Any) -> None:
     assert export(failed, form) is None
     value = export(failed, "own")
     assert value is not None
+    found = read(value)
+    assert (found.status, found.response) == ("error", failed.response)
     with pytest.raises(Skip) as caught:
-        read(value)
+        read({**value, "status": "ok"})
     assert caught.value.reason == "no_answer"
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        make_record(ask(), None, role="teacher", workload="w"),
+        make_record(ask(), answer(""), role="teacher", workload="w", status="partial"),
+        make_record(ask(), {"choices": []}, role="student", workload="w"),
+        replace(make_record({"input": "x"}, {"output": []}, role="teacher", workload="w"),
+                protocol="responses", status="partial"),
+        replace(make_record({"prompt": "x"}, None, role="teacher", workload="w"),
+                protocol="completions", status="error"),
+    ],
+)  # fmt: skip
+def test_what_was_not_answered_whole_comes_back_as_that(project: Project, gone: Record) -> None:
+    path = project.root.parent / "out.jsonl"
+    assert export_file([gone], path, "own") == 1
+    with TrafficStore.open(project) as store:
+        assert import_file(path, store).added == 1
+        (back,) = store.records()
+    assert (back.request, back.response, back.status) == (gone.request, gone.response, gone.status)
+    assert (back.role, back.at, back.protocol) == (gone.role, gone.at, gone.protocol)
+
+
+@pytest.mark.parametrize(
+    ("said", "finish_reason", "status"),
+    [
+        ({}, "stop", "ok"), ({}, "length", "partial"), ({"status": "ok"}, "length", "partial"),
+        ({"status": "partial"}, "stop", "partial"), ({"status": "error"}, "stop", "error"),
+    ],
+)  # fmt: skip
+def test_the_worse_of_what_is_said_and_shown_holds(
+    store: TrafficStore, tmp_path: Path, said: dict[str, Any], finish_reason: str, status: str
+) -> None:
+    response = answer("hi", finish_reason=finish_reason)
+    path = write_lines(tmp_path / "x.jsonl", [line(response=response, **said)])
+    import_file(path, store)
+    assert [record.status for record in store.records()] == [status]
+
+
+@pytest.mark.parametrize(("field", "odd"), [("status", "fine"), ("role", "judge"), ("role", [])])
+def test_a_status_or_role_that_is_none_is_refused(field: str, odd: Any) -> None:
+    with pytest.raises(Skip, match=f"'{field}' is none of") as caught:
+        read(line(**{field: odd}))
+    assert caught.value.reason == "bad_fact"
 
 
 ZONES = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
