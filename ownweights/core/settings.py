@@ -423,7 +423,8 @@ def _all_helps() -> dict[str, dict[str, str]]:
                 if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name):
                     held = below.value if isinstance(below, ast.Expr) else None
                     if isinstance(held, ast.Constant) and isinstance(held.value, str):
-                        helps.setdefault(node.name, {})[above.target.id] = held.value
+                        text = " ".join(held.value.split())
+                        helps.setdefault(node.name, {})[above.target.id] = text
     return helps
 
 
