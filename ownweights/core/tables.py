@@ -160,7 +160,8 @@ class WorkloadSettings:
     """`[workload.<name>]`: one kind of request, and how its records are studied."""
 
     teacher: str = setting("")
-    """The `[teacher.<name>]` who answers; empty is the only one there is."""
+    """The `[teacher.<name>]` who answers; empty is the only one that neither stands in for another
+    nor judges."""
     split_by: str = setting("auto")
     """What keeps records together in a split: `auto`, `session`, `prompt`, `session-or-prompt`,
     or a metadata key."""

@@ -133,7 +133,7 @@ class GatewaySettings:
             key_env=key_env or settings.gateway.key_env,
             teachers=teachers,
             teacher_of=teacher_of,
-            default_teacher=next(iter(teachers)) if len(teachers) == 1 else "",
+            default_teacher=settings.default_teacher,
             rubrics={name: row.rubric for name, row in settings.verdict.items()},
             privacy=privacy_rules(settings),
             kept_days=(settings.store.keep_bodies_days, settings.store.keep_metadata_days),

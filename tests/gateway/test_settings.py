@@ -53,6 +53,43 @@ def test_gateway_settings_only_teacher_is_the_default(tmp_path: Path) -> None:
     assert found.upstream("", "anything") == found.teachers["one"]
 
 
+STOOD_IN = """
+[teacher.one]
+base_url = "http://one/v1"
+fallback = ["two", "three"]
+[teacher.two]
+base_url = "http://two/v1"
+fallback = ["three"]
+[teacher.three]
+base_url = "http://three/v1"
+[workload.tickets]
+teacher = "three"
+"""
+
+
+def test_gateway_settings_who_stands_in_is_nobodys_first_teacher(tmp_path: Path) -> None:
+    found = settings_of(tmp_path, STOOD_IN)
+    assert found.upstream("", "anything") == found.teachers["one"]
+    assert found.upstream("", "tickets") == found.teachers["three"]
+    judged = '[teacher.wise]\nbase_url = "http://w/v1"\n[verdict.mail]\njudge = "wise"\n'
+    found = settings_of(tmp_path, STOOD_IN + judged)
+    assert found.upstream("", "mail") == found.teachers["one"]
+    circle = STOOD_IN.replace('["three"]', '["one"]')
+    assert settings_of(tmp_path, circle).upstream("", "anything") is None
+    alone = '[teacher.wise]\nbase_url = "http://w/v1"\n[verdict.mail]\njudge = "wise"\n'
+    found = settings_of(tmp_path, alone)
+    assert found.upstream("", "mail") == found.teachers["wise"]
+
+
+def test_settings_and_gateway_know_the_same_teacher(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(STOOD_IN)
+    settings = load_settings(Project(tmp_path), env={})
+    gateway = GatewaySettings.of(settings)
+    for workload in ("tickets", "anything"):
+        upstream = gateway.upstream("", workload)
+        assert upstream is not None and upstream.name == settings.teacher_of(workload)[0]
+
+
 def test_gateway_settings_route_may_name_an_address() -> None:
     found = GatewaySettings().upstream("https://else/v1", "x")
     assert found == Upstream("https://else/v1", "https://else/v1")
