@@ -75,7 +75,7 @@ def erase_everywhere(
 def _gather(store: TrafficStore, found: list[Found]) -> tuple[dict[str, Gone], list[str]]:
     """What datasets are searched for, by workload; and texts to look for in other files."""
     from ownweights.dataset.erase import Gone
-    from ownweights.traffic import user_text
+    from ownweights.traffic import asked_text
     from ownweights.traffic.erase import bodies_of
 
     gone: dict[str, Gone] = {}
@@ -83,7 +83,7 @@ def _gather(store: TrafficStore, found: list[Found]) -> tuple[dict[str, Gone], l
     for one, record in bodies_of(store, found):
         gone.setdefault(one.workload, Gone()).add(one.name, record)
         if record is not None and len(texts) < MAX_TEXTS:
-            texts.append(user_text(record.request))
+            texts.append(asked_text(record.request))
     return gone, [text for text in dict.fromkeys(texts) if len(text) >= _MIN_CHARS]
 
 
