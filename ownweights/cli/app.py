@@ -69,7 +69,8 @@ def run(words: Sequence[str]) -> int:
     """Run one command line to its exit code."""
     try:
         result: Any = app.main(list(words), prog_name="own", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except SystemExit as stop:
         return _exit_code(stop.code)

@@ -74,7 +74,7 @@ def build_checks(project: Project, settings: Settings) -> None:
 
 
 def find_doubts(settings: Settings, environment: Mapping[str, str]) -> list[str]:
-    """What is allowed but hardly meant: no teacher at all, or one whose key cannot be used."""
+    """What is allowed but hardly meant: no teacher for all, or one whose key cannot be used."""
     from ownweights.core.errors import SettingsError
     from ownweights.core.strict import key_text
 
@@ -87,4 +87,9 @@ def find_doubts(settings: Settings, environment: Mapping[str, str]) -> list[str]
             doubts.append(f"teacher.{name}.key_env: {error.what}")
     if not settings.teacher:
         doubts.append("no [teacher.<name>] is set: the gateway has nobody to pass requests to")
+    elif not settings.default_teacher:
+        doubts.append(
+            "several [teacher.<name>], and none is everybody's: requests of a workload that names"
+            " no teacher fail"
+        )
     return doubts

@@ -91,8 +91,9 @@ def _setting_lines(row: SettingHelp, given: dict[str, str]) -> list[str]:
     key = row.path.rsplit(".", 1)[1]
     limits = f" ({row.limits})" if row.limits else ""
     told = textwrap.wrap(
-        f"{key}: {row.help}{limits}", 98, initial_indent="#   ", subsequent_indent="#     "
-    )
+        f"{key}: {row.help}{limits}", 98, initial_indent="#   ", subsequent_indent="#     ",
+        break_on_hyphens=False,
+    )  # fmt: skip
     if key in given:
         return [*told, f"{key} = {toml_value(given[key])}"]
     if row.is_required:

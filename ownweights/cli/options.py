@@ -19,11 +19,21 @@ _PROTOCOLS = ("chat", "completions", "embeddings", "responses", "messages")
 
 def workload_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """The name as it was given (a click callback); a mistake in the call where it can be none."""
+    return _checked_name("workload", ctx, param, value)
+
+
+def key_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The same for the name of a key."""
+    return _checked_name("key", ctx, param, value)
+
+
+def _checked_name(
+    noun: str, ctx: click.Context, param: click.Parameter, value: str | None
+) -> str | None:
     from ownweights.core.strict import NAME_PATTERN, NAME_SAYS
 
     if value is not None and not re.fullmatch(NAME_PATTERN, value):
-        what = f"{value!r} cannot name a workload; use {NAME_SAYS}"
-        raise click.BadParameter(what, ctx, param)
+        raise click.BadParameter(f"{value!r} cannot name a {noun}; use {NAME_SAYS}", ctx, param)
     return value
 
 

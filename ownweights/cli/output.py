@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TextIO
+from unicodedata import category
 
 import click
 
@@ -169,6 +170,19 @@ def _cell(value: Any) -> str:
 def _shown(character: str) -> str:
     """A character as a terminal may have it: what would move its cursor is written as an escape."""
     return character if character.isprintable() else ascii(character)[1:-1]
+
+
+def shown_text(text: str) -> str:
+    """Text of any number of lines as a terminal may have it: what would command it, or turn the
+    order of what it shows, is written as an escape; joiners within letters stay."""
+    if text.isprintable():
+        return text
+    kept = ("\n", "\t", "\u200c", "\u200d")
+    return "".join(
+        one if one in kept or category(one) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else ascii(one)[1:-1]
+        for one in text
+    )  # fmt: skip
 
 
 def _plain(value: Any) -> Any:

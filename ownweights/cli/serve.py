@@ -52,6 +52,9 @@ def serve(
         say(f"warning: {settings.admin_host} shows recorded traffic to whoever can reach it")
     if not settings.teachers:
         say("warning: no [teacher.NAME] in own.toml: what students may not answer fails")
+    elif not settings.default_teacher:
+        say("warning: several [teacher.NAME], and none is everybody's: requests of a workload that"
+            " names no teacher fail")  # fmt: skip
 
     def on_ready(url: str, admin_url: str | None) -> None:
         if as_json:

@@ -168,7 +168,7 @@ def verify(ctx: click.Context, verdict_id: str, signed_by: str | None, as_json: 
 
 def write_page(project: Project, found: Verdict, path: Path, usd_per_request: float | None) -> None:
     """The report of a verdict as one HTML file, with prompts and answers where they are known."""
-    from ownweights.core.artefact import write_atomic
+    from ownweights.core.artefact import appearing
     from ownweights.core.errors import ArtefactError
     from ownweights.dataset.load import load_dataset
     from ownweights.verdict.report.page import Told, report_page
@@ -188,7 +188,10 @@ def write_page(project: Project, found: Verdict, path: Path, usd_per_request: fl
     voided = void_reason(project, found.id)
     live, void_words = _live_savings(project, found), voided.sentence() if voided else ""
     told = Told(prompts, answers, usd_per_request, live, void_words)
-    write_atomic(path, report_page(found, rows, told).encode("utf-8", "replace"))
+    page = report_page(found, rows, told).encode("utf-8", "replace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(path) as draft:
+        draft.write_bytes(page)
 
 
 def _live_savings(project: Project, found: Verdict) -> str:

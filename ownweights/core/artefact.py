@@ -86,6 +86,25 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Where to write a file that appears at `path` whole or not at all.
+
+    What is no file, a device or a pipe, is written to as it is, and never put away for a file; a
+    link stays one, to the new file.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = Path(os.path.realpath(path))
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def writing(path: Path, *library_errors: type[Exception]) -> Iterator[None]:
     """What keeps `path` from being written, as ArtefactUnwritten.
 

@@ -107,14 +107,21 @@ class Settings:
         """How the student of a workload serves."""
         return self.route.get(workload) or RouteSettings()
 
+    @property
+    def default_teacher(self) -> str:
+        """The teacher of workloads that name none: the only one, leaving out those that stand in
+        for another or judge; empty where there is none, or several."""
+        aside = {name for row in self.teacher.values() for name in row.fallback}
+        aside |= {name for row in self.verdict.values() for name in (row.judge, row.judge_above)}
+        names = [name for name in self.teacher if name not in aside or len(self.teacher) == 1]
+        return names[0] if len(names) == 1 else ""
+
     def teacher_of(self, workload: str) -> tuple[str, TeacherSettings]:
         """Name and settings of the teacher of a workload.
 
         Raises: SettingsError when none is set, or there are several and the workload names none
         """
-        name = self.workload_of(workload).teacher
-        if not name and len(self.teacher) == 1:
-            name = next(iter(self.teacher))
+        name = self.workload_of(workload).teacher or self.default_teacher
         if name not in self.teacher:
             what = (
                 f"workload.{workload}.teacher is not set" if self.teacher else "no teacher is set"
@@ -423,7 +430,8 @@ def _all_helps() -> dict[str, dict[str, str]]:
                 if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name):
                     held = below.value if isinstance(below, ast.Expr) else None
                     if isinstance(held, ast.Constant) and isinstance(held.value, str):
-                        helps.setdefault(node.name, {})[above.target.id] = held.value
+                        text = " ".join(held.value.split())
+                        helps.setdefault(node.name, {})[above.target.id] = text
     return helps
 
 

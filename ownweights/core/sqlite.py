@@ -4,8 +4,10 @@ In: the path of `own.db`. Out: a `Database` of core/database.py. Invariants: wri
 other instead of failing (test_database_processes_wait_for_each_other); a migration happens whole or
 not at all, and a copy of the old file is kept (test_open_database_keeps_copy_before_migrating); a
 file written by a newer version is refused (test_open_database_leaves_a_newer_file_as_it_is); nobody
-but its owner may read it (test_open_database_is_its_owners_alone).
-Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_user_version.
+but its owner may read it (test_open_database_is_its_owners_alone); a database that is opened again
+keeps its locks, and so its log (test_open_database_again_keeps_the_log_of_the_first).
+Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_user_version,
+sqlite.org/howtocorrupt.html#posix_close_bug.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +26,7 @@ from ownweights.core.database import BUSY_TIMEOUT_S, Database, plain_text
 from ownweights.core.errors import StoreError
 from ownweights.core.migrations import MIGRATIONS, Migration, statements_of
 
+_MAKING = threading.Lock()  # a file that one thread makes, no other locks before it is closed
 CACHE_BYTES = 16 * 2**20  # of pages, for each open database
 
 _HINTS: tuple[tuple[str, str, str], ...] = (
@@ -140,9 +144,14 @@ def open_sqlite(
 
 
 def _make_private(path: Path) -> None:
-    """Make a file that only its owner may read, where there is none; SQLite's own inherit that."""
-    with contextlib.suppress(OSError):  # what is wrong here, SQLite will say
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """Make a file that only its owner may read, where there is none; SQLite's own inherit that.
+
+    A file that is there is not opened: closing it would end every lock that this process holds on
+    it, and the next process to leave would take the log of a database in use away.
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    with _MAKING, contextlib.suppress(OSError):  # what is wrong here, SQLite will say
+        os.close(os.open(os.path.realpath(path), flags, 0o600))
 
 
 @contextlib.contextmanager

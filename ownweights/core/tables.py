@@ -25,6 +25,8 @@ _POSTGRES = (
 _OBJECTS = r"([a-z][a-z0-9.+-]*://(?![^/]*:[^/]*@)\S+)?"
 
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
+_ADDRESS = r"https?://[^\s/@?#]+(/[^\s?#]*)?"
+_ADDRESS_SAYS = "an http:// or https:// address, without a password or a query"
 _VARIABLE = r"([A-Za-z_][A-Za-z0-9_]*)?"
 _VARIABLE_SAYS = "the name of an environment variable"
 
@@ -62,7 +64,7 @@ class GatewaySettings:
     log: str = setting("text", choices=("text", "json"))
     """How `own serve` writes its log on stderr: lines of text, or one JSON object a line."""
     otel_endpoint: str = setting(
-        "", pattern=r"(https?://\S+)?", pattern_says="an http:// or https:// address"
+        "", pattern=f"({_ADDRESS})?", pattern_says=_ADDRESS_SAYS, is_shown=False
     )
     """Where spans go by OTLP over HTTP, such as `http://127.0.0.1:4318`; needs the extra `otel`."""
 
@@ -113,7 +115,7 @@ class StoreSettings:
 class TeacherSettings:
     """`[teacher.<name>]`: a rented model."""
 
-    base_url: str = setting(pattern=r"https?://\S+", pattern_says="an http:// or https:// address")
+    base_url: str = setting(pattern=_ADDRESS, pattern_says=_ADDRESS_SAYS, is_shown=False)
     """Where its OpenAI-compatible API is, up to and with `/v1`."""
     model: str = setting("")
     """The model to ask for; empty passes on what the caller names."""
@@ -158,7 +160,8 @@ class WorkloadSettings:
     """`[workload.<name>]`: one kind of request, and how its records are studied."""
 
     teacher: str = setting("")
-    """The `[teacher.<name>]` who answers; empty is the only one there is."""
+    """The `[teacher.<name>]` who answers; empty is the only one that neither stands in for another
+    nor judges."""
     split_by: str = setting("auto")
     """What keeps records together in a split: `auto`, `session`, `prompt`, `session-or-prompt`,
     or a metadata key."""

@@ -5,11 +5,9 @@ The file appears whole or not at all. Examples without an answer in text are lef
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
-from ownweights.core.artefact import canonical_json
+from ownweights.core.artefact import appearing, canonical_json
 from ownweights.core.errors import InputError
 from ownweights.dataset.load import Dataset
 
@@ -22,10 +20,9 @@ def export_split(
     `pruned` writes the messages as the student sees them, not as they were asked.
     Raises: InputError when the file cannot be written
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     written = left_out = 0
     try:
-        with draft.open("wb") as file:
+        with appearing(path) as draft, draft.open("wb") as file:
             for example in dataset.iter_examples(split):
                 if not example.references:
                     left_out += 1
@@ -34,9 +31,6 @@ def export_split(
                 answer = {"role": "assistant", "content": example.target}
                 file.write(canonical_json({"messages": [*asked, answer]}) + b"\n")
                 written += 1
-        os.replace(draft, path)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
-    finally:
-        draft.unlink(missing_ok=True)
     return written, left_out

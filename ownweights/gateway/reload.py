@@ -2,8 +2,9 @@
 
 In: the file's path, and whoever reads and checks it. Out: the new settings, handed on in one step.
 Invariants: a file that cannot be read or says what cannot be changes nothing, and why is told
-(test_gateway_keeps_its_settings_when_the_file_breaks); a file that did not change is not read,
-unless someone asks for it (test_gateway_reloads_at_once_on_sighup).
+(test_gateway_keeps_its_settings_when_the_file_breaks), nor does a file that is gone or half
+written (test_reloader_waits_for_a_file_that_is_being_written); a file that did not change is not
+read, unless someone asks for it (test_gateway_reloads_at_once_on_sighup).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ownweights.core.errors import OwnError
 from ownweights.gateway.settings import GatewaySettings
 
 log = logging.getLogger("ownweights.gateway")
-LOOK_S = 0.5
+LOOK_S = 0.4  # two looks and the reading take less than the second that is promised
 _Stamp = tuple[int, int, int] | None
 
 
@@ -32,7 +33,8 @@ class Reloader:
         take_up: Callable[[GatewaySettings], None],
     ) -> None:
         self._path, self._load, self._take_up = path, load, take_up
-        self._seen = _stamp(path)
+        self._seen = self._latest = _stamp(path)
+        self._is_file = self._seen is not None  # once there is one, its absence is a fault
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self.fault = ""
@@ -55,18 +57,25 @@ class Reloader:
     async def _watch(self, load: Callable[[], GatewaySettings]) -> None:
         while True:
             is_hurried = await self._next_look()
-            stamp = _stamp(self._path)
-            if stamp == self._seen and not is_hurried:
+            stamp, before = _stamp(self._path), self._latest
+            self._latest = stamp
+            # what changed since the last look may be half written still: an empty file is settings
+            if not is_hurried and (stamp == self._seen or stamp != before):
                 continue
-            self._seen = stamp
             try:
-                self._take_up(await asyncio.to_thread(_checked, load))
+                if stamp is None and self._is_file:
+                    raise OwnError("the file is gone")
+                settings = await asyncio.to_thread(_checked, load)
+                if _stamp(self._path) != stamp:  # written while it was read
+                    continue
+                self._take_up(settings)
             except Exception as error:  # nothing may end this task: no file would be read again
                 self.fault = error.what if isinstance(error, OwnError) else type(error).__name__
                 log.error("own.toml is not taken up, the settings before it stay: %s", self.fault)
             else:
                 self.fault = ""
                 log.warning("own.toml was read anew and is in force")
+            self._seen, self._is_file = stamp, self._is_file or stamp is not None
 
     async def _next_look(self) -> bool:
         """Wait until it is time to look; whether someone could not wait."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from ownweights.core.errors import SettingsError
 from ownweights.core.settings import Settings
@@ -121,6 +122,7 @@ class GatewaySettings:
         teacher_of = {name: row.teacher for name, row in settings.workload.items() if row.teacher}
         for workload in teacher_of:
             settings.teacher_of(workload)
+        _check_addresses(settings)
         return cls(
             host=settings.gateway.host,
             port=settings.gateway.port,
@@ -138,7 +140,7 @@ class GatewaySettings:
             key_env=key_env or settings.gateway.key_env,
             teachers=teachers,
             teacher_of=teacher_of,
-            default_teacher=next(iter(teachers)) if len(teachers) == 1 else "",
+            default_teacher=settings.default_teacher,
             rubrics={name: row.rubric for name, row in settings.verdict.items()},
             privacy=privacy_rules(settings),
             kept_days=(settings.store.keep_bodies_days, settings.store.keep_metadata_days),
@@ -185,6 +187,39 @@ def privacy_rules(settings: Settings) -> PrivacyRules:
         },
         unrecorded=frozenset(name for name, row in settings.workload.items() if not row.record),
     )
+
+
+def _check_addresses(settings: Settings) -> None:
+    """SettingsError where the gateway would be its own teacher, or its own admin listener."""
+    ours, admin = settings.gateway, (settings.gateway.admin_host, _admin_port(settings))
+    if ours.port and ours.port == admin[1] and _is_same_host(ours.host, admin[0]):
+        raise SettingsError(
+            f"gateway.port and gateway.admin_port are both {ours.port}",
+            hint="give each a port of its own; 0 picks a free one",
+        )
+    for name, row in settings.teacher.items():
+        try:
+            found = urlsplit(row.base_url)
+            host, port = found.hostname or "", found.port
+        except ValueError as error:
+            raise SettingsError(f"teacher.{name}.base_url is no address: {error}") from None
+        port = port or {"http": 80, "https": 443}[found.scheme]
+        if port == ours.port and _is_same_host(ours.host, host):
+            raise SettingsError(
+                f"teacher.{name}.base_url is the gateway's own address: it would ask itself",
+                hint="name the rented model's address, or give the gateway another port",
+            )
+
+
+def _is_same_host(ours: str, other: str) -> bool:
+    """Whether both are this machine, as far as names tell; empty is none."""
+    from ownweights.teacher.serving import is_loopback
+
+    everywhere = ("0.0.0.0", "::")
+    if ours in everywhere or other in everywhere:
+        return all(host in everywhere or is_loopback(host) for host in (ours, other))
+    alike = {"localhost": "127.0.0.1"}
+    return bool(other) and alike.get(ours, ours) == alike.get(other, other)
 
 
 def _admin_port(settings: Settings) -> int:

@@ -14,11 +14,11 @@ from ownweights.traffic.record import Record, make_record
 from ownweights.traffic.recorder import Recorder, RecorderCounts
 from ownweights.traffic.store import TrafficStore, WorkloadStats
 from ownweights.traffic.workload import (
+    asked_text,
     check_workload_name,
     content_text,
     messages_of,
     system_texts,
-    user_text,
     workload_hash,
 )
 
@@ -32,13 +32,13 @@ __all__ = [
     "RecorderCounts",
     "TrafficStore",
     "WorkloadStats",
+    "asked_text",
     "check_workload_name",
     "content_text",
     "import_file",
     "make_record",
     "messages_of",
     "system_texts",
-    "user_text",
     "workload_hash",
 ]
 

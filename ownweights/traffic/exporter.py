@@ -9,11 +9,10 @@ chats (test_forms_come_back_as_they_went_out).
 from __future__ import annotations
 
 import gzip
-import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from ownweights.core.artefact import appearing
 from ownweights.core.errors import InputError
 from ownweights.core.jsonl import encode_json
 from ownweights.traffic.formats import ExportFormat, export
@@ -29,20 +28,20 @@ def export_line(record: Record, export_format: ExportFormat) -> bytes | None:
 def export_file(records: Iterable[Record], path: Path, export_format: ExportFormat) -> int:
     """Write records to a file, gzip where its name says so; how many lines it has.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all; a device or a pipe is written to as it is.
     Raises: InputError when it cannot be written
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    is_gzip = path.suffix == ".gz"
     written = 0
     try:
-        with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
+        with (
+            appearing(path) as draft,
+            gzip.open(draft, "wb") if is_gzip else draft.open("wb") as file,
+        ):
             for record in records:
                 if (line := export_line(record, export_format)) is not None:
                     file.write(line)
                     written += 1
-        os.replace(draft, path)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
-    finally:
-        draft.unlink(missing_ok=True)
     return written

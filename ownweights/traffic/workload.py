@@ -82,6 +82,15 @@ def user_text(request: Mapping[str, Any]) -> str:
     return ""
 
 
+def asked_text(request: Mapping[str, Any]) -> str:
+    """What is asked, in any protocol: the last user message, else the input or the prompt."""
+    asked: Any = request.get("input", request.get("prompt"))
+    if "messages" in request or not isinstance(asked, list):
+        return asked if isinstance(asked, str) else user_text(request)
+    texts = (text for text in cast("list[Any]", asked) if isinstance(text, str))
+    return user_text({"messages": asked}) or " ".join(texts)
+
+
 def messages_of(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The messages of a request that are objects at all; none where it is no chat."""
     messages = request.get("messages")

@@ -159,6 +159,13 @@ def test_broken_pipe_is_quiet() -> None:
         assert process.wait() == EXIT_BROKEN_PIPE
 
 
+def test_closed_stdout_is_quiet() -> None:
+    code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    words = [sys.executable, "-c", code, "-m", "ownweights.cli", "--version"]
+    done = subprocess.run(words, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-x", "x" * 65, "ü"])
 @pytest.mark.parametrize(
     "words",

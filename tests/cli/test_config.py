@@ -117,6 +117,15 @@ def test_find_doubts_names_a_key_that_is_not_set(project: Project) -> None:
     assert "MY_KEY holds what cannot be an API key" in doubt and "heim" not in doubt
 
 
+def test_find_doubts_misses_a_teacher_for_all(project: Project) -> None:
+    other = '[teacher.other]\nbase_url = "http://other/v1"\n'
+    project.settings_path.write_text(OWN_TOML + other)
+    (doubt,) = find_doubts(load_settings(project, env={}), {})
+    assert "none is everybody's" in doubt
+    project.settings_path.write_text(f'{other}fallback = ["main"]\n{OWN_TOML}')
+    assert find_doubts(load_settings(project, env={}), {}) == []
+
+
 def test_find_doubts_misses_a_teacher() -> None:
     assert find_doubts(Settings(), {}) == [
         "no [teacher.<name>] is set: the gateway has nobody to pass requests to"

@@ -73,6 +73,14 @@ def test_init_text_tells_every_setting() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_init_text_wraps_between_words() -> None:
+    text = format_settings(describe_settings(), workload="tickets", teacher={})
+    words = " ".join(re.sub(r"(?m)^# *", "", text).split("\n"))
+    assert "session-or-prompt" in words
+    told = [line for line in text.splitlines() if line.startswith("#   ")]
+    assert [line for line in told if "  " in line.lstrip("# ")] == []
+
+
 def test_init_key_defaults_to_the_usual_variable(tmp_path: Path) -> None:
     run(["--project", str(tmp_path), "init", "--base-url", "http://127.0.0.1:9/v1"])
     assert load_settings(Project(tmp_path), env={}).teacher["main"].key_env == EXAMPLE_KEY

@@ -107,7 +107,7 @@ def test_key_list_shows_the_spend_of_the_period(
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["add", "a/b"], "cannot name a workload"),
+        (["add", "a/b"], "cannot name a key"),
         (["add", "a", "--workload", "a/b"], "cannot name a workload"),
         (["add", "a", "--budget-usd", "nan"], "'nan' is not a number from 0"),
         (["add", "a", "--budget-usd", "-1"], "'-1' is not a number from 0"),

@@ -263,3 +263,22 @@ def test_key_numbers_come_back_as_they_were_given(
     with KeyStore.open(project) as store:
         (found,) = store.every()
     assert found.limits == Limits(budget_usd=usd, requests_per_min=rate)
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--all", "--json"]])
+def test_key_list_where_nothing_is_makes_nothing(keys: Keys, words: list[str]) -> None:
+    assert keys(*words)[0] == ""
+    assert list(keys.project.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["set", "x", "--per", "day"], ["revoke", "x"]])
+def test_key_verbs_where_nothing_is_make_nothing(keys: Keys, words: list[str]) -> None:
+    assert "there is no key 'x'\nhint: there are: none" in keys(*words, code=2)[1]
+    assert list(keys.project.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b/c", "", "-x", "ключ", "a" * 65])
+def test_key_add_says_what_names_a_key(keys: Keys, name: str) -> None:
+    errors = keys("add", "--", name, code=2)[1]
+    assert f"{name!r} cannot name a key; use up to 64" in " ".join(errors.split())
+    assert list(keys.project.root.iterdir()) == []

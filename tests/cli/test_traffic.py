@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 
 from ownweights.cli.main import main
 from ownweights.core.project import Project
-from ownweights.traffic import TrafficStore
+from ownweights.traffic import TrafficStore, make_record
+from ownweights.traffic.feedback import keep_feedback, parse_feedback
 from tests.traffic.odd import odd_records
 from tests.traffic.samples import answer, ask, line, make, write_lines
 from tests.traffic.test_query import some_records
@@ -123,6 +126,58 @@ def test_traffic_show_prints_tool_calls(own: Shell, tmp_path: Path) -> None:
     called = line(0, response=answer(None, tool_calls=[{"id": "c1"}]))
     own("import", write_lines(tmp_path / "x.jsonl", [called]))
     assert own("show", "id-0")[0].endswith('\n[assistant]\n[{"id": "c1"}]\n')
+
+
+TERMINAL = "a\x1b]0;owned\x07b\x1b[2Jc\rd\u202ee\u2028f\x00g\x9bh"
+
+
+def test_traffic_show_commands_no_terminal(own: Shell) -> None:
+    said = make(f"{TERMINAL}\nline\ttab \u3000日本 👩\u200d🚀", TERMINAL)
+    with TrafficStore.open(Project(own.folder)) as store:
+        store.add([said])
+        keep_feedback(store.database, parse_feedback({"request_id": said.id, "comment": TERMINAL}))
+    out, _ = own("show", said.id)
+    told = r"a\x1b]0;owned\x07b\x1b[2Jc\rd\u202ee\u2028f\x00g\x9bh"
+    assert out.count(told) == 3
+    assert f"{told}\nline\ttab \u3000日本 👩\u200d🚀\n" in out
+    assert not [one for one in out if one not in "\n\t" and unicodedata.category(one) == "Cc"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "request_body", "asks"),
+    [
+        ("responses", {"model": "m", "input": "what is it?"}, "what is it?"),
+        ("responses", {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}]},
+                                 {"type": "function_call_output", "output": "y"}]}, "x"),
+        ("embeddings", {"model": "m", "input": ["one", "two"]}, "one two"),
+        ("embeddings", {"model": "m", "input": [[1, 2], [3]]}, ""),
+        ("completions", {"model": "m", "prompt": "once upon"}, "once upon"),
+        ("completions", {"model": "m", "prompt": [None, 5, "x"]}, "x"),
+        ("messages", {"messages": [{"role": "user", "content": "hi"}]}, "hi"),
+        ("completions", {"model": "m"}, ""), ("responses", {"input": {"a": 1}}, ""),
+    ],
+)  # fmt: skip
+def test_traffic_shows_other_protocols_as_they_passed(
+    own: Shell, protocol: Any, request_body: dict[str, Any], asks: str
+) -> None:
+    body = {"id": "r-1", "output": "thing"}
+    record = make_record(request_body, body, role="teacher", workload="w")
+    record = replace(record, protocol=protocol)
+    with TrafficStore.open(Project(own.folder)) as store:
+        store.add([record])
+    assert [row["asks"] for row in own.json("list")] == [asks]
+    _, asked, said = own("show", record.id)[0].split("\n\n")
+    assert asked == f"[request]\n{json.dumps(request_body)}"
+    assert said == f"[response]\n{json.dumps(body)}\n"
+
+
+def test_traffic_show_tells_an_error_as_it_came(own: Shell) -> None:
+    record = make_record(ask("hello"), {"error": {"message": "no"}}, role="teacher", workload="w",
+                         status="error")  # fmt: skip
+    with TrafficStore.open(Project(own.folder)) as store:
+        store.add([record])
+    out, _ = own("show", record.id)
+    assert out.endswith('[user]\nhello\n\n[response]\n{"error": {"message": "no"}}\n')
 
 
 def test_traffic_show_refuses_an_id_that_names_none_or_many(own: Shell, file: Path) -> None:

@@ -307,13 +307,36 @@ def test_describe_settings_has_help_for_every_field() -> None:
     assert not described
 
 
+@pytest.mark.parametrize("table", ["[gateway]\notel_endpoint", "[teacher.main]\nbase_url"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://ann:hunter2@x/v1", "https://hunter2@x/v1", "https://x/v1?api-key=hunter2",
+        "https://x?key=hunter2", "https://x/v1#hunter2", "hunter2", "https:// hunter2",
+    ],
+)  # fmt: skip
+def test_address_with_a_password_is_refused_without_showing_it(
+    project: Project, table: str, address: str
+) -> None:
+    project.settings_path.write_text(f'{table} = "{address}"\n')
+    with pytest.raises(SettingsError, match="without a password or a query") as caught:
+        load_settings(project, env={})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["http://[::1]:8000/v1", "https://x", "https://x/a@b/"])
+def test_address_of_a_teacher_may_be_any(project: Project, address: str) -> None:
+    project.settings_path.write_text(f'[teacher.main]\nbase_url = "{address}"\n')
+    assert load_settings(project, env={}).teacher["main"].base_url == address
+
+
 def test_describe_settings_tells_type_default_and_limits() -> None:
     described = {setting.path: setting for setting in describe_settings()}
     port = described["gateway.port"]
     assert (port.kind, port.limits) == ("a whole number", "between 0 and 65535")
     url = described["teacher.<name>.base_url"]
     assert (url.is_required, url.default, url.limits) == (
-        True, None, "an http:// or https:// address"
+        True, None, "an http:// or https:// address, without a password or a query"
     )  # fmt: skip
     assert described["student.<workload>.method"].limits == "one of 'lora', 'full'"
     assert described["student.<workload>.lora_alpha"].limits == "between 0 and 1000000 (exclusive)"

@@ -15,6 +15,7 @@ from ownweights.core.database import Database, open_database
 from ownweights.core.errors import StoreError
 from ownweights.core.migrations import MIGRATIONS
 from tests.core.test_database import FIRST, SECOND
+from tests.traffic.samples import run_together
 
 
 def open_own(path: Path) -> Database:
@@ -130,6 +131,39 @@ def test_open_database_is_its_owners_alone(tmp_path: Path) -> None:
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert set(modes) >= {"own.db", "own.db-wal"}
     assert set(modes.values()) == {0o600}
+
+
+_LOOK = """
+import sys
+from pathlib import Path
+from ownweights.core.database import open_database
+with open_database(Path(sys.argv[1])) as database:
+    print([name for name, in database.query("SELECT name FROM segment ORDER BY name")])
+"""
+
+
+def test_open_database_again_keeps_the_log_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "own.db"
+
+    def look() -> str:
+        (told,) = run_together([(_LOOK, path)])
+        return told.strip()
+
+    with open_database(path) as first:
+        first.execute("INSERT INTO segment (name, opened_at) VALUES ('a', 0)")
+        with open_database(path) as second:
+            second.execute("INSERT INTO segment (name, opened_at) VALUES ('b', 0)")
+        assert look() == "['a', 'b']"  # the other process leaves, and is not the last
+        assert path.with_name("own.db-wal").exists()
+        first.execute("INSERT INTO segment (name, opened_at) VALUES ('c', 0)")
+        assert look() == "['a', 'b', 'c']"
+    assert look() == "['a', 'b', 'c']"
+
+
+def test_open_database_through_a_link_is_its_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.db").symlink_to(tmp_path / "elsewhere.db")
+    with open_own(tmp_path):
+        assert (tmp_path / "elsewhere.db").stat().st_mode & 0o777 == 0o600
 
 
 def test_copies_are_those_before_migrations(tmp_path: Path) -> None:

@@ -153,6 +153,21 @@ def test_two_gateways_write_one_store(tmp_path: Path, teacher: str) -> None:
         assert store.count() == 4
 
 
+def test_gateway_goes_on_recording_while_others_look(tmp_path: Path, teacher: str) -> None:
+    project = project_with(tmp_path, teacher)
+    TrafficStore.open(project).close()  # the gateway opens it for records, and again for keys
+    with background(project) as one:
+        for _ in range(5):
+            url = f"{one.base_url}/chat/completions"
+            assert httpx.post(url, json=body_of("hello"), timeout=WAIT_S).status_code == 200
+            one.status()
+            with TrafficStore.open(project) as store:  # comes, and leaves as if it were the last
+                store.count()
+        assert project.database_path.with_name("own.db-wal").exists()
+    with TrafficStore.open(project) as store:
+        assert store.count() == 5
+
+
 def test_background_masks_as_own_toml_says(tmp_path: Path) -> None:
     said = "write to ana@example.org"
     with running(replay_of({said: "I wrote to ana@example.org", "off": "OFF"})) as url:

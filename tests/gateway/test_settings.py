@@ -53,6 +53,91 @@ def test_gateway_settings_only_teacher_is_the_default(tmp_path: Path) -> None:
     assert found.upstream("", "anything") == found.teachers["one"]
 
 
+STOOD_IN = """
+[teacher.one]
+base_url = "http://one/v1"
+fallback = ["two", "three"]
+[teacher.two]
+base_url = "http://two/v1"
+fallback = ["three"]
+[teacher.three]
+base_url = "http://three/v1"
+[workload.tickets]
+teacher = "three"
+"""
+
+
+def test_gateway_settings_who_stands_in_is_nobodys_first_teacher(tmp_path: Path) -> None:
+    found = settings_of(tmp_path, STOOD_IN)
+    assert found.upstream("", "anything") == found.teachers["one"]
+    assert found.upstream("", "tickets") == found.teachers["three"]
+    judged = '[teacher.wise]\nbase_url = "http://w/v1"\n[verdict.mail]\njudge = "wise"\n'
+    found = settings_of(tmp_path, STOOD_IN + judged)
+    assert found.upstream("", "mail") == found.teachers["one"]
+    circle = STOOD_IN.replace('["three"]', '["one"]')
+    assert settings_of(tmp_path, circle).upstream("", "anything") is None
+    alone = '[teacher.wise]\nbase_url = "http://w/v1"\n[verdict.mail]\njudge = "wise"\n'
+    found = settings_of(tmp_path, alone)
+    assert found.upstream("", "mail") == found.teachers["wise"]
+
+
+@pytest.mark.parametrize(
+    ("host", "base_url", "is_refused"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9000/v1", True),
+        ("127.0.0.1", "http://localhost:9000", True),
+        ("localhost", "http://127.0.0.1:9000/v1", True), ("0.0.0.0", "http://[::1]:9000/v1", True),
+        ("10.0.0.5", "http://10.0.0.5:9000/v1", True), ("127.0.0.1", "http://127.0.0.1:901", False),
+        ("127.0.0.1", "http://127.0.0.2:9000/v1", False), ("0.0.0.0", "http://x:9000/v1", False),
+        ("127.0.0.1", "https://api.example.com/v1", False),
+    ],
+)  # fmt: skip
+def test_gateway_settings_refuse_a_gateway_that_asks_itself(
+    tmp_path: Path, host: str, base_url: str, *, is_refused: bool
+) -> None:
+    text = f'[gateway]\nhost = "{host}"\nport = 9000\n[teacher.a]\nbase_url = "{base_url}"\n'
+    if not is_refused:
+        assert settings_of(tmp_path, text).port == 9000
+        return
+    with pytest.raises(SettingsError, match=r"teacher.a.base_url is the gateway's own address"):
+        settings_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("address", ["http://x:99999/v1", "http://x:abc/v1", "http://[::1/v1"])
+def test_gateway_settings_refuse_what_is_no_address(tmp_path: Path, address: str) -> None:
+    with pytest.raises(SettingsError, match=r"teacher.a.base_url is no address"):
+        settings_of(tmp_path, f'[teacher.a]\nbase_url = "{address}"\n')
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_refused"),
+    [(("127.0.0.1", "127.0.0.1"), True), (("0.0.0.0", "127.0.0.1"), True),
+     (("localhost", "127.0.0.1"), True), (("127.0.0.1", "127.0.0.2"), False),
+     (("127.0.0.1", ""), False)],
+)  # fmt: skip
+def test_gateway_settings_refuse_one_port_for_both_listeners(
+    tmp_path: Path, hosts: tuple[str, str], *, is_refused: bool
+) -> None:
+    text = f'[gateway]\nhost = "{hosts[0]}"\nadmin_host = "{hosts[1]}"\nport = 9000\nadmin_port = '
+    assert settings_of(tmp_path, f"{text}9001\n").port == 9000
+    if is_refused:
+        with pytest.raises(
+            SettingsError, match=r"gateway.port and gateway.admin_port are both 9000"
+        ):
+            settings_of(tmp_path, f"{text}9000\n")
+    else:
+        assert settings_of(tmp_path, f"{text}9000\n").admin_port == 9000
+
+
+def test_settings_and_gateway_know_the_same_teacher(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(STOOD_IN)
+    settings = load_settings(Project(tmp_path), env={})
+    gateway = GatewaySettings.of(settings)
+    for workload in ("tickets", "anything"):
+        upstream = gateway.upstream("", workload)
+        assert upstream is not None and upstream.name == settings.teacher_of(workload)[0]
+
+
 def test_gateway_settings_route_may_name_an_address() -> None:
     found = GatewaySettings().upstream("https://else/v1", "x")
     assert found == Upstream("https://else/v1", "https://else/v1")

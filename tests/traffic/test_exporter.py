@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,27 @@ def test_export_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_export_file_says_that_it_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x.jsonl: cannot be written: No such file or directory"):
         export_file(RECORDS, tmp_path / "missing" / "x.jsonl", "own")
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.gz"])
+def test_export_file_writes_to_a_pipe_as_it_is(tmp_path: Path, name: str) -> None:
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(pipe.read_bytes)
+        assert export_file(RECORDS, pipe, "own") == 3
+        got = told.result()
+    assert pipe.is_fifo()
+    export_file(RECORDS, tmp_path / f"file-{name}", "own")
+    (tmp_path / f"got-{name}").write_bytes(got)
+    assert lines(tmp_path / f"got-{name}") == lines(tmp_path / f"file-{name}")
+
+
+def test_export_file_keeps_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "x.jsonl"
+    link.symlink_to(tmp_path / "real" / "x.jsonl")
+    for _ in range(2):
+        assert export_file(RECORDS, link, "own") == 3
+        assert link.is_symlink() and len(lines(tmp_path / "real" / "x.jsonl")) == 3
+    assert len(list(tmp_path.rglob("*"))) == 3

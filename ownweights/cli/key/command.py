@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.options import workload_name
+from ownweights.cli.options import key_name, workload_name
 from ownweights.cli.output import json_option, print_json, print_rows, say
 from ownweights.core.errors import UsageError
 
@@ -99,7 +99,7 @@ def key() -> None:
 
 
 @key.command()
-@click.argument("name", callback=workload_name)
+@click.argument("name", callback=key_name)
 @_with_limits
 @json_option
 @click.pass_context
@@ -130,11 +130,13 @@ def list_(ctx: click.Context, is_all: bool, as_json: bool) -> None:
     `estimated` is the share of that for which answers did not say their tokens, `unpriced` how many
     requests are not in it because no price is known.
     """
-    with _open_store(ctx) as store:
-        keys = [one for one in store.every() if is_all or one.revoked_at is None]
-        spent = _sums(store, keys)
-    rows = [_row(one, spent[one.id]) for one in keys]
-    print_rows(rows, as_json=as_json, empty="no key is made; own key add NAME makes one")
+    rows: list[dict[str, Any]] = []
+    if _is_any_made(ctx):
+        with _open_store(ctx) as store:
+            keys = [one for one in store.every() if is_all or one.revoked_at is None]
+            spent = _sums(store, keys)
+        rows = [_row(one, spent[one.id]) for one in keys]
+    print_rows(rows, as_json=as_json, empty="there is no key; own key add NAME makes one")
 
 
 @key.command("set")
@@ -146,8 +148,7 @@ def set_(ctx: click.Context, name: str, any_workload: bool, **given: Any) -> Non
     """Change limits of the key NAME (or its id); those not given stay."""
     if any_workload and given["workloads"]:
         raise UsageError("--any-workload and --workload exclude each other")
-    with _open_store(ctx) as store:
-        found = _find(store, name)
+    with _open_found(ctx, name) as (store, found):
         limits = _changed(found.limits, given)
         if any_workload:
             limits = dataclasses.replace(limits, workloads=())
@@ -162,8 +163,7 @@ def set_(ctx: click.Context, name: str, any_workload: bool, **given: Any) -> Non
 @click.pass_context
 def revoke(ctx: click.Context, name: str) -> None:
     """End the key NAME (or its id) for good; gateways refuse it within a second."""
-    with _open_store(ctx) as store:
-        found = _find(store, name)
+    with _open_found(ctx, name) as (store, found):
         store.revoke(found.id)
     say(f"{found.name} ({found.id}) is revoked")
 
@@ -176,12 +176,24 @@ def _open_store(ctx: click.Context) -> Iterator[KeyStore]:
         yield store
 
 
-def _find(store: KeyStore, name: str) -> Key:
-    found = store.find(name)
-    if found is None:
-        known = ", ".join(one.name for one in store.every() if one.revoked_at is None)
-        raise UsageError(f"there is no key {name!r}", hint=f"there are: {known or 'none'}")
-    return found
+def _is_any_made(ctx: click.Context) -> bool:
+    """Whether keys may be there; looking makes no project."""
+    from ownweights.core.database import has_database
+
+    return has_database(project_of(ctx).database)
+
+
+@contextmanager
+def _open_found(ctx: click.Context, name: str) -> Iterator[tuple[KeyStore, Key]]:
+    """The store, and the key of this name or id in it; UsageError where there is none."""
+    known = ""
+    if _is_any_made(ctx):
+        with _open_store(ctx) as store:
+            if found := store.find(name):
+                yield store, found
+                return
+            known = ", ".join(one.name for one in store.every() if one.revoked_at is None)
+    raise UsageError(f"there is no key {name!r}", hint=f"there are: {known or 'none'}")
 
 
 def _changed(limits: Limits, given: dict[str, Any]) -> Limits:

@@ -15,7 +15,7 @@ import click
 
 from ownweights.cli.main import project_of
 from ownweights.cli.options import filter_of, filter_options, workload_name
-from ownweights.cli.output import Progress, json_option, print_json, print_rows, say
+from ownweights.cli.output import Progress, json_option, print_json, print_rows, say, shown_text
 from ownweights.cli.traffic.retention import delete, prune
 from ownweights.core.errors import EXIT_ERROR, UsageError
 
@@ -121,7 +121,6 @@ def facets(ctx: click.Context, by: str, as_json: bool, **only: Any) -> None:
 @click.pass_context
 def show(ctx: click.Context, record_id: str, as_json: bool) -> None:
     """One record: its conversation and answer. The beginning of ID will do."""
-    from ownweights.traffic import messages_of
     from ownweights.traffic.feedback import feedback_of
 
     with _open_store(ctx) as store:
@@ -138,11 +137,10 @@ def show(ctx: click.Context, record_id: str, as_json: bool) -> None:
         return
     facts = _summary(row, record)
     print_rows([{key: facts[key] for key in _SHOWN if key != "asks"}])
-    for message in (*messages_of(record.request), record.message):
-        click.echo(f"\n[{message.get('role', 'nobody')}]")
-        click.echo(_told(message))
+    for who, text in _passages(record):
+        click.echo(shown_text(f"\n[{who}]\n{text}"))
     for one in said:
-        click.echo(f"\n[feedback {one.name} {_time(one.at)}]\n{_shown(one.value)}")
+        click.echo(shown_text(f"\n[feedback {one.name} {_time(one.at)}]\n{_shown(one.value)}"))
 
 
 @traffic.command()
@@ -300,9 +298,9 @@ def _row(store: TrafficStore, text: str) -> RecordRow:
 
 
 def _summary(row: RecordRow, record: Record | None) -> dict[str, Any]:
-    from ownweights.traffic import user_text
+    from ownweights.traffic import asked_text
 
-    asks = " ".join(user_text(record.request).split()) if record else "(taken out)"
+    asks = " ".join(asked_text(record.request).split()) if record else "(taken out)"
     return {
         "id": row.id, "at": _time(row.at), "workload": row.workload, "session": row.session,
         "role": row.role, "status": row.status, "model": row.model,
@@ -354,6 +352,18 @@ def _shown(value: Any) -> str:
     import json
 
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _passages(record: Record) -> list[tuple[str, str]]:
+    """What was said, turn by turn; as JSON where it is no chat, or was answered by none."""
+    from ownweights.traffic import messages_of
+
+    if record.protocol != "chat":
+        return [("request", _shown(record.request)), ("response", _shown(record.response))]
+    turns = [(str(one.get("role", "nobody")), _told(one)) for one in messages_of(record.request)]
+    if record.message:
+        return [*turns, (str(record.message.get("role", "nobody")), _told(record.message))]
+    return [*turns, ("response", _shown(record.response))]
 
 
 def _told(message: Any) -> str:

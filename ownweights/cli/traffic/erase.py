@@ -75,14 +75,14 @@ def erase_everywhere(
 def _gather(store: TrafficStore, found: list[Found]) -> tuple[dict[str, Gone], list[str]]:
     """What datasets are searched for, by workload; and texts to look for in other files."""
     from ownweights.dataset.erase import Gone
-    from ownweights.traffic import user_text
+    from ownweights.traffic import asked_text
     from ownweights.traffic.erase import bodies_of
 
     gone: dict[str, Gone] = {}
     texts: dict[str, None] = {}
     for one, record in bodies_of(store, found):
         gone.setdefault(one.workload, Gone()).add(one.name, record)
-        text = "" if record is None else user_text(record.request)
+        text = "" if record is None else asked_text(record.request)
         if len(text) >= _MIN_CHARS:
             texts[text] = None
     if len(texts) > MAX_TEXTS:

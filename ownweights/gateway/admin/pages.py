@@ -26,6 +26,7 @@ from ownweights.gateway.admin.rows import RecordFilter
 from ownweights.gateway.student_turn import standing_of
 from ownweights.route import read_active
 from ownweights.teacher.asgi import HttpError
+from ownweights.traffic.record import Record
 from ownweights.traffic.store import TrafficStore
 
 if TYPE_CHECKING:
@@ -99,14 +100,15 @@ class Pages:
             raise HttpError(404, "there is no record with this id", code="unknown_record")
         bodies = {"Request": _shown(record.request), "Response": _shown(record.response)}
         return 200, _html(
-            "record.html", record=record, bodies=bodies, own=_facts(record.metadata.get("own"))
-        )
+            "record.html", record=record, bodies=bodies, feedback=_feedback(store, record),
+            own=_facts(record.metadata.get("own")),
+        )  # fmt: skip
 
     def _workloads(self, query: Mapping[str, str]) -> Page:
         only, _ = _asked(query)
         store = self._open()
         found = rows.stats(store.database, only) if store else []
-        return 200, _html("workloads.html", stats=found, only=only)
+        return 200, _html("workloads.html", stats=found, only=only, filters=_FILTERS)
 
     def _facets(self, query: Mapping[str, str]) -> Page:
         only, _ = _asked(query)
@@ -168,6 +170,18 @@ def _facts(own: Any) -> dict[str, Any]:
     """What the gateway noted of a record that the record does not say itself."""
     facts = cast("dict[str, Any]", own) if isinstance(own, dict) else {}
     return {name: value for name, value in facts.items() if name != "latency_ms"}
+
+
+def _feedback(store: TrafficStore | None, record: Record) -> list[dict[str, Any]]:
+    """What was said of a record or its session, as it is shown."""
+    if store is None:
+        return []
+    said = rows.feedback_of(store.database, request_id=record.id, session=record.session)
+    return [
+        {"name": one.name, "at": one.at,
+         "value": one.value if isinstance(one.value, str) else _shown(one.value)}
+        for one in said
+    ]  # fmt: skip
 
 
 def _shown(body: Any) -> str | None:

@@ -6,11 +6,12 @@ Invariant: pages hold every record that matches, each once
 
 from __future__ import annotations
 
+from ownweights.traffic.feedback import feedback_of
 from ownweights.traffic.query import RecordFilter, RecordRow, Stats, facets, page, row_of, stats
 
 __all__ = [
-    "DIMENSIONS", "FILTERS", "RecordFilter", "RecordRow", "Stats", "facets", "page", "row_of",
-    "stats",
+    "DIMENSIONS", "FILTERS", "RecordFilter", "RecordRow", "Stats", "facets", "feedback_of",
+    "page", "row_of", "stats",
 ]  # fmt: skip
 
 DIMENSIONS = ("workload", "status", "role", "model", "upstream", "protocol")

@@ -3,7 +3,7 @@
 In: an answer whose head has come. Out: its bytes, or the body they spell, or an HttpError that says
 what was wrong with it. Invariants: nothing but HttpError leaves (test_forward_garbage_is_502); an
 answer has a largest size, packed or not (test_forward_endless_answer_is_cut,
-test_forward_bomb_is_not_unpacked).
+test_forward_bomb_is_not_unpacked, test_decoded_many_members_are_one_answer).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from ownweights.gateway.upstreams.client import Reply, as_http_errors, garbled
 from ownweights.teacher.asgi import HttpError
 
 MAX_ANSWER_BYTES = 64 * 2**20
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_MEMBERS = 10_000  # of which each takes its time, however little it holds
+_PIECE_BYTES = 2**16
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -74,8 +77,20 @@ def decoded(reply: Reply, content: bytes) -> bytes:
 
 
 def _inflate(content: bytes, wbits: int) -> bytes:
-    inflater = zlib.decompressobj(wbits)
-    plain = inflater.decompress(content, MAX_ANSWER_BYTES)
-    if not inflater.eof:
-        raise ValueError("the compressed answer is cut off or too long")
-    return plain
+    """What a packed answer holds. gzip may come in several members, one after the other (RFC 1952,
+    section 2.2), and together they have the largest size of an answer."""
+    plain, at = bytearray(), 0
+    for _ in range(_MAX_MEMBERS):
+        inflater = zlib.decompressobj(wbits)
+        while not inflater.eof:
+            piece = content[at : at + _PIECE_BYTES]
+            if not piece:
+                raise ValueError("the packed answer is cut off")
+            plain += inflater.decompress(piece, MAX_ANSWER_BYTES + 1 - len(plain))
+            if len(plain) > MAX_ANSWER_BYTES:
+                raise garbled(f"the teacher's answer unpacks to over {MAX_ANSWER_BYTES} bytes")
+            at += len(piece)
+        at -= len(inflater.unused_data)
+        if not content.startswith(_GZIP_MAGIC, at):
+            return bytes(plain)
+    raise ValueError("the packed answer has too many members")

@@ -19,6 +19,7 @@ from ownweights.gateway.admin import rows
 from ownweights.gateway.admin.app import MAX_QUERY_BYTES, Admin
 from ownweights.gateway.admin.pages import PAGE_ROWS
 from ownweights.traffic import Record, TrafficStore
+from ownweights.traffic.feedback import keep_feedback, parse_feedback
 from ownweights.traffic.retention import prune
 from tests.gateway.admin.test_app import get
 from tests.traffic.samples import make
@@ -118,6 +119,36 @@ def test_admin_record_page_shows_the_bodies_as_they_are(admin: Admin, project: P
         asked, said = (html.unescape(one) for one in re.findall(r"<pre>(.*?)</pre>", text, re.S))
         assert json.loads(asked, strict=False) == record.request
         assert json.loads(said, strict=False) == record.response
+
+
+@pytest.mark.parametrize("said", [*HOSTILE[:9], True, 0.5])
+def test_admin_record_page_tells_who_asked_and_what_was_said(
+    admin: Admin, project: Project, said: str | float
+) -> None:
+    (record,) = fill(project, [hostile("someone <b>")])
+    with TrafficStore.open(project) as store:
+        field = "comment" if isinstance(said, str) else "value"
+        for target in ({"request_id": record.id}, {"session": "someone <b>"}):
+            keep_feedback(store.database, parse_feedback({**target, field: said}))
+        keep_feedback(store.database, parse_feedback({"session": "other", "comment": "no"}))
+    shown = Shown(get(admin, f"/record/{record.id}").text)
+    assert shown.tags <= PLAIN_TAGS and shown.attributes <= PLAIN_ATTRIBUTES
+    told = said if isinstance(said, str) else json.dumps(said)
+    assert shown.text.count(f"Feedback: {field}, ") == shown.text.count(told) == 2
+    asked = {key: parse_qs(urlsplit(link).query).get(key) for key in ("end_user", "key_id")
+             for link in shown.links if f"?{key}=" in link}  # fmt: skip
+    assert asked == {"end_user": ["someone <b>"], "key_id": ["someone <b>"]}
+
+
+def test_admin_workloads_page_filters_and_tells_latencies(admin: Admin, project: Project) -> None:
+    fill(project, [replace(make(), workload="a", latency_ms=100.0), make("other", workload="b")])
+    page = get(admin, "/workloads?workload=a").text
+    assert Shown(page).inputs == dict.fromkeys(rows.FILTERS, "") | {"workload": "a"}
+    (row,) = cells(page)
+    with TrafficStore.open(project) as store:
+        (told,) = rows.stats(store.database, rows.RecordFilter(workload="a"))
+    assert row[8:10] == [f"{told.latency_p50_ms:,.0f} ms", f"{told.latency_p95_ms:,.0f} ms"]
+    assert "No record matches" in get(admin, "/workloads?workload=c").text
 
 
 def walk(admin: Admin, path: str) -> tuple[list[str], int]:
