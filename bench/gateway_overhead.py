@@ -8,6 +8,9 @@ cut but for the last moments (the recorder does not sync each batch; docs/concep
 peers record nothing (bench/load/gateways.py says why), which favours them.
 
 Each case is measured in turns: all gateways are up, those not measured are stopped (SIGSTOP).
+Where the host takes processor time away from this virtual machine ("steal"), times say nothing of a
+gateway: what was measured with more than 2 % of it is measured again, up to three times, and the
+try with the least of it counts, whatever it says.
 `rps`: requests a second on one core, from connections that ask again at once; there are twice as
 many as can be in flight by the CPU time that a request was seen to take.
 `cpu_ms`: user and system time of all processes of the gateway, by answer, in the same run.
@@ -31,12 +34,13 @@ import contextlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.load.gateways import FULL_NAMES, GATEWAYS, Running, start, write_body
+from bench.load.group import stolen_ticks
 from bench.load.programs import Door, Report, ask, mock
 from bench.load.store import recorded
 from bench.result import ratio_line
@@ -48,6 +52,8 @@ MAX_FAILED_FRAC = 0.002
 PROBE_S, LEAST_CONNS, MOST_CONNS = 1.0, 16, 512
 ANSWER_S = {"json": 0.02, "sse": 0.12}  # how long the mock takes
 START_REPEATS = 3
+MOST_STOLEN_FRAC, MOST_TRIES = 0.02, 3
+T = TypeVar("T")
 
 
 class Unmeasured(Exception):
@@ -84,7 +90,7 @@ class Sample:
 def cases(*, is_quick: bool, seed: int) -> Iterator[dict[str, Any]]:
     """The lines of each kind of request as it is done, then memory and start."""
     names = ["ours", "floor"] if is_quick else list(GATEWAYS)
-    span = Span(2.0, 0.5, 2) if is_quick else Span(6.0, 1.5, 5)
+    span = Span(2.0, 0.5, 2) if is_quick else Span(4.0, 1.0, 3)
     with mock() as upstream_port, tempfile.TemporaryDirectory() as folder, _paused() as running:
         starts = _start_all(names, upstream_port, Path(folder), running)
         for kind in KINDS:
@@ -134,28 +140,52 @@ def _turn(
     direct: Report | None = None
     for name, one in running.items():
         body = write_body(one.folder, kind, one.plan.model_prefix)
-        one.group.resume()
+        at = samples["ours"].rps if name == "floor" else None
         try:
-            rps, cpu_ms = _saturate(one, body, kind, span)
-            if not rps:
-                raise Unmeasured(f"no answer within {span.seconds} s")
-            rate = (samples["ours"].rps if name == "floor" else rps) / 2
-            half = ask(one.plan.door, [body], "--rate", rate, *_timing(span))
-            _check(half)
+            rps, cpu_ms, half = _quietest(
+                lambda one=one, body=body, at=at: _measured(one, body, kind, span, at_rps=at)
+            )
         except Unmeasured as fault:
             if name == "ours":
                 raise
             print(f"{kind} {name}: left out, {fault}", file=sys.stderr, flush=True)
             continue
-        finally:
-            one.group.pause()
         if name == "ours":
             door = Door(upstream_port, headers=one.plan.door.headers)
-            direct = ask(door, [body], "--rate", rate, *_timing(span))
+            words = ("--rate", rps / 2, *_timing(span))
+            direct = _quietest(lambda door=door, body=body, words=words: ask(door, [body], *words))
         samples[name] = Sample(rps, cpu_ms, half, None if name == "floor" else direct)
         talk = f"{kind} {name}: {rps:.0f}/s, {cpu_ms:.3f} ms CPU, p50 {half.whole_p50_ms:.2f} ms"
-        print(talk, file=sys.stderr, flush=True)
+        print(f"{talk}, p99 {half.whole_p99_ms:.2f} ms", file=sys.stderr, flush=True)
     return samples
+
+
+def _measured(
+    one: Running, body: Path, kind: str, span: Span, *, at_rps: float | None
+) -> tuple[float, float, Report]:
+    """Requests a second and CPU time of one gateway, and half load: its own or another's."""
+    one.group.resume()
+    try:
+        rps, cpu_ms = _saturate(one, body, kind, span)
+        if not rps:
+            raise Unmeasured(f"no answer within {span.seconds} s")
+        half = ask(one.plan.door, [body], "--rate", (at_rps or rps) / 2, *_timing(span))
+        _check(half)
+    finally:
+        one.group.pause()
+    return rps, cpu_ms, half
+
+
+def _quietest(measure: Callable[[], T]) -> T:
+    """What was measured while the host took least of the processors away, of some tries."""
+    tries: list[tuple[float, T]] = []
+    while len(tries) < MOST_TRIES and not (tries and tries[-1][0] <= MOST_STOLEN_FRAC):
+        before = stolen_ticks()
+        found = measure()
+        stolen, ticks = (b - a for a, b in zip(before, stolen_ticks(), strict=True))
+        tries.append((stolen / max(1, ticks), found))
+        print(f"  stolen {tries[-1][0]:.1%}", file=sys.stderr, flush=True)
+    return min(tries, key=lambda one: one[0])[1]
 
 
 def _saturate(one: Running, body: Path, kind: str, span: Span) -> tuple[float, float]:

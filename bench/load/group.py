@@ -18,6 +18,12 @@ from bench.load.programs import GATEWAY_CORE
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+def stolen_ticks() -> tuple[int, int]:
+    """Processor time that the host of a virtual machine took away, and all that passed."""
+    ticks = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """The processes that a command started, named by the first one's id."""

@@ -1,6 +1,6 @@
 """Recording that never blocks or breaks an answer: a bounded queue and one writing thread.
 
-In: Records offered by the gateway. Out: rows in the store after 20 ms or 256 records, whichever
+In: Records offered by the gateway. Out: rows in the store after 10 ms or 256 records, whichever
 comes first. `offer` neither waits nor raises; what does not fit in the queue is counted as lost
 (test_offer_counts_what_does_not_fit). When the store cannot be written, the queue is the time that
 is left to mend it: batches are tried again until it can (test_recorder_tries_again_after_an_error),
@@ -32,7 +32,7 @@ from ownweights.traffic.store import BATCH_ROWS, BatchResult, TrafficStore
 MAX_QUEUE_RECORDS = 8192
 MAX_QUEUE_BYTES = 32 * 2**20  # of requests and answers as they passed
 BATCH_BYTES = 2 * 2**20
-BATCH_S = 0.02
+BATCH_S = 0.01
 RETRY_S = 0.5
 SAY_EVERY_S = 60.0  # how often a fault that lasts is logged again
 PACE_FROM = 0.25  # of the queue
@@ -152,11 +152,6 @@ class Recorder:
         if fill <= PACE_FROM or time.monotonic() - self._stored_at > STALLED_S:
             return 0.0
         return MOST_PACE_S * (fill - PACE_FROM) / (1 - PACE_FROM)
-
-    @property
-    def lost(self) -> int:
-        """How many records were not stored and never will be."""
-        return self.counts().lost
 
     def counts(self) -> RecorderCounts:
         """What happened so far."""

@@ -107,7 +107,7 @@ def test_offer_after_close_is_counted_as_lost(project: Project) -> None:
     recorder = Recorder(project)
     recorder.close()
     assert recorder.offer(make()) is False
-    assert recorder.lost == 1
+    assert recorder.counts().lost == 1
     assert not project.store_dir.exists()  # nothing recorded, nothing made
 
 
