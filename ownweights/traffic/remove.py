@@ -31,7 +31,7 @@ def remove_rows(database: Database, seqs: Sequence[int], parts: Parts) -> int:
     remove_tallies(database, [(row[1], Facts(*row[3:])) for row in rows if row[1] is not None])
     here = [row for row in rows if row[-1] is None]
     count_uses(database, [parts.get(row[0], ()) for row in here], sign=-1)
-    _add_dead(database, [row[2] for row in here])
+    add_dead(database, [row[2] for row in here])
     return len(rows)
 
 
@@ -49,7 +49,7 @@ def drop_bodies(database: Database, seqs: Sequence[int], parts: Parts, *, now: f
     )
     tally_pruned(database, [(row[1], row[3 + _KEY]) for row in rows if row[1] is not None])
     count_uses(database, [parts.get(row[0], ()) for row in rows], sign=-1)
-    _add_dead(database, [row[2] for row in rows])
+    add_dead(database, [row[2] for row in rows])
     return len(rows)
 
 
@@ -63,7 +63,8 @@ def _rows(database: Database, seqs: Sequence[int]) -> list[tuple[Any, ...]]:
     )
 
 
-def _add_dead(database: Database, segments: Sequence[Any]) -> None:
+def add_dead(database: Database, segments: Iterable[Any]) -> None:
+    """Count one more item that no row refers to in each of the segments."""
     database.execute_many(
         "UPDATE segment SET dead = dead + ? WHERE id = ?",
         [(count, segment) for segment, count in Counter(segments).items()],

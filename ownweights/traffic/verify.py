@@ -25,14 +25,12 @@ from ownweights.traffic.bodies.shelf import Shelf
 from ownweights.traffic.encode import content_hash, decode_bodies, part_hash, parts_of
 from ownweights.traffic.part import UseCount
 from ownweights.traffic.recount import recount, tally_faults
-from ownweights.traffic.remove import NO_SEGMENT, PAGE_ROWS, remove_rows
+from ownweights.traffic.remove import NO_SEGMENT, PAGE_ROWS, add_dead, remove_rows
 
-_PAGE_ROWS = 512
 _UNUSED = (
-    f"FROM segment WHERE name <> '{NO_SEGMENT}'"
+    f"SELECT name FROM segment WHERE name <> '{NO_SEGMENT}' AND dead = 0"
     " AND id NOT IN (SELECT segment FROM record UNION SELECT segment FROM part)"
 )
-
 
 OnParts = Callable[[int, Iterable[str]], object]
 _ROW = (
@@ -117,22 +115,19 @@ def _check_records(
 ) -> Iterator[tuple[str, str, bool]]:
     """(id, what is wrong with its body or '', whether it is surely lost) of each record; `on_parts`
     is told what it needs."""
-    reader, parts, last = shelf.reader(), _PartReader(database, shelf), 0
-    try:
+    last, closing = 0, contextlib.closing
+    with closing(shelf.reader()) as reader, closing(_PartReader(database, shelf)) as parts:
         while rows := database.query(f"{_ROW} WHERE seq > ? ORDER BY seq LIMIT ?",
-                                     (last, _PAGE_ROWS)):  # fmt: skip
+                                     (last, PAGE_ROWS)):  # fmt: skip
             for row in rows:
                 record_id, last = row[0], row[-1]
                 fault, is_lost = _fault(row, reader, parts, on_parts)
                 if fault:  # it may have gone, or moved, since the page was read
                     parts.look_again()
-                    again = database.query(f"{_ROW} WHERE seq = ?", (last,))
-                    found = _fault(again[0], reader, parts, on_parts) if again else ("", False)
-                    fault, is_lost = found
+                    fault, is_lost = "", False
+                    for found in database.query(f"{_ROW} WHERE seq = ?", (last,)):
+                        fault, is_lost = _fault(found, reader, parts, on_parts)
                 yield record_id, fault, is_lost
-    finally:
-        reader.close()
-        parts.close()
 
 
 def _fault(
@@ -196,10 +191,11 @@ def _damaged_parts(database: Database, shelf: Shelf) -> list[tuple[str, str, boo
 def _take_out(
     database: Database, ids: Sequence[str], parts: Sequence[str]
 ) -> tuple[int, list[str]]:
-    """Take out lost rows and parts; how many rows, and the segments that had none before. A segment
-    whose last row goes here is forgotten, its file stays: a backup may bring the rows back."""
+    """Take out lost rows and parts; how many rows, and the segments that never had one. What a
+    segment loses here is counted as dead in it: its file stays, for a backup may bring the rows
+    back, until the next prune (test_verify_repair_leaves_what_it_emptied_to_the_next_prune)."""
     with database.transaction():
-        unused = [row[0] for row in database.query(f"SELECT name {_UNUSED}")]
+        unused = [row[0] for row in database.query(_UNUSED)]
         taken = 0
         for start in range(0, len(ids), PAGE_ROWS):
             page = ids[start : start + PAGE_ROWS]
@@ -209,7 +205,9 @@ def _take_out(
         for record_id in ids:
             database.log_event("record.lost", record_id, "its body could not be read")
         for digest in parts:
+            places = database.query("SELECT segment FROM part WHERE hash = ?", (digest,))
+            add_dead(database, [segment for (segment,) in places])
             database.execute("DELETE FROM part WHERE hash = ?", (digest,))
             database.log_event("part.lost", digest, "it could not be read")
-        database.execute(f"DELETE {_UNUSED}")
+        database.execute_many("DELETE FROM segment WHERE name = ?", [(name,) for name in unused])
     return taken, unused

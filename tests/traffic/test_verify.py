@@ -11,6 +11,7 @@ import pytest
 from ownweights.core.project import Project
 from ownweights.traffic import TrafficStore
 from ownweights.traffic import verify as module
+from ownweights.traffic.bodies.compact import compact
 from ownweights.traffic.part import free_unused
 from ownweights.traffic.retention import take_out
 from tests.traffic.samples import make, stored
@@ -163,8 +164,27 @@ def test_verify_repair_frees_only_what_this_index_left(project: Project) -> None
         report = store.verify(repair=True)
         assert (report.repaired, report.freed_bytes) == (2, kept.stat().st_size)
         assert store.verify(repair=True).freed_bytes == 0
-        assert store.database.query("SELECT name FROM segment") == [(kept.stem,)]
+        assert store.database.query("SELECT name FROM segment ORDER BY id") == [
+            (kept.stem,), (lost.stem,)
+        ]  # fmt: skip
     assert sorted(project.bodies_dir.iterdir()) == sorted([kept, lost, foreign])
+
+
+@pytest.mark.parametrize("what", ["a record's", "a shared prompt's"])
+def test_verify_repair_leaves_what_it_emptied_to_the_next_prune(
+    project: Project, what: str
+) -> None:
+    """Nothing stays for ever that no row refers to."""
+    first, second = fill(project, "first"), fill(project, "second")
+    lost = first if what == "a shared prompt's" else second
+    flip_last_byte(lost)
+    with TrafficStore.open(project) as store:
+        report = store.verify(repair=True)
+        assert lost.exists()
+        assert store.verify().dead_items == report.repaired + (lost == first)
+        compact(store.database, store.shelf)
+        assert (lost.exists(), store.verify().dead_items) == (False, 0)
+        assert store.verify().is_sound
 
 
 @pytest.mark.parametrize("is_known", [True, False])
