@@ -48,7 +48,7 @@ def test_decoded_deflate_is_unpacked() -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 9, 20, -8, -1])
-@pytest.mark.parametrize("before", [b"", gzip.compress(b"{")])
+@pytest.mark.parametrize("before", [b"", gzip.compress(b"{", mtime=0)])
 def test_decoded_answer_that_is_cut_off_is_garbled(kept: int, before: bytes) -> None:
     packed = before + gzip.compress(PLAIN)[:kept]
     if before and kept < 2 and kept >= 0:
