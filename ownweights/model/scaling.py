@@ -205,7 +205,7 @@ def _scaling(rope: Mapping[str, Any], raw: Mapping[str, Any], family: Family) ->
     if _ORIGINAL in possible:
         values[_ORIGINAL] = _original_window(rope, raw)
     if "truncate" in possible:
-        values["truncate"] = flag(rope, "truncate", True) if "truncate" in given else True
+        values["truncate"] = _truncate(rope)
     _check(kind, values)
     return Scaling(kind, **values)
 
@@ -235,6 +235,13 @@ def _original_window(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> int:
     if raw.get(_ORIGINAL) is not None:
         _refuse_difference(_ORIGINAL, inside, outside)
     return inside
+
+
+def _truncate(rope: Mapping[str, Any]) -> bool:
+    """True unless said otherwise; null, which transformers takes for false, must be spelled out."""
+    if rope.get("truncate", True) is None:
+        raise ModelError("truncate must be true or false, got None")
+    return flag(rope, "truncate", True)
 
 
 def _check(kind: str, values: Mapping[str, Any]) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from ownweights.core.artefact import ID_CHARS, hash_file, hash_json
 from ownweights.core.errors import ArtefactMissing
 from ownweights.core.project import Project
+from ownweights.weights.hub import PREFIX as HUB_PREFIX
+from ownweights.weights.hub import hub_base
 
 SEEDLING = "seedling"
-HUB_PREFIX = "hub:"
 EMBEDDED_DIR = Path(__file__).parent / SEEDLING
 _NAMING = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -26,8 +27,6 @@ def resolve_base(project: Project, name: str) -> Path:
     Raises: ArtefactMissing, saying where it was looked for; ModelError for one that cannot be run
     """
     if name.startswith(HUB_PREFIX):
-        from ownweights.weights.hub import hub_base
-
         return hub_base(project, name)
     if name == SEEDLING:
         if (EMBEDDED_DIR / "config.json").is_file():

@@ -25,12 +25,11 @@ from ownweights.core.artefact import draft_folder, list_artefacts, seal, write_a
 from ownweights.core.errors import ArtefactMissing, ModelError, OwnError, SettingsError
 from ownweights.core.project import Project
 from ownweights.model.config import read_config
-from ownweights.weights.base import HUB_PREFIX
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
 
-PREFIX = HUB_PREFIX
+PREFIX = "hub:"
 _NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
