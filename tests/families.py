@@ -1,6 +1,6 @@
-"""Tiny random checkpoints of every family, made by transformers itself and saved as the hub has them.
+"""Tiny random checkpoints of every family, made and saved by transformers itself.
 
-`CASES` says what is tried: each family in its usual form, and each kind of RoPE, window, bias and cap.
+`CASES` says what is tried: each family in its usual form, each kind of RoPE, window, bias and cap.
 Texts are longer than every sliding window and every window that a scaling starts from.
 """
 
@@ -17,7 +17,7 @@ from ownweights.model.generate import generate
 from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
 
-VOCAB_SIZE, LENGTH, PROMPT = 97, 72, 12
+VOCAB_SIZE, LENGTH, PROMPT = 97, 56, 26
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,

@@ -127,7 +127,7 @@ class Lane:
         for row, sequence in enumerate(self._running):
             if sequence.num_stored == self.runner.border:
                 text = [*sequence.prompt, *sequence.result.token_ids]
-                logits[row] = self.runner.prefill([text], row)[0]
+                self.runner.read_anew(text, row, logits)
 
     def _choose(self, logits: Tensor, first_row: int) -> list[Sequence]:
         """Give each row from `first_row` on its next token; finished ones leave."""

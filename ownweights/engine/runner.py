@@ -90,6 +90,11 @@ class Runner:
         return self.scores(self.read(prompts, first_row))
 
     @torch.inference_mode()
+    def read_anew(self, text: list[int], row: int, logits: Tensor) -> None:
+        """Read a whole text into a row again, and put what follows it into `logits` (B, V)."""
+        logits[row] = self.prefill([text], row)[0]
+
+    @torch.inference_mode()
     def decode(self, tokens: list[int], positions: list[int]) -> Tensor:
         """Read one more token into each of the first rows. Shapes: tokens (B,) → (B, V)"""
         count, visible = len(tokens), self._visible(max(positions) + 1)
@@ -194,7 +199,9 @@ class Runner:
 
     def _finish(self, x: Tensor, mixed: Tensor, layer: Fused) -> Tensor:
         """What follows attention in a layer. Shapes: x (B, T, E), mixed (B T, H D) → (B, T, E)"""
-        flat = self._added(x.view(-1, x.shape[-1]), mixed, (layer.out, layer.out_bias), layer.norm_mixed)
+        flat = self._added(
+            x.view(-1, x.shape[-1]), mixed, (layer.out, layer.out_bias), layer.norm_mixed
+        )
         normed = F.rms_norm(flat, (flat.shape[-1],), layer.norm_2, self.config.rms_norm_eps)
         if layer.gate_up_bias is None:
             both = torch.mm(normed, layer.gate_up)

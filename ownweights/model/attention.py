@@ -81,7 +81,9 @@ class CappedAttention(Attention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q = q.transpose(1, 2).unflatten(1, (self.num_kv_heads, -1))  # (B, K, H/K, T, D)
-        out = capped_attention(q, k[:, :, None], v[:, :, None], mask, scale=self.scale, cap=self.cap)
+        out = capped_attention(
+            q, k[:, :, None], v[:, :, None], mask, scale=self.scale, cap=self.cap
+        )
         return self.o_proj(out.flatten(1, 2).transpose(1, 2).flatten(2))  # (B, T, E)
 
 

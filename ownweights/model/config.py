@@ -16,7 +16,7 @@ from typing import Any
 from ownweights.core.errors import ModelError
 from ownweights.model.families import FAMILIES, LLAMA, Family, family_of
 from ownweights.model.fields import flag, integer, number, optional_number, refuse, token_id
-from ownweights.model.scaling import GLOBAL, LOCAL, Rope, Scaling, read_rope, write_rope
+from ownweights.model.scaling import GLOBAL, LOCAL, UNSCALED, Rope, Scaling, read_rope, write_rope
 
 _ONLY_IF_FALSE = ("use_bidirectional_attention", "lm_head_bias")
 _MAX_LAYERS = 10_000
@@ -32,7 +32,7 @@ class Variant:
     """
 
     family: str = LLAMA.name
-    scaling: Scaling = Scaling()
+    scaling: Scaling = UNSCALED
     local_rope_theta: float | None = None
     rotary_frac: float = 1.0
     window: int | None = None

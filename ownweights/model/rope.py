@@ -23,9 +23,8 @@ import math
 import torch
 from torch import Tensor
 
-from ownweights.model.scaling import DEFAULT, Scaling
+from ownweights.model.scaling import DEFAULT, UNSCALED, Scaling
 
-PLAIN = Scaling()
 _FIRST_POSITIONS = 4096  # tables longer than this grow as they are used
 _BETA_FAST, _BETA_SLOW = 32.0, 1.0
 _CPU = torch.device("cpu")
@@ -37,7 +36,9 @@ def rope_table(head_dim: int, max_positions: int, theta: float) -> tuple[Tensor,
 
     Shapes: → cos (S, D), sin (S, D), the second half of D repeating the first
     """
-    frequencies, factor = inverse_frequencies(head_dim, theta, PLAIN, max_positions, max_positions)
+    frequencies, factor = inverse_frequencies(
+        head_dim, theta, UNSCALED, max_positions, max_positions
+    )
     return _table(frequencies, factor, max_positions)
 
 

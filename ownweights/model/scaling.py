@@ -70,6 +70,9 @@ class Scaling:
         return found
 
 
+UNSCALED = Scaling()
+
+
 @dataclass(frozen=True, slots=True)
 class Rope:
     """Everything about positions in a config.json."""
@@ -97,7 +100,7 @@ def read_rope(raw: Mapping[str, Any], family: Family) -> Rope:
     local = family.local_rope_theta
     return Rope(
         theta=stated.get("rope_theta", family.rope_theta),
-        scaling=stated.get("rope_scaling", Scaling()),
+        scaling=stated.get("rope_scaling", UNSCALED),
         local_theta=None if local is None else stated.get("rope_local_base_freq", local),
         rotary_frac=rotary_frac,
     )
@@ -112,7 +115,11 @@ def write_rope(rope: Rope, family: Family) -> dict[str, Any]:
         one["partial_rotary_factor"] = rope.rotary_frac
     both: dict[str, Any] = {"rope_scaling": None, "rope_parameters": one, "rope_theta": rope.theta}
     if scaling.rope_type != DEFAULT:
-        both["rope_scaling"] = {"rope_type": scaling.rope_type, "type": scaling.rope_type, **numbers}
+        both["rope_scaling"] = {
+            "rope_type": scaling.rope_type,
+            "type": scaling.rope_type,
+            **numbers,
+        }
     if rope.local_theta is not None:
         local = {"rope_type": DEFAULT, "rope_theta": rope.local_theta}
         both["rope_parameters"] = {GLOBAL: one, LOCAL: local}
@@ -177,9 +184,7 @@ def _old_spelling(raw: Mapping[str, Any], family: Family) -> dict[str, Any]:
     return found
 
 
-def _stated(
-    rope: Mapping[str, Any], raw: Mapping[str, Any], family: Family
-) -> dict[str, Any]:
+def _stated(rope: Mapping[str, Any], raw: Mapping[str, Any], family: Family) -> dict[str, Any]:
     """The scaling of one object, and the base and share that it states."""
     found: dict[str, Any] = {"rope_scaling": _scaling(rope, raw, family)}
     for key in ("rope_theta", "partial_rotary_factor"):

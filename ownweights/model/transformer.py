@@ -23,7 +23,7 @@ from ownweights.model.config import ModelConfig
 from ownweights.model.lora import Linear
 from ownweights.model.norm import norm_of
 from ownweights.model.rope import RopeTable
-from ownweights.model.scaling import Scaling
+from ownweights.model.scaling import UNSCALED
 
 
 class KVCache:
@@ -151,7 +151,7 @@ class Transformer(nn.Module):
         self.rope = RopeTable(width, rope.theta, rope.scaling, window)
         self.local_rope: RopeTable | None = None
         if rope.local_theta is not None:
-            self.local_rope = RopeTable(width, rope.local_theta, Scaling(), window)
+            self.local_rope = RopeTable(width, rope.local_theta, UNSCALED, window)
         windows = {layer.self_attn.window for layer in self.model.layers}
         self._windows = sorted(one for one in windows if one is not None)
 

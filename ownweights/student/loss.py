@@ -18,7 +18,7 @@ CHUNK_POSITIONS = 1024
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 (autograd hands them over so)
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, total: float, cap: float | None
     ) -> tuple[Tensor, Tensor]:
         needs_hidden, needs_head = ctx.needs_input_grad[:2]

@@ -158,9 +158,7 @@ def _read_config(path: Path) -> LoraConfig:
         raise ModelError(f"{path}: r must be a positive integer, got {rank!r}")
     known = (*TARGETS, *PARTS)
     if not isinstance(targets, list) or not set(map(str, targets)) <= set(known):
-        raise ModelError(
-            f"{path}: target_modules {targets!r} are not all among {', '.join(known)}"
-        )
+        raise ModelError(f"{path}: target_modules {targets!r} are not all among {', '.join(known)}")
     factor = rank**0.5 if raw.get("use_rslora") else 1.0  # scale α/√R, kept as α' / R
     ordered = tuple(name for name in known if name in targets)
     return LoraConfig(rank=rank, alpha=float(alpha) * factor, targets=ordered)

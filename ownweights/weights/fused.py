@@ -27,7 +27,9 @@ _MOST_PARTS = max(len(parts) for parts in PARTS.values())
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
-def split_fused(tensors: Mapping[str, Tensor], config: ModelConfig, where: str) -> dict[str, Tensor]:
+def split_fused(
+    tensors: Mapping[str, Tensor], config: ModelConfig, where: str
+) -> dict[str, Tensor]:
     """Hub tensors under the names of the network's seven projections.
 
     Raises: ModelError naming a fused tensor of another size
@@ -111,9 +113,7 @@ def split_adapter(
     return found, LoraConfig(lora.rank, lora.alpha, targets)
 
 
-def _stacked(
-    factors: Factors, path: str, whole: str, config: ModelConfig
-) -> tuple[Tensor, Tensor]:
+def _stacked(factors: Factors, path: str, whole: str, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """The As of a module's parts under one another, their Bs on a diagonal."""
     held = [factors.get(f"{path}{part}") for part in PARTS[whole]]
     like, rank = next((a, a.shape[0]) for a, _ in filter(None, held))

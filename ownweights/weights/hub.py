@@ -4,10 +4,10 @@ project.
 In: the name. Out: `.own/base/<id>/` with the weights (safetensors alone), the configuration, the
 tokenizer and the chat template, and a card that says which commit they are of and under which
 licence. Nothing else of a repository is fetched: no pickles, no code (test_hub_fetches_*). A
-configuration that cannot be run is refused before its weights are fetched. What was fetched is found
-again by the same name without a network (test_hub_is_not_asked_twice); a name without a revision means
-the copy that was fetched last. The hub's own library does the fetching, with its settings (HF_ENDPOINT,
-HF_TOKEN, HF_HUB_OFFLINE); what it had begun it goes on with.
+configuration that cannot be run is refused before its weights are fetched. What was fetched is
+found again by the same name without a network (test_hub_is_not_asked_twice); a name without a
+revision means the copy that was fetched last. The hub's own library does the fetching, with its
+settings (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE); what it had begun it goes on with.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class HubName:
         found = _NAME.fullmatch(name)
         if found is None or ".." in name:
             raise SettingsError(
-                f"{name!r} is not a hub name", hint="write hub:owner/name or hub:owner/name@revision"
+                f"{name!r} is not a hub name",
+                hint="write hub:owner/name or hub:owner/name@revision",
             )
         return cls(found[1], found[2])
 
@@ -152,7 +153,9 @@ def _download(api: HfApi, asked: HubName, info: ModelInfo, folder: Path) -> list
 
 def _shards(index: Path, asked: HubName, there: set[str]) -> list[str]:
     try:
-        shards = sorted({str(one) for one in json.loads(index.read_text("utf-8"))["weight_map"].values()})
+        shards = sorted(
+            {str(one) for one in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{asked}: {_INDEX} is not a shard index: {error!r}") from None
     for shard in shards:

@@ -70,8 +70,10 @@ def test_parse_config_reads_both_rope_spellings(spelling: dict[str, Any]) -> Non
         ({"architectures": ["MistralForCausalLM"], "attention_bias": True}, "attention_bias"),
         ({"architectures": ["Gemma3ForConditionalGeneration"]}, "ConditionalGeneration"),
         ({"architectures": ["Gemma2ForCausalLM"], "hidden_activation": "gelu"}, "gelu"),
-        ({"architectures": ["Gemma3ForCausalLM"], "use_bidirectional_attention": True},
-         "use_bidirectional_attention"),
+        (
+            {"architectures": ["Gemma3ForCausalLM"], "use_bidirectional_attention": True},
+            "use_bidirectional_attention",
+        ),
         ({"architectures": ["Qwen3MoeForCausalLM"]}, "Qwen3MoeForCausalLM"),
     ],
 )
@@ -164,7 +166,7 @@ QWEN = {**HUB, "architectures": ["Qwen2ForCausalLM"]}
 def test_config_reads_which_layers_look_back_how_far(
     raw: dict[str, Any], window: int | None, sliding: tuple[bool, ...]
 ) -> None:
-    config = parse_config(raw)
+    config = parse_config({"num_key_value_heads": 2, **raw})
     assert (config.variant.window, config.variant.sliding_layers) == (window, sliding)
 
 

@@ -82,7 +82,7 @@ def test_yarn_has_its_golden_values() -> None:
 
 
 def test_yarn_leaves_fast_pairs_alone_and_divides_slow_ones() -> None:
-    """The ramp lies between the pairs that turn 32 times and once in the window: 20.94 and 45.03."""
+    """The ramp lies between pairs that turn 32 times and once in the window: 20.94, 45.03."""
     plain, _ = inverse_frequencies(128, 1e4, Scaling(), 4096, 4096)
     found, _ = inverse_frequencies(128, 1e4, YARN, 65536, 65536)
     assert torch.equal(found[:21], plain[:21])

@@ -221,9 +221,7 @@ def test_dynamic_ntk_refuses_a_cache_beyond_the_window() -> None:
     assert not torch.allclose(all_logits(model, beyond), all_logits(plain, beyond), atol=1e-3)
     cache = KVCache(model.config, 1, 32)
     with pytest.raises(ContextTooLong, match="has 17 tokens, the model's window holds 16"):
-        model(
-            tokens[:, :17], cache=cache, rows=torch.tensor([0]), positions=torch.arange(17)[None]
-        )
+        model(tokens[:, :17], cache=cache, rows=torch.tensor([0]), positions=torch.arange(17)[None])
 
 
 def test_whole_pass_masks_only_what_windows_hide(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Every family against transformers: read from a saved hub folder, run, written, read back there."""
+"""Every family against transformers: read from a hub folder, run, written, read there again."""
 
 from __future__ import annotations
 
@@ -98,7 +98,10 @@ def assert_our_frequencies(model: Transformer, theirs: dict[str, torch.Tensor]) 
             assert torch.allclose(ours, theirs[key], rtol=FREQUENCY_TOLERANCE, atol=0)
 
 
-@pytest.mark.parametrize("name", CASES)
+ONE_OF_EACH = ("llama 3.1", "mistral", "qwen2 sliding", "qwen3", "gemma 2", "gemma 3", "phi 4 mini")
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_engine_answers_as_transformers_does(name: str, tmp_path: Path) -> None:
     theirs = save_theirs(CASES[name], tmp_path)
     tokens = some_tokens(2, LENGTH)

@@ -1,4 +1,4 @@
-"""Phi's fused projections: split and joined without a changed byte, and adapters with one product."""
+"""Phi's fused projections: split and joined byte for byte, and adapters with one product."""
 
 from __future__ import annotations
 
