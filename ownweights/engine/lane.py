@@ -82,6 +82,7 @@ class Lane:
         if self._running:
             last = [sequence.result.token_ids[-1] for sequence in self._running]
             logits = self.runner.decode(last, [s.num_stored for s in self._running])
+            self._read_anew(logits)
             moved += self._choose(logits, 0)
         batch = self._admit()
         if batch:
@@ -116,6 +117,17 @@ class Lane:
         chosen = set(map(id, batch))
         self._waiting.extendleft(s for s in reversed(ahead) if id(s) not in chosen)
         return batch
+
+    def _read_anew(self, logits: Tensor) -> None:
+        """Give texts that just grew past the base's border what reading them whole gives.
+
+        Beyond it all their keys are others (`model.rope`), so their rows are written again.
+        Shapes: logits (B, V), changed in place
+        """
+        for row, sequence in enumerate(self._running):
+            if sequence.num_stored == self.runner.border:
+                text = [*sequence.prompt, *sequence.result.token_ids]
+                self.runner.read_anew(text, row, logits)
 
     def _choose(self, logits: Tensor, first_row: int) -> list[Sequence]:
         """Give each row from `first_row` on its next token; finished ones leave."""

@@ -112,9 +112,10 @@ def generate(
     if not prompt or len(prompt) >= window:
         raise ContextTooLong(len(prompt), window)
     result = Generated()
-    cache = KVCache(model.config, 1, window) if use_cache else None
+    limit = min(max_tokens, window - len(prompt))
+    cache = KVCache(model.config, 1, len(prompt) + limit) if use_cache else None
     tokens = list(prompt)
-    for _ in range(min(max_tokens, window - len(prompt))):
+    for _ in range(limit):
         state = _last_state(model, tokens, cache, len(result.token_ids))
         if result.prompt_state is None:
             result.prompt_state = state[0].numpy()
@@ -131,13 +132,19 @@ def generate(
 def _last_state(
     model: Transformer, tokens: list[int], cache: KVCache | None, num_new: int
 ) -> Tensor:
-    """The state at the last of `tokens`, of which the cache misses the prompt or the last one."""
+    """The state at the last of `tokens`, of which the cache misses the prompt or the last one.
+
+    A text that grows past the border where other frequencies begin is read again (see `rope`).
+    """
     if cache is None:
         hidden = model(torch.tensor([tokens]))
     else:
-        start = 0 if num_new == 0 else len(tokens) - 1
-        positions = torch.arange(start, len(tokens))[None]  # (1, T)
+        length = len(tokens)
+        is_anew = num_new == 0 or length - 1 == model.rope.border
+        start = 0 if is_anew else length - 1
+        positions = torch.arange(start, length)[None]  # (1, T)
         hidden = model(
-            torch.tensor([tokens[start:]]), cache=cache, rows=torch.tensor([0]), positions=positions
-        )
+            torch.tensor([tokens[start:]]), cache=cache, rows=torch.tensor([0]),
+            positions=positions, visible=length,
+        )  # fmt: skip
     return hidden[:, -1]  # (1, E)

@@ -36,14 +36,15 @@ class LoraConfig:
 
 
 class Linear(nn.Module):
-    """A bias-free linear layer that can carry one adapter.
+    """A linear layer that can carry one adapter; most have no bias.
 
-    Shapes: weight (out, in), lora_a (R, in), lora_b (out, R); x (..., in) → (..., out)
+    Shapes: weight (out, in), bias (out,), lora_a (R, in), lora_b (out, R); x (..., in) → (..., out)
     """
 
-    def __init__(self, num_in: int, num_out: int) -> None:
+    def __init__(self, num_in: int, num_out: int, *, has_bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_out, num_in))
+        self.bias = nn.Parameter(torch.zeros(num_out)) if has_bias else None
         self.lora_a: nn.Parameter | None = None
         self.lora_b: nn.Parameter | None = None
         self.scale = 0.0
@@ -58,7 +59,7 @@ class Linear(nn.Module):
         return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.effective_weight())
+        return F.linear(x, self.effective_weight(), self.bias)
 
     def attach(self, config: LoraConfig, generator: torch.Generator | None = None) -> None:
         """Add a fresh adapter: A uniform as PEFT initialises it, B zero, the base frozen."""

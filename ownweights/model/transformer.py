@@ -1,24 +1,29 @@
-"""The network: a Llama-shaped decoder, one path for training, prefill and decode.
+"""The network: one dense decoder for every family, one path for training, prefill and decode.
 
 In: token ids, and, where tokens were seen before, a cache. Out: hidden states; `logits` turns those
 that are needed into vocabulary scores. Invariants: logits equal transformers'
-(test_logits_match_*), and a cached continuation equals the whole pass
-(test_cache_always_equals_full_pass).
+(test_logits_match_*, test_family_matches_transformers), and a cached continuation equals the whole
+pass (test_cache_always_equals_full_pass).
 
     position p of row b lives at cache[:, b, :, p]; a query at position p sees cache slots 0..p
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ownweights.core.errors import ContextTooLong
+from ownweights.model.attention import Attention, CappedAttention, causal_mask
 from ownweights.model.config import ModelConfig
 from ownweights.model.lora import Linear
-from ownweights.model.rope import rope_table, rotate
+from ownweights.model.norm import norm_of
+from ownweights.model.rope import RopeTable
+from ownweights.model.scaling import UNSCALED
 
 
 class KVCache:
@@ -34,10 +39,22 @@ class KVCache:
         )  # fmt: skip
         self.keys = torch.zeros(shape)
         self.values = torch.zeros(shape)
+        self._is_long = torch.zeros(rows, dtype=torch.bool)  # read as a text past the border
 
     @property
     def max_positions(self) -> int:
         return self.keys.shape[3]
+
+    def note_lengths(self, rows: Tensor, positions: Tensor, border: int) -> None:
+        """Remember on which side of the border rows were read; one that crosses must begin anew.
+
+        Shapes: rows (B,), positions (B, T)
+        """
+        is_long = positions.amax(1) >= border
+        assert not bool((is_long & ~self._is_long[rows] & (positions[:, 0] > 0)).any()), (
+            f"a text that grows past {border} tokens is read again from its start"
+        )
+        self._is_long[rows] = is_long
 
     def write(self, layer: int, rows: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
         """Store new keys and values. Shapes: rows (B,), positions (B, T), k and v (B, T, K, D)"""
@@ -46,78 +63,57 @@ class KVCache:
         self.values[layer, index, :, positions] = v
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation. Source: Zhang & Sennrich 2019, arXiv 1910.07467."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
-
-
-class Attention(nn.Module):
-    """Causal self-attention with grouped key/value heads."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width, head = config.hidden_size, config.head_dim
-        self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = Linear(width, self.num_heads * head)
-        self.k_proj = Linear(width, self.num_kv_heads * head)
-        self.v_proj = Linear(width, self.num_kv_heads * head)
-        self.o_proj = Linear(self.num_heads * head, width)
-
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, T, H, D), keys and values (B, T, K, D) of x (B, T, E), turned."""
-        head = self.q_proj.weight.shape[0] // self.num_heads
-        q = self.q_proj(x).unflatten(-1, (self.num_heads, head))  # (B, T, H, D)
-        k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
-        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix values. q (B, T, H, D), k and v (B, K, S, D), mask (B, T, S) → (B, T, E)."""
-        q = q.transpose(1, 2)  # (B, H, T, D)
-        group = self.num_heads // self.num_kv_heads
-        if mask is not None and q.shape[2] == 1:
-            q = q.reshape(q.shape[0], self.num_kv_heads, group, -1)  # group as query length
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
-            return self.o_proj(out.reshape(out.shape[0], 1, -1))
-        if group > 1:
-            k = k.repeat_interleave(group, dim=1)  # (B, H, S, D)
-            v = v.repeat_interleave(group, dim=1)
-        if mask is None:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
-        return self.o_proj(out.transpose(1, 2).flatten(2))  # (B, T, E)
-
-
 class MLP(nn.Module):
-    """Gated feed-forward (SwiGLU). Source: Shazeer 2020, arXiv 2002.05202."""
+    """Gated feed-forward (SwiGLU, or GeGLU). Source: Shazeer 2020, arXiv 2002.05202."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+        width, inner, has_bias = (
+            config.hidden_size, config.intermediate_size, config.variant.has_mlp_bias,
+        )  # fmt: skip
+        self.gate_proj = Linear(width, inner, has_bias=has_bias)
+        self.up_proj = Linear(width, inner, has_bias=has_bias)
+        self.down_proj = Linear(inner, width, has_bias=has_bias)
+        self.activate = ACTIVATIONS[config.family.activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.activate(self.gate_proj(x)) * self.up_proj(x))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 class Layer(nn.Module):
     """One decoder layer, hub names."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, index: int = 0) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        kind = Attention if config.variant.attention_softcap is None else CappedAttention
+        self.input_layernorm = norm_of(config, config.hidden_size)
+        self.self_attn = kind(config, index)
+        self.post_attention_layernorm = norm_of(config, config.hidden_size)
         self.mlp = MLP(config)
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What follows attention. Shapes: x and mixed (B, T, E) → (B, T, E)"""
+        x = x + mixed
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class SandwichLayer(Layer):
+    """Gemma's layer: what each half adds is normalised as well as what it reads."""
+
+    def __init__(self, config: ModelConfig, index: int = 0) -> None:
+        super().__init__(config, index)
+        self.pre_feedforward_layernorm = norm_of(config, config.hidden_size)
+        self.post_feedforward_layernorm = norm_of(config, config.hidden_size)
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.post_attention_layernorm(mixed)
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
 class Decoder(nn.Module):
@@ -125,10 +121,19 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        kind = SandwichLayer if config.family.is_sandwich else Layer
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        layers = nn.ModuleList(kind(config, index) for index in range(config.num_hidden_layers))
         self.layers: Sequence[Layer] = layers  # pyright: ignore[reportAttributeAccessIssue]
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = norm_of(config, config.hidden_size)
+        self.embedding_scale = config.hidden_size**0.5 if config.family.is_sandwich else None
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Where the stream begins. Shapes: (B, T) → (B, T, E)"""
+        x = self.embed_tokens(tokens)
+        if self.embedding_scale is None:
+            return x
+        return x * x.new_tensor(self.embedding_scale)  # rounded to x's format, as Gemma has it
 
 
 class Transformer(nn.Module):
@@ -141,11 +146,14 @@ class Transformer(nn.Module):
         self.lm_head: Linear | None = None
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
-        table = rope_table(config.head_dim, config.max_position_embeddings, config.rope_theta)
-        self.rope_cos: Tensor
-        self.rope_sin: Tensor
-        self.register_buffer("rope_cos", table[0], persistent=False)
-        self.register_buffer("rope_sin", table[1], persistent=False)
+        window = config.max_position_embeddings
+        rope, width = config.rope, config.rotary_width
+        self.rope = RopeTable(width, rope.theta, rope.scaling, window)
+        self.local_rope: RopeTable | None = None
+        if rope.local_theta is not None:
+            self.local_rope = RopeTable(width, rope.local_theta, UNSCALED, window)
+        windows = {layer.self_attn.window for layer in self.model.layers}
+        self._windows = sorted(one for one in windows if one is not None)
 
     def forward(
         self,
@@ -168,36 +176,72 @@ class Transformer(nn.Module):
             return self._whole(tokens)
         assert rows is not None and positions is not None, "a cache needs rows and positions"
         slots = cache.max_positions if visible is None else visible
-        mask = torch.arange(slots) <= positions[:, :, None]  # (B, T, S)
-        cos, sin = self.rope_cos[positions], self.rope_sin[positions]  # (B, T, D)
-        x = self.model.embed_tokens(tokens)  # (B, T, E)
+        self._check_cache(cache, rows, positions)
+        masks = self._cached_masks(positions, slots)
+        turns = self.rope.at(positions)  # (B, T, D) each
+        local = turns if self.local_rope is None else self.local_rope.at(positions)
+        x = self.model.embed(tokens)  # (B, T, E)
         for index, layer in enumerate(self.model.layers):
             attention = layer.self_attn
+            cos, sin = local if attention.is_local else turns
             q, k, v = attention.project(layer.input_layernorm(x), cos, sin)
             cache.write(index, rows, positions, k, v)
             keys, values = cache.keys[index], cache.values[index]
             if rows.shape[0] != keys.shape[0]:
                 keys, values = keys[rows], values[rows]
-            x = x + attention.attend(q, keys[:, :, :slots], values[:, :, :slots], mask)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            mask = masks[attention.window]
+            mixed = attention.attend(q, keys[:, :, :slots], values[:, :, :slots], mask)
+            x = layer.finish(x, mixed)
         return self.model.norm(x)
 
     def _whole(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[1]
-        cos, sin = self.rope_cos[:length], self.rope_sin[:length]  # (T, D)
-        x = self.model.embed_tokens(tokens)  # (B, T, E)
+        cos, sin = self.rope.of(length, tokens.device)
+        turns = local = cos[:length], sin[:length]  # (T, D) each
+        if self.local_rope is not None:
+            cos, sin = self.local_rope.of(length, tokens.device)
+            local = cos[:length], sin[:length]
+        masks = {  # a text within the window needs none
+            window: causal_mask(length, window, tokens.device)[None]
+            for window in self._windows
+            if window < length
+        }
+        x = self.model.embed(tokens)  # (B, T, E)
         for layer in self.model.layers:
             attention = layer.self_attn
+            cos, sin = local if attention.is_local else turns
             q, k, v = attention.project(layer.input_layernorm(x), cos, sin)
-            x = x + attention.attend(q, k.transpose(1, 2), v.transpose(1, 2), None)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            mask = masks.get(attention.window)
+            x = layer.finish(x, attention.attend(q, k.transpose(1, 2), v.transpose(1, 2), mask))
         return self.model.norm(x)
+
+    def _cached_masks(self, positions: Tensor, slots: int) -> dict[int | None, Tensor]:
+        """What new tokens see, by window. Shapes: positions (B, T) → (B, T, S) each"""
+        places, last = torch.arange(slots), positions[:, :, None]
+        causal = places <= last  # (B, T, S)
+        masks: dict[int | None, Tensor] = {None: causal}
+        for window in self._windows:
+            masks[window] = causal if window >= slots else causal & (places > last - window)
+        return masks
+
+    def _check_cache(self, cache: KVCache, rows: Tensor, positions: Tensor) -> None:
+        """Refuse what a cache cannot hold exactly (see `rope`)."""
+        if self.config.variant.scaling.rope_type == "dynamic":
+            window, length = self.config.max_position_embeddings, int(positions.max()) + 1
+            if length > window:
+                raise ContextTooLong(length, window)
+        border = self.rope.border
+        if border is not None:
+            cache.note_lengths(rows, positions, border)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores. Shapes: (..., E) → (..., V)"""
         if self.lm_head is None:
-            return F.linear(hidden, self.model.embed_tokens.weight)
-        return self.lm_head(hidden)
+            scores = F.linear(hidden, self.model.embed_tokens.weight)
+        else:
+            scores = self.lm_head(hidden)
+        cap = self.config.variant.logit_softcap
+        return scores if cap is None else cap * torch.tanh(scores / cap)
 
 
 def initialise(model: Transformer, seed: int) -> None:
@@ -207,7 +251,8 @@ def initialise(model: Transformer, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2:
-                parameter.fill_(1.0)
+                is_zero = name.endswith(".bias") or model.config.family.is_sandwich
+                parameter.fill_(0.0 if is_zero else 1.0)
                 continue
             is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
             std = 0.02 * (shrink if is_residual else 1.0)

@@ -25,7 +25,7 @@ from ownweights.core.errors import ArtefactError, InputError, SettingsError, nea
 from ownweights.core.strict import Limits, check_value, parse_toml, setting
 from ownweights.core.tables import MAX_SEED
 from ownweights.dataset.split import hash_fraction
-from ownweights.model.config import ModelConfig
+from ownweights.model.config import PLAIN, ModelConfig
 from ownweights.model.transformer import Transformer, initialise
 from ownweights.student import corpus as text_of
 from ownweights.student.drills import Drill, make_drill, texts_of
@@ -94,6 +94,7 @@ class BaseRecipe:
         parts = {"shape": self.shape, "text": self.text, "train": self.train}
         plain = {name: dataclasses.asdict(part) for name, part in parts.items()}
         plain["shape"]["eos_token_ids"] = list(self.shape.eos_token_ids)
+        del plain["shape"]["variant"]  # a base of ours is a plain Llama
         return plain
 
 
@@ -103,7 +104,10 @@ def read_recipe(path: Path) -> BaseRecipe:
     Raises: SettingsError naming the table or key that is unknown, missing or of another kind
     """
     raw = _read_tables(path)
-    fixed = {"bos_token_id": BOS_ID, "pad_token_id": PAD_ID, "eos_token_ids": (END_ID,)}
+    fixed = {
+        "bos_token_id": BOS_ID, "pad_token_id": PAD_ID, "eos_token_ids": (END_ID,),
+        "variant": PLAIN,
+    }  # fmt: skip
     recipe = BaseRecipe(
         _table(ModelConfig, raw["shape"], f"{path}: [shape]", fixed),
         _table(TextRecipe, raw["text"], f"{path}: [text]"),

@@ -291,7 +291,8 @@ def batch_loss(
         head = model.model.embed_tokens.weight
     else:
         head = model.lm_head.effective_weight()
-    return token_loss(hidden.index_select(0, batch.where), head, batch.targets, total, nats)
+    hidden, cap = hidden.index_select(0, batch.where), model.config.variant.logit_softcap
+    return token_loss(hidden, head, batch.targets, total, nats, cap=cap)
 
 
 def _make_optimisers(

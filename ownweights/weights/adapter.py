@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ownweights.core.errors import ArtefactMissing, ModelError
 from ownweights.model.lora import TARGETS, LoraConfig, lora_layers
 from ownweights.model.transformer import Transformer
+from ownweights.weights.fused import PARTS, join_adapter, split_adapter
 from ownweights.weights.load import STORED, read_file
 from ownweights.weights.save import write_tensors
 
@@ -58,12 +59,20 @@ class Adapter:
 def save_adapter(
     model: Transformer, config: LoraConfig, folder: Path, *, base_id: str, base_name: str
 ) -> None:
-    """Write the LoRA factors attached to `model` as a PEFT folder."""
-    tensors: dict[str, Tensor] = {}
+    """Write the LoRA factors attached to `model` as a PEFT folder.
+
+    For Phi, whose hub modules are fused, the folder holds factors of qkv_proj and gate_up_proj at
+    three times the rank, which PEFT applies with the same logits; reading splits them again.
+    """
+    held: dict[str, tuple[Tensor, Tensor]] = {}
     for name, layer in lora_layers(model, config.targets).items():
         assert layer.lora_a is not None and layer.lora_b is not None, f"{name} has no adapter"
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_a.detach().float().contiguous()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.lora_b.detach().float().contiguous()
+        held[name] = (layer.lora_a.detach().float(), layer.lora_b.detach().float())
+    factors, config = join_adapter(held, config, model.config)
+    tensors: dict[str, Tensor] = {}
+    for name, (a, b) in factors.items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b.contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(tensors, folder / ADAPTER_NAME, metadata={_BASE_KEY: base_id})
     text = json.dumps(peft_config(config, base_name), indent=2, sort_keys=True)
@@ -114,12 +123,13 @@ def attach_adapter(model: Transformer, adapter: Adapter, *, where: str = "adapte
     Raises: ModelError naming a layer that the model lacks, that lacks its factors, or is of another
     size
     """
-    layers = lora_layers(model, adapter.config.targets)
-    for name in sorted(layers.keys() ^ adapter.factors.keys()):
+    factors, config = split_adapter(adapter.factors, adapter.config, model.config)
+    layers = lora_layers(model, config.targets)
+    for name in sorted(layers.keys() ^ factors.keys()):
         side = "has no factors for the layer" if name in layers else "names an unknown layer"
         raise ModelError(f"{where} {side} {name}")
     for name, layer in layers.items():
-        a, b = adapter.factors[name]
+        a, b = factors[name]
         num_out, num_in = layer.weight.shape
         if a.shape[1] != num_in or b.shape[0] != num_out:
             raise ModelError(
@@ -128,8 +138,8 @@ def attach_adapter(model: Transformer, adapter: Adapter, *, where: str = "adapte
             )
     model.requires_grad_(False)
     for name, layer in layers.items():
-        layer.lora_a, layer.lora_b = (nn.Parameter(f.clone()) for f in adapter.factors[name])
-        layer.scale = adapter.config.scale
+        layer.lora_a, layer.lora_b = (nn.Parameter(f.clone()) for f in factors[name])
+        layer.scale = config.scale
 
 
 def _read_config(path: Path) -> LoraConfig:
@@ -146,12 +156,11 @@ def _read_config(path: Path) -> LoraConfig:
             raise ModelError(f"{path}: {key} = {raw[key]!r} is not supported")
     if not isinstance(rank, int) or rank < 1:
         raise ModelError(f"{path}: r must be a positive integer, got {rank!r}")
-    if not isinstance(targets, list) or not set(targets) <= set(TARGETS):
-        raise ModelError(
-            f"{path}: target_modules {targets!r} are not all among {', '.join(TARGETS)}"
-        )
+    known = (*TARGETS, *PARTS)
+    if not isinstance(targets, list) or not set(map(str, targets)) <= set(known):
+        raise ModelError(f"{path}: target_modules {targets!r} are not all among {', '.join(known)}")
     factor = rank**0.5 if raw.get("use_rslora") else 1.0  # scale α/√R, kept as α' / R
-    ordered = tuple(name for name in TARGETS if name in targets)
+    ordered = tuple(name for name in known if name in targets)
     return LoraConfig(rank=rank, alpha=float(alpha) * factor, targets=ordered)
 
 

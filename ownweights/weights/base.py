@@ -12,6 +12,8 @@ from pathlib import Path
 from ownweights.core.artefact import ID_CHARS, hash_file, hash_json
 from ownweights.core.errors import ArtefactMissing
 from ownweights.core.project import Project
+from ownweights.weights.hub import PREFIX as HUB_PREFIX
+from ownweights.weights.hub import hub_base
 
 SEEDLING = "seedling"
 EMBEDDED_DIR = Path(__file__).parent / SEEDLING
@@ -19,10 +21,13 @@ _NAMING = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_templ
 
 
 def resolve_base(project: Project, name: str) -> Path:
-    """The folder of a base: the embedded one, one made in the project, or any folder.
+    """The folder of a base: the embedded one, one made in the project, one of the hub, any folder.
 
-    Raises: ArtefactMissing, saying where it was looked for
+    A name that begins with `hub:` is fetched once, where the project does not have it yet.
+    Raises: ArtefactMissing, saying where it was looked for; ModelError for one that cannot be run
     """
+    if name.startswith(HUB_PREFIX):
+        return hub_base(project, name)
     if name == SEEDLING:
         if (EMBEDDED_DIR / "config.json").is_file():
             return EMBEDDED_DIR
@@ -36,7 +41,8 @@ def resolve_base(project: Project, name: str) -> Path:
             return path.resolve()
     raise ArtefactMissing(
         f"base {name!r} was not found: neither {made} nor a folder of that name has a config.json",
-        hint=f"use '{SEEDLING}', a base of this project, or the path of a hub checkpoint's folder",
+        hint=f"use '{SEEDLING}', a base of this project, the path of a hub checkpoint's folder,"
+        f" or {HUB_PREFIX}owner/name",
     )
 
 

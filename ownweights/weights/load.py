@@ -19,6 +19,7 @@ from torch import Tensor
 from ownweights.core.errors import ModelError
 from ownweights.model.config import read_config
 from ownweights.model.transformer import Transformer
+from ownweights.weights.fused import split_fused
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -41,6 +42,7 @@ def fill(model: Transformer, tensors: Mapping[str, Tensor], *, where: str) -> No
     """Copy hub-named tensors into the model, strictly."""
     wanted = model.state_dict()
     found = {name: tensor for name, tensor in tensors.items() if not name.endswith(".inv_freq")}
+    found = split_fused(found, model.config, where)
     if model.lm_head is None and _TIED_HEAD in found:
         _check_tied(found, where)
         del found[_TIED_HEAD]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ownweights.core.artefact import writing
 from ownweights.model.transformer import Transformer
+from ownweights.weights.fused import join_fused
 from ownweights.weights.load import WEIGHTS_NAME
 
 TOKENIZER_FILES = (
@@ -36,10 +37,12 @@ def save_model(
 ) -> None:
     """Write `model` (adapters already merged) into `folder` in a storage format."""
     folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    assert not any("lora_" in name for name in state), "merge adapters before saving"
     tensors = {
-        name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()
+        name: tensor.detach().to(dtype).contiguous()
+        for name, tensor in join_fused(state, model.config).items()
     }
-    assert not any("lora_" in name for name in tensors), "merge adapters before saving"
     write_tensors(tensors, folder / WEIGHTS_NAME)
     spelled = str(dtype).removeprefix("torch.")
     config = model.config.to_hub() | {"torch_dtype": spelled, "dtype": spelled}

@@ -19,6 +19,7 @@ from ownweights.engine.lane import Lane, Sequence
 from ownweights.engine.runner import Runner
 from ownweights.model.generate import Generated, generate
 from tests.tiny import tiny_model
+from tests.variants import LONG
 
 MODEL = tiny_model()
 END_IDS = frozenset({2, 60, 61, 62})  # several, so that some sequences end by themselves
@@ -211,3 +212,16 @@ def test_check_integrity_finds_a_sequence_that_should_have_left() -> None:
     sequence.limit = 1
     with pytest.raises(AssertionError, match="who is finished has left"):
         lane.check_integrity()
+
+
+def test_lane_reads_a_text_again_that_grows_past_the_border() -> None:
+    """Neighbours are on either side of it, and all get what they would get alone."""
+    model = tiny_model(**LONG)
+    lane = Lane(Runner(model), END_IDS, MAX_ROWS)
+    sequences = [a_sequence(seed, length, limit=12) for seed, length in enumerate((5, 8, 10, 13))]
+    for sequence in sequences:
+        lane.add(sequence)
+    drain(lane)
+    for sequence in sequences:
+        expected = generate(model, sequence.prompt, max_tokens=12, end_ids=END_IDS)
+        assert sequence.result.token_ids == expected.token_ids

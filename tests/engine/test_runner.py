@@ -9,6 +9,7 @@ from ownweights.engine.runner import MIN_POSITIONS, MIN_ROWS, Runner
 from ownweights.model.transformer import Transformer
 from tests.model.test_transformer import SHAPES, relative_error, some_tokens
 from tests.tiny import tiny_model, with_adapter
+from tests.variants import BORDER, LONG, VARIANTS
 
 # The same float32 sums in another order: a few 1e-7 of the greatest logit a layer.
 FUSED_TOLERANCE = 1e-5
@@ -105,3 +106,27 @@ def test_runner_is_blind_to_what_a_row_held_before() -> None:
 def test_runner_counts_parameters() -> None:
     model = tiny_model()
     assert Runner(model).num_parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("shape", VARIANTS)
+def test_runner_looks_back_as_far_as_each_layer_does(shape: str) -> None:
+    """Prompts longer and shorter than the window, read together, then continued past it."""
+    model = tiny_model(**VARIANTS[shape])
+    runner, prompts = Runner(model), prompts_of(20, 4, 11)
+    read = runner.prefill(prompts, 0)
+    for step in range(9):
+        for row, prompt in enumerate(prompts):
+            assert relative_error(read[row], next_logits(model, prompt)) <= FUSED_TOLERANCE
+        read = runner.decode([step + 10] * 3, [len(prompt) for prompt in prompts])
+        prompts = [[*prompt, step + 10] for prompt in prompts]
+
+
+def test_runner_turns_each_row_by_its_own_length() -> None:
+    model = tiny_model(**LONG)
+    runner, prompts = Runner(model), prompts_of(BORDER - 4, BORDER + 3, BORDER)
+    read = runner.prefill(prompts, 0)
+    for row, prompt in enumerate(prompts):
+        assert relative_error(read[row], next_logits(model, prompt)) <= FUSED_TOLERANCE
+    read = runner.decode([9, 9], [BORDER - 4, BORDER + 3])
+    for row, prompt in enumerate(prompts[:2]):
+        assert relative_error(read[row], next_logits(model, [*prompt, 9])) <= FUSED_TOLERANCE

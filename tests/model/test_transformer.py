@@ -10,12 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ownweights.core.errors import ContextTooLong
+from ownweights.model.attention import Attention
 from ownweights.model.generate import generate
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.model.transformer import KVCache, Transformer, initialise
 from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
 from tests.tiny import CONFIG, VOCAB_SIZE, tiny_model
+from tests.variants import BORDER, LONG, VARIANTS
 
 # Two float32 implementations that sum in other orders differ by a few 1e-6 of the greatest logit.
 LOGIT_TOLERANCE = 1e-4
@@ -30,6 +33,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "wide_heads": {"head_dim": 24},
     "theta": {"rope_theta": 5e5, "rms_norm_eps": 1e-6},
     "one_layer": {"num_hidden_layers": 1, "intermediate_size": 33},
+    **VARIANTS,
 }
 
 
@@ -178,3 +182,63 @@ def test_initialise_shrinks_what_is_added_to_the_stream() -> None:
         ratio = layer.mlp.down_proj.weight.std() / layer.mlp.up_proj.weight.std()
     assert float(ratio) == pytest.approx((2 * CONFIG.num_hidden_layers) ** -0.5, rel=0.1)
     assert torch.all(layer.input_layernorm.weight == 1)
+
+
+@pytest.mark.parametrize("shape", VARIANTS)
+def test_generate_of_every_variant_is_the_same_without_a_cache(shape: str) -> None:
+    model = tiny_model(seed=4, **VARIANTS[shape])
+    prompt = some_tokens(1, 5)[0].tolist()
+    cached = generate(model, prompt, max_tokens=25)
+    assert cached.token_ids == generate(model, prompt, max_tokens=25, use_cache=False).token_ids
+
+
+@pytest.mark.parametrize("length", [3, BORDER - 1, BORDER, BORDER + 1, BORDER + 5])
+def test_generate_reads_a_text_again_that_grows_past_the_border(length: int) -> None:
+    """Beyond it longrope turns every key by other frequencies; once read anew, a cache is exact."""
+    model = tiny_model(seed=4, **LONG)
+    prompt = some_tokens(1, length)[0].tolist()
+    cached = generate(model, prompt, max_tokens=25)
+    assert cached.token_ids == generate(model, prompt, max_tokens=25, use_cache=False).token_ids
+
+
+def test_cache_refuses_to_grow_past_the_border() -> None:
+    model, tokens = tiny_model(**LONG), some_tokens(1, BORDER + 1)
+    cache = KVCache(model.config, 1, 32)
+    where = {"cache": cache, "rows": torch.tensor([0])}
+    with torch.inference_mode():
+        model(tokens[:, :BORDER], positions=torch.arange(BORDER)[None], **where)
+        with pytest.raises(AssertionError, match="read again from its start"):
+            model(tokens[:, BORDER:], positions=torch.tensor([[BORDER]]), **where)
+
+
+def test_dynamic_ntk_refuses_a_cache_beyond_the_window() -> None:
+    """A whole pass goes on with another base; a cache would hold keys of several."""
+    model = tiny_model(max_position_embeddings=16, **VARIANTS["dynamic"])
+    plain = tiny_model(max_position_embeddings=16)
+    tokens = some_tokens(1, 20)
+    within, beyond = tokens[:, :16], tokens
+    assert torch.equal(all_logits(model, within), all_logits(plain, within))
+    assert not torch.allclose(all_logits(model, beyond), all_logits(plain, beyond), atol=1e-3)
+    cache = KVCache(model.config, 1, 32)
+    with pytest.raises(ContextTooLong, match="has 17 tokens, the model's window holds 16"):
+        model(tokens[:, :17], cache=cache, rows=torch.tensor([0]), positions=torch.arange(17)[None])
+
+
+def test_whole_pass_masks_only_what_windows_hide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text within the window, and every text of a plain network, takes the causal path."""
+    masks: list[torch.Tensor | None] = []
+    attend = Attention.attend
+
+    def spied(self: Attention, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+        masks.append(args[3] if len(args) > 3 else kwargs.get("mask"))
+        return attend(self, *args, **kwargs)
+
+    monkeypatch.setattr(Attention, "attend", spied)
+    all_logits(tiny_model(), some_tokens(1, 30))
+    all_logits(tiny_model(**VARIANTS["qwen2"]), some_tokens(1, 7))
+    assert masks == [None] * 4
+    masks.clear()
+    all_logits(tiny_model(**VARIANTS["qwen2"]), some_tokens(1, 8))
+    assert masks[0] is None
+    assert masks[1] is not None
+    assert masks[1][0].sum(1).tolist() == [1, 2, 3, 4, 5, 6, 7, 7]
