@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ownweights.model.acting import gated_mlp, rms_norm
 from ownweights.model.config import ModelConfig
-from ownweights.model.lora import Linear
+from ownweights.model.lora import Linear, together
 from ownweights.model.rope import rope_table, rotate
 
 
@@ -55,6 +56,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad or x.dtype != self.weight.dtype:
+            return rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
@@ -73,9 +76,10 @@ class Attention(nn.Module):
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, T, H, D), keys and values (B, T, K, D) of x (B, T, E), turned."""
         head = self.q_proj.weight.shape[0] // self.num_heads
-        q = self.q_proj(x).unflatten(-1, (self.num_heads, head))  # (B, T, H, D)
-        k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
-        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
+        q, k, v = together((self.q_proj, self.k_proj, self.v_proj), x)
+        q = q.unflatten(-1, (self.num_heads, head))  # (B, T, H, D)
+        k = k.unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
+        v = v.unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -106,6 +110,9 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        gate, up, down = self.gate_proj.acting, self.up_proj.acting, self.down_proj.acting
+        if gate is not None and up is not None and down is not None:
+            return gated_mlp(gate, up, down, x)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -139,6 +146,8 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head: Linear | None = None
+        self.compute_dtype: torch.dtype | None = None  # of a training step, where not float32
+        self.acting_head: Tensor | None = None  # a tied head in that dtype
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
         table = rope_table(config.head_dim, config.max_position_embeddings, config.rope_theta)
@@ -186,12 +195,20 @@ class Transformer(nn.Module):
         length = tokens.shape[1]
         cos, sin = self.rope_cos[:length], self.rope_sin[:length]  # (T, D)
         x = self.model.embed_tokens(tokens)  # (B, T, E)
+        if self.compute_dtype is not None:
+            x = x.to(self.compute_dtype)
         for layer in self.model.layers:
             attention = layer.self_attn
             q, k, v = attention.project(layer.input_layernorm(x), cos, sin)
             x = x + attention.attend(q, k.transpose(1, 2), v.transpose(1, 2), None)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return self.model.norm(x)
+
+    def head_weight(self) -> Tensor:
+        """What turns hidden states into scores, as the training step has it. Shapes: → (V, E)"""
+        if self.lm_head is not None:
+            return self.lm_head.effective_weight()
+        return self.model.embed_tokens.weight if self.acting_head is None else self.acting_head
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores. Shapes: (..., E) → (..., V)"""
