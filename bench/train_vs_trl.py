@@ -239,7 +239,10 @@ def train_ours(folder: Path) -> dict[str, Any]:
     recipe = Recipe(job["rate"], warmup_frac=0.0, beta2=0.999)
     trainer = Trainer(model, plan, recipe, run_id="bench", dtype=COMPUTE_DTYPES[dtype])
     reports = list(trainer)
-    computed, real = sum(r.num_tokens for r in reports), sum(len(r.ids) - 1 for s in read for r in s)
+    computed, real = (
+        sum(r.num_tokens for r in reports),
+        sum(len(r.ids) - 1 for s in read for r in s),
+    )
     return {
         "seconds": [r.seconds for r in reports], "trained": [r.num_trained for r in reports],
         "losses": [r.loss for r in reports], "dtype": dtype, "padding_frac": 1 - real / computed,

@@ -29,10 +29,11 @@ class Acting:
 
     `lora_a` and `lora_b` are the float32 parameters, `a` and `b` what is multiplied (of the
     weight's dtype). `is_formed`: the weight holds s·B·A already.
-    Shapes: weight (out, in), a (R, in), b (out, R)
+    Shapes: weight (out, in), bias (out,), a (R, in), b (out, R)
     """
 
     weight: Tensor
+    bias: Tensor | None = None
     lora_a: Tensor | None = None
     lora_b: Tensor | None = None
     a: Tensor | None = None
@@ -41,9 +42,9 @@ class Acting:
     is_formed: bool = True
 
     @property
-    def leaves(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def leaves(self) -> tuple[Tensor | None, ...]:
         """What may want a gradient."""
-        return self.weight, self.lora_a, self.lora_b
+        return self.weight, self.bias, self.lora_a, self.lora_b
 
     @property
     def factor_dtype(self) -> torch.dtype:
@@ -53,6 +54,8 @@ class Acting:
     def product(self, x: Tensor) -> Tensor:
         """Shapes: x (N, in) → (N, out)"""
         out = x @ self.weight.T
+        if self.bias is not None:
+            out += self.bias
         if self.a is not None and self.b is not None and not self.is_formed:
             out.addmm_(x @ self.a.T, self.b.T, alpha=self.scale)
         return out
@@ -60,25 +63,27 @@ class Acting:
     def backward(
         self, x: Tensor, grad: Tensor, wanted: Sequence[bool], into: Tensor | None
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The input's gradient, added to `into`, and those of the three leaves.
+        """The input's gradient, added to `into`, and those of the four leaves.
 
         `wanted` says of the input and of each leaf whether it wants one.
         Shapes: x (N, in), grad (N, out), into (N, in)
         """
-        found: list[Tensor | None] = [None, None, None]
+        found: list[Tensor | None] = [None, None, None, None]
         if wanted[0]:
             into = grad @ self.weight if into is None else into.addmm_(grad, self.weight)
         if wanted[1]:
             found[0] = grad.T @ x
+        if wanted[2]:
+            found[1] = grad.sum(0, dtype=torch.float32 if grad.dtype == torch.bfloat16 else None)
         if self.a is None or self.b is None:
             return into, found
         inner = grad @ self.b  # (N, R)
         if into is not None and wanted[0] and not self.is_formed:
             into.addmm_(inner, self.a, alpha=self.scale)
-        if wanted[2]:
-            found[1] = (inner.T @ x).to(self.factor_dtype).mul_(self.scale)
         if wanted[3]:
-            found[2] = (grad.T @ (x @ self.a.T)).to(self.factor_dtype).mul_(self.scale)
+            found[2] = (inner.T @ x).to(self.factor_dtype).mul_(self.scale)
+        if wanted[4]:
+            found[3] = (grad.T @ (x @ self.a.T)).to(self.factor_dtype).mul_(self.scale)
         return into, found
 
 
@@ -99,7 +104,7 @@ class _Projections(torch.autograd.Function):
         into: Tensor | None = None
         found: list[Tensor | None] = []
         for index, (act, grad) in enumerate(zip(ctx.acts, grads, strict=True)):
-            wanted = (needs[1], *needs[2 + 3 * index : 5 + 3 * index])
+            wanted = (needs[1], *needs[2 + 4 * index : 6 + 4 * index])
             into, more = act.backward(flat, grad.flatten(0, -2), wanted, into)
             found += more
         return None, None if into is None else into.view(ctx.shape), *found
@@ -121,17 +126,17 @@ class _GatedMlp(torch.autograd.Function):
         flat, gate, up = ctx.saved_tensors
         needs = ctx.needs_input_grad
         grad = grads[0].flatten(0, -2)  # (N, E)
-        is_below = any(needs[1:8])  # the input or a leaf of gate and up wants a gradient
+        is_below = any(needs[1:10])  # the input or a leaf of gate and up wants a gradient
         opened = F.silu(gate)  # (N, F)
         inner, of_down = ctx.acts[2].backward(
-            opened * up, grad, (is_below, *needs[8:11]), None
+            opened * up, grad, (is_below, *needs[10:14]), None
         )  # (N, F)
         if inner is None:
-            return None, None, *([None] * 6), *of_down
+            return None, None, *([None] * 8), *of_down
         of_gate = torch.ops.aten.silu_backward(inner * up, gate)  # (N, F)
         of_up = inner.mul_(opened)
-        into, of_gates = ctx.acts[0].backward(flat, of_gate, (needs[1], *needs[2:5]), None)
-        into, of_ups = ctx.acts[1].backward(flat, of_up, (needs[1], *needs[5:8]), into)
+        into, of_gates = ctx.acts[0].backward(flat, of_gate, (needs[1], *needs[2:6]), None)
+        into, of_ups = ctx.acts[1].backward(flat, of_up, (needs[1], *needs[6:10]), into)
         into = None if into is None else into.view(ctx.shape)
         return None, into, *of_gates, *of_ups, *of_down
 

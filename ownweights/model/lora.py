@@ -37,14 +37,15 @@ class LoraConfig:
 
 
 class Linear(nn.Module):
-    """A bias-free linear layer that can carry one adapter.
+    """A linear layer that can carry one adapter; most have no bias.
 
-    Shapes: weight (out, in), lora_a (R, in), lora_b (out, R); x (..., in) → (..., out)
+    Shapes: weight (out, in), bias (out,), lora_a (R, in), lora_b (out, R); x (..., in) → (..., out)
     """
 
-    def __init__(self, num_in: int, num_out: int) -> None:
+    def __init__(self, num_in: int, num_out: int, *, has_bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_out, num_in))
+        self.bias = nn.Parameter(torch.zeros(num_out)) if has_bias else None
         self.lora_a: nn.Parameter | None = None
         self.lora_b: nn.Parameter | None = None
         self.scale = 0.0
@@ -84,7 +85,7 @@ def together(layers: Sequence[Linear], x: Tensor) -> tuple[Tensor, ...]:
     acts = [layer.acting for layer in layers if layer.acting is not None]
     if len(acts) == len(layers):
         return projections(acts, x)
-    return tuple(F.linear(x, layer.effective_weight()) for layer in layers)
+    return tuple(F.linear(x, layer.effective_weight(), layer.bias) for layer in layers)
 
 
 def lora_layers(model: nn.Module, targets: Iterable[str]) -> dict[str, Linear]:

@@ -47,7 +47,9 @@ class Forming:
             if self.dtype != torch.float32:
                 self.model.compute_dtype = self.dtype
                 if self.model.lm_head is None:
-                    self.model.acting_head = self._plain(self.model.model.embed_tokens.weight, formed)
+                    self.model.acting_head = self._plain(
+                        self.model.model.embed_tokens.weight, formed
+                    )
             yield formed
         finally:
             for layer in self._layers:
@@ -56,18 +58,18 @@ class Forming:
 
     def _act(self, layer: Linear, formed: Formed) -> Acting:
         if layer.lora_a is None or layer.lora_b is None:
-            return Acting(self._plain(layer.weight, formed))
+            return Acting(self._plain(layer.weight, formed), layer.bias)
         if layer is self.model.lm_head:  # its scores are made of one matrix, so that stays exact
-            return Acting(formed.leaf(layer.effective_weight()))
+            return Acting(formed.leaf(layer.effective_weight()), layer.bias)
         a, b, scale = layer.lora_a, layer.lora_b, layer.scale
         if self.dtype != torch.float32:
             low = self._copies[id(layer.weight)]
             factors = a.detach().to(self.dtype), b.detach().to(self.dtype)
-            return Acting(low, a, b, *factors, scale, is_formed=False)
+            return Acting(low, layer.bias, a, b, *factors, scale, is_formed=False)
         if is_dense_cheaper(layer):
-            return Acting(formed.leaf(layer.effective_weight()))
+            return Acting(formed.leaf(layer.effective_weight()), layer.bias)
         weight = layer.effective_weight().detach()
-        return Acting(weight, a, b, a.detach(), b.detach(), scale)
+        return Acting(weight, layer.bias, a, b, a.detach(), b.detach(), scale)
 
     def _plain(self, weight: Tensor, formed: Formed) -> Tensor:
         if not weight.requires_grad:

@@ -19,26 +19,26 @@ KINDS = ("frozen", "trained", "formed", "beside")
 
 
 def parameters(kind: str, num_in: int, num_out: int, seed: int) -> list[Tensor]:
-    """W, A and B in float64; those that the kind trains want gradients."""
+    """W, bias, A and B in float64; those that the kind trains want gradients."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = ((num_out, num_in), (RANK, num_in), (num_out, RANK))
+    shapes = ((num_out, num_in), (num_out,), (RANK, num_in), (num_out, RANK))
     made = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-    wanted = {"frozen": (), "trained": (0,)}.get(kind, (1, 2))
+    wanted = {"frozen": (), "trained": (0, 1)}.get(kind, (2, 3))
     return [t.requires_grad_(index in wanted) for index, t in enumerate(made)]
 
 
-def acting(kind: str, weight: Tensor, a: Tensor, b: Tensor) -> Acting:
+def acting(kind: str, weight: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> Acting:
     """How a step prepares a layer of that kind."""
     if kind in ("frozen", "trained"):
-        return Acting(weight)
+        return Acting(weight, bias)
     if kind == "formed":
         weight = (weight + SCALE * b @ a).detach()
-    return Acting(weight, a, b, a.detach(), b.detach(), SCALE, is_formed=kind == "formed")
+    return Acting(weight, bias, a, b, a.detach(), b.detach(), SCALE, is_formed=kind == "formed")
 
 
-def plain(kind: str, weight: Tensor, a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+def plain(kind: str, weight: Tensor, bias: Tensor, a: Tensor, b: Tensor, x: Tensor) -> Tensor:
     """The definition."""
-    return x @ weight.T + (SCALE * (x @ a.T) @ b.T if kind in ("formed", "beside") else 0)
+    return x @ weight.T + bias + (SCALE * (x @ a.T) @ b.T if kind in ("formed", "beside") else 0)
 
 
 def gradients(function: Callable[[], Sequence[Tensor]], leaves: Sequence[Tensor]) -> list[Tensor]:
@@ -75,7 +75,9 @@ def test_projections_match_autograd(kinds: tuple[str, ...], wants_input: bool) -
 @pytest.mark.parametrize("kinds", [(k, k, k) for k in KINDS[1:]] + [KINDS[:3], KINDS[1:]], ids=str)
 def test_gated_mlp_matches_autograd(kinds: tuple[str, ...], wants_input: bool) -> None:
     shapes = ((WIDTH, INNER), (WIDTH, INNER), (INNER, WIDTH))
-    layers = [parameters(k, *s, seed) for seed, (k, s) in enumerate(zip(kinds, shapes, strict=True))]
+    layers = [
+        parameters(k, *s, seed) for seed, (k, s) in enumerate(zip(kinds, shapes, strict=True))
+    ]
     x = torch.randn(2, 5, WIDTH, dtype=torch.float64, requires_grad=wants_input)
     leaves = [x, *(leaf for layer in layers for leaf in layer)]
     gate, up, down = (partial(plain, k, *p) for k, p in zip(kinds, layers, strict=True))
@@ -92,7 +94,7 @@ def test_gated_mlp_with_nothing_below_computes_the_last_layer_alone() -> None:
     )]  # fmt: skip
     acts = [acting(k, *p) for k, p in zip(("frozen", "frozen", "beside"), layers, strict=True)]
     x = torch.randn(3, WIDTH, dtype=torch.float64)
-    leaves = layers[2][1:]
+    leaves = layers[2][2:]
     ours = gradients(lambda: [gated_mlp(acts[0], acts[1], acts[2], x)], leaves)
     inner = F.silu(plain("frozen", *layers[0], x)) * plain("frozen", *layers[1], x)
     assert_same(ours, gradients(lambda: [plain("beside", *layers[2], inner)], leaves))
@@ -106,10 +108,10 @@ def test_gated_mlp_passes_gradcheck() -> None:
 
     def function(x: Tensor, *factors: Tensor) -> Tensor:
         pairs = zip(factors[::2], factors[1::2], layers, strict=True)
-        acts = [acting("beside", layer[0], a, b) for a, b, layer in pairs]
+        acts = [acting("beside", *layer[:2], a, b) for a, b, layer in pairs]
         return gated_mlp(acts[0], acts[1], acts[2], x)
 
-    assert torch.autograd.gradcheck(function, (x, *(f for layer in layers for f in layer[1:])))
+    assert torch.autograd.gradcheck(function, (x, *(f for layer in layers for f in layer[2:])))
 
 
 def test_rms_norm_passes_gradcheck() -> None:
@@ -146,7 +148,9 @@ def test_bfloat16_gradients_match_peft() -> None:
     a, b = theirs.lora_A.default.weight, theirs.lora_B.default.weight
     assert a.dtype == b.dtype == torch.float32
     x = torch.randn(256, 96).bfloat16().requires_grad_()
-    act = Acting(weight, a, b, a.detach().bfloat16(), b.detach().bfloat16(), 1.5, is_formed=False)
+    act = Acting(
+        weight, None, a, b, a.detach().bfloat16(), b.detach().bfloat16(), 1.5, is_formed=False
+    )
     grad = torch.randn(256, 160).bfloat16()
     outs = [projections((act,), x)[0], theirs(x)]
     for mine, other in zip(
