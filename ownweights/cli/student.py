@@ -40,6 +40,11 @@ def student() -> None:
     "--hard-frac", type=float, help="Share of the examples, the costliest, that later passes visit."
 )
 @click.option("--swap/--no-swap", default=None, help="Exchange values among JSON answers.")
+@click.option(
+    "--compute-dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="What products are computed in.",
+)
 @click.option("--seed", type=int, help="Starts every random choice.")
 @json_option
 @click.pass_context
@@ -147,7 +152,8 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
         base=settings.base, method=settings.method, rank=settings.rank,
         lora_alpha=settings.lora_alpha, epochs=settings.epochs,
         learning_rate=settings.learning_rate, rows_per_step=settings.rows_per_step,
-        hard_frac=settings.hard_frac, swap=settings.swap, seed=settings.seed, **given,
+        hard_frac=settings.hard_frac, swap=settings.swap, seed=settings.seed,
+        compute_dtype=settings.compute_dtype, **given,
     )  # fmt: skip
 
 
@@ -172,6 +178,8 @@ def train_with_progress(project: Project, dataset: Dataset, options: StudentOpti
         made = train_student(dataset, project, options, on_step=on_step)
     for name, why in made.card["identity"]["derived"].items():
         say(f"{name} = {made.card['identity'][name]}: {why}")
+    dtype, why = made.card["facts"]["compute_dtype"]
+    say(f"compute_dtype = {dtype}: {why}")
     return made
 
 

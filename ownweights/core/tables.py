@@ -199,6 +199,8 @@ class StudentSettings:
     """Share of the examples, those that cost most, that later passes visit."""
     swap: bool = setting(True)
     """Train on examples with values exchanged among JSON answers, too."""
+    compute_dtype: str = setting("auto", choices=("auto", "float32", "bfloat16"))
+    """What products are computed in; `auto` takes bfloat16 where the processor has units for it."""
     seed: int = setting(1, at_least=0, at_most=MAX_SEED)
     """Starts every random choice of the training."""
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownweights.model.config import ModelConfig
-from ownweights.model.lora import Linear
+from ownweights.model.lora import Linear, together
 from ownweights.model.norm import RMSNorm, norm_of
 from ownweights.model.rope import rotate
 
@@ -45,9 +45,10 @@ class Attention(nn.Module):
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, T, H, D), keys and values (B, T, K, D) of x (B, T, E), turned."""
         head = self.q_proj.weight.shape[0] // self.num_heads
-        q = self.q_proj(x).unflatten(-1, (self.num_heads, head))  # (B, T, H, D)
-        k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
-        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
+        q, k, v = together((self.q_proj, self.k_proj, self.v_proj), x)
+        q = q.unflatten(-1, (self.num_heads, head))  # (B, T, H, D)
+        k = k.unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
+        v = v.unflatten(-1, (self.num_kv_heads, head))  # (B, T, K, D)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return rotate(q, cos, sin), rotate(k, cos, sin), v

@@ -1,9 +1,8 @@
 """Low-rank adaptation: a linear layer whose weight is W + s·B·A.
 
-The sum is formed once a step and used for every token of the batch, so a training step costs three
-dense products whatever the rank, and gradients of A and B follow by the chain rule from the dense
-weight gradient. This equals PEFT's x·Wᵀ + s·(x·Aᵀ)·Bᵀ up to rounding
-(test_lora_gradients_match_peft).
+Outside of training the sum is formed and multiplied by. A training step says what each layer
+multiplies by (`acting`), and how its gradients are made. Both equal PEFT's x·Wᵀ + s·(x·Aᵀ)·Bᵀ up to
+rounding (test_lora_gradients_match_peft, test_acting_gradients_match_peft).
 
 Source: Hu et al. 2021, arXiv 2106.09685; rank-stabilised scale: Kalajdzievski 2023, arXiv
 2312.03732.
@@ -12,12 +11,14 @@ Source: Hu et al. 2021, arXiv 2106.09685; rank-stabilised scale: Kalajdzievski 2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ownweights.model.acting import Acting, projections
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -48,18 +49,18 @@ class Linear(nn.Module):
         self.lora_a: nn.Parameter | None = None
         self.lora_b: nn.Parameter | None = None
         self.scale = 0.0
-        self.formed: Tensor | None = None
+        self.acting: Acting | None = None  # while a training step is computed
 
     def effective_weight(self) -> Tensor:
-        """The weight that acts: W, or W + s·B·A, as `formed` where somebody formed it already."""
-        if self.formed is not None:
-            return self.formed
+        """The weight that acts: W, or W + s·B·A, as formed where a step formed it already."""
+        if self.acting is not None and self.acting.is_formed:
+            return self.acting.weight
         if self.lora_a is None or self.lora_b is None:
             return self.weight
         return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.effective_weight(), self.bias)
+        return together((self,), x)[0]
 
     def attach(self, config: LoraConfig, generator: torch.Generator | None = None) -> None:
         """Add a fresh adapter: A uniform as PEFT initialises it, B zero, the base frozen."""
@@ -77,6 +78,14 @@ class Linear(nn.Module):
             with torch.no_grad():
                 self.weight.copy_(self.effective_weight())
             self.lora_a = self.lora_b = None
+
+
+def together(layers: Sequence[Linear], x: Tensor) -> tuple[Tensor, ...]:
+    """What each of several layers makes of one input. Shapes: x (..., in) → (..., out) for each"""
+    acts = [layer.acting for layer in layers if layer.acting is not None]
+    if len(acts) == len(layers):
+        return projections(acts, x)
+    return tuple(F.linear(x, layer.effective_weight(), layer.bias) for layer in layers)
 
 
 def lora_layers(model: nn.Module, targets: Iterable[str]) -> dict[str, Linear]:

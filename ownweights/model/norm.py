@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ownweights.model.acting import rms_norm
 from ownweights.model.config import ModelConfig
 
 
@@ -25,6 +26,8 @@ class RMSNorm(nn.Module):
         return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad or x.dtype != self.weight.dtype:
+            return rms_norm(x, self.multiplier(), self.eps)
         return F.rms_norm(x, (x.shape[-1],), self.multiplier(), self.eps)
 
 

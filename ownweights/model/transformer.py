@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownweights.core.errors import ContextTooLong
+from ownweights.model.acting import gated_mlp
 from ownweights.model.attention import Attention, CappedAttention, causal_mask
 from ownweights.model.config import ModelConfig
-from ownweights.model.lora import Linear
+from ownweights.model.lora import Linear, together
 from ownweights.model.norm import norm_of
 from ownweights.model.rope import RopeTable
 from ownweights.model.scaling import UNSCALED
@@ -77,7 +78,11 @@ class MLP(nn.Module):
         self.activate = ACTIVATIONS[config.family.activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.activate(self.gate_proj(x)) * self.up_proj(x))
+        gate, up, down = self.gate_proj.acting, self.up_proj.acting, self.down_proj.acting
+        if self.activate is F.silu and gate is not None and up is not None and down is not None:
+            return gated_mlp(gate, up, down, x)
+        opened, inner = together((self.gate_proj, self.up_proj), x)
+        return self.down_proj(self.activate(opened) * inner)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -144,6 +149,8 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head: Linear | None = None
+        self.compute_dtype: torch.dtype | None = None  # of a training step, where not float32
+        self.acting_head: Tensor | None = None  # a tied head in that dtype
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
         window = config.max_position_embeddings
@@ -207,6 +214,8 @@ class Transformer(nn.Module):
             if window < length
         }
         x = self.model.embed(tokens)  # (B, T, E)
+        if self.compute_dtype is not None:
+            x = x.to(self.compute_dtype)
         for layer in self.model.layers:
             attention = layer.self_attn
             cos, sin = local if attention.is_local else turns
@@ -233,6 +242,12 @@ class Transformer(nn.Module):
         border = self.rope.border
         if border is not None:
             cache.note_lengths(rows, positions, border)
+
+    def head_weight(self) -> Tensor:
+        """What turns hidden states into scores, as the training step has it. Shapes: → (V, E)"""
+        if self.lm_head is not None:
+            return self.lm_head.effective_weight()
+        return self.model.embed_tokens.weight if self.acting_head is None else self.acting_head
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores. Shapes: (..., E) → (..., V)"""

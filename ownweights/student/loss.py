@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_POSITIONS = 1024
+CHUNK_POSITIONS = 1024  # at most; fewer where the vocabulary is large
+CHUNK_SCORES = 1 << 23
 
 
 class _TokenLoss(torch.autograd.Function):
@@ -22,12 +23,14 @@ class _TokenLoss(torch.autograd.Function):
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, total: float, cap: float | None
     ) -> tuple[Tensor, Tensor]:
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
+        wide = torch.promote_types(hidden.dtype, torch.float32)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_head = torch.zeros_like(head) if needs_head else None
-        nats = hidden.new_empty(hidden.shape[0])
-        for start in range(0, hidden.shape[0], CHUNK_POSITIONS):
-            rows = slice(start, start + CHUNK_POSITIONS)
-            scores = hidden[rows] @ head.T  # (N, V)
+        grad_head = torch.zeros_like(head, dtype=wide) if needs_head else None
+        nats = hidden.new_empty(hidden.shape[0], dtype=wide)
+        chunk = min(CHUNK_POSITIONS, max(1, CHUNK_SCORES // head.shape[0]))
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            scores = (hidden[rows] @ head.T).to(wide)  # (N, V)
             slope = None if cap is None else _capped(scores, cap)
             target = targets[rows, None]  # (N, 1)
             scores -= scores.amax(-1, keepdim=True)  # in place: passes over memory cost the most
@@ -41,10 +44,14 @@ class _TokenLoss(torch.autograd.Function):
             grad.div_(total)
             if slope is not None:
                 grad.mul_(slope)
+            grad = grad.to(head.dtype)
             if grad_hidden is not None:
                 torch.mm(grad, head, out=grad_hidden[rows])
             if grad_head is not None:
-                grad_head.addmm_(grad.T, hidden[rows])
+                if grad.dtype == wide:
+                    grad_head.addmm_(grad.T, hidden[rows])
+                else:  # sums over chunks stay in float32
+                    grad_head += grad.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.mark_non_differentiable(nats)
         return nats.sum() / total, nats
@@ -83,7 +90,8 @@ def token_loss(
     """
     if hidden.shape[0] == 0:
         return hidden.sum() * 0.0
-    loss, each = _TokenLoss.apply(hidden, head, targets, max(total, 1.0), cap)
+    args = hidden.to(head.dtype), head, targets, max(total, 1.0), cap
+    loss, each = _TokenLoss.apply(*args)
     if nats is not None:
         nats.copy_(each)
     return loss

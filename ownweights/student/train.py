@@ -31,6 +31,7 @@ from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.model.transformer import Transformer
 from ownweights.student.examples import ExamplePlan, TokenRow, hash_rows
+from ownweights.student.precision import AUTO, COMPUTE_DTYPES, derive_dtype
 from ownweights.student.swap import Swapper
 from ownweights.student.trainer import Recipe, StepReport, Trainer, batch_loss
 from ownweights.weights.adapter import save_adapter
@@ -62,11 +63,13 @@ class StudentOptions:
     hard_frac: float = 0.5
     swap: bool = True
     seed: int = 1
+    compute_dtype: str = AUTO
     checkpoint_every_s: float = 30.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
+        derive_dtype(self.compute_dtype)
         for name in ("rank", "rows_per_step"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -102,6 +105,8 @@ class Run:
     recipe: Recipe
     plan: ExamplePlan
     skipped_too_long: int
+    dtype: torch.dtype
+    why_dtype: str
 
 
 def train_student(
@@ -125,6 +130,7 @@ def train_student(
     _, develop = _encode(base, dataset.examples("develop")[:NUM_DEVELOP_ROWS])
     facts["develop_loss"] = _mean_loss(base.model, develop)
     facts["skipped_too_long"] = run.skipped_too_long
+    facts["compute_dtype"] = [str(run.dtype).removeprefix("torch."), run.why_dtype]
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
     student = _seal(project, dataset, base, run, facts)
     shutil.rmtree(work, ignore_errors=True)
@@ -176,10 +182,13 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
     if options.method == "lora":
         lora = LoraConfig(options.rank, float(options.lora_alpha or 2 * options.rank), TARGETS)
         settings["lora"] = asdict(lora) | {"targets": list(lora.targets)}
+    dtype, why_dtype = derive_dtype(options.compute_dtype)
+    if dtype != "float32":
+        settings["compute_dtype"] = dtype
     settings["prune"] = dataset.prune.to_json() if dataset.prune else None
     run_id = hash_json([settings, dataset.id, hash_rows(rows)])[:12]
     recipe = Recipe(rate, rate, warmup_frac=0.03, decay_frac=1.0)
-    return Run(run_id, settings, recipe, plan, skipped)
+    return Run(run_id, settings, recipe, plan, skipped, COMPUTE_DTYPES[dtype], why_dtype)
 
 
 def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[Example], list[TokenRow]]:
@@ -225,7 +234,7 @@ def _start(model: Transformer, run: Run, options: StudentOptions) -> Trainer:
     torch.manual_seed(options.seed)
     if options.method == "lora":
         attach_lora(model, _lora_of(run), options.seed)
-    return Trainer(model, run.plan, run.recipe, run_id=run.id)
+    return Trainer(model, run.plan, run.recipe, run_id=run.id, dtype=run.dtype)
 
 
 def _lora_of(run: Run) -> LoraConfig:

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from ownweights.core.artefact import write_atomic, writing
 from ownweights.core.errors import ArtefactError
-from ownweights.model.lora import Linear
 from ownweights.model.transformer import Transformer
+from ownweights.student.forming import Forming
 from ownweights.student.loss import token_loss
 from ownweights.student.muon import Muon
 
-NUM_WORKERS = 2  # each computes the gradients of half a step's rows; threads meet once a step
+NUM_WORKERS = 2  # each computes the gradients of a share of a step's rows; they meet once a step
+PIECE_TOKENS = 2048  # that one of them computes at a time, at most; memory grows with it
 CHECKPOINT_NAME = "checkpoint.pt"
 _CHECKPOINT_KEYS = {"run_id", "step", "parameters", "optimisers"}
 _START_AGAIN = "delete the folder to start the run again"
@@ -111,10 +112,14 @@ class StepReport:
 class Trainer:
     """Runs a plan's steps over the trainable parameters of a model."""
 
-    def __init__(self, model: Transformer, plan: Plan, recipe: Recipe, *, run_id: str) -> None:
+    def __init__(
+        self, model: Transformer, plan: Plan, recipe: Recipe, *, run_id: str,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         self.model, self.plan, self.recipe, self.run_id = model, plan, recipe, run_id
         self.step = 0
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._forming = Forming(model, dtype)
         self._optimisers = _make_optimisers(self.parameters, recipe)
         self._peaks = [group["lr"] for opt in self._optimisers for group in opt.param_groups]
         threads = max(1, torch.get_num_threads() // NUM_WORKERS)
@@ -129,7 +134,7 @@ class Trainer:
     def train_step(self) -> StepReport:
         """Take one optimiser step."""
         began = time.perf_counter()
-        parts = [piece for part in self.plan.batches(self.step) for piece in halves(part)]
+        parts = [piece for part in self.plan.batches(self.step) for piece in pieces(part)]
         trained = sum(len(part.targets) for part in parts)
         nats = [torch.empty(len(part.targets)) for part in parts]
         loss = self._accumulate(parts, trained, nats)
@@ -156,36 +161,25 @@ class Trainer:
         `nats` receives what every trained position of each part lost. Adapted weights are formed
         once for all parts, and their summed gradients go on to the factors at the end.
         """
-        modules = [m for m in self.model.modules() if isinstance(m, Linear)]
-        adapted = [layer for layer in modules if layer.lora_a is not None]
-        formed = [layer.effective_weight() for layer in adapted]
-        for layer, weight in zip(adapted, formed, strict=True):
-            layer.formed = weight.detach().requires_grad_()
-        own = list(self.parameters.values())
-        wanted = [*own, *(layer.formed for layer in adapted if layer.formed is not None)]
-        sums: list[Tensor | None] = [None] * len(wanted)
-        loss = 0.0
-        try:
+        own, loss = list(self.parameters.values()), 0.0
+        with self._forming.step() as formed:
+            wanted = [*own, *formed.leaves]
+            sums: list[Tensor | None] = [None] * len(wanted)
             task = partial(self._gradients, wanted=wanted, total=total)
             for value, grads in self._workers.map(task, parts, nats):
                 loss += value
                 sums = [_sum(a, b) for a, b in zip(sums, grads, strict=True)]
-        finally:
-            for layer in adapted:
-                layer.formed = None
         for parameter, grad in zip(own, sums, strict=False):
             parameter.grad = grad
-        pairs = zip(formed, sums[len(own) :], strict=True)
-        used = [(weight, grad) for weight, grad in pairs if grad is not None]
-        if used:
-            torch.autograd.backward([w for w, _ in used], [g for _, g in used])
+        formed.pass_on(sums[len(own) :])
         return loss
 
     def _gradients(
         self, part: Batch, nats: Tensor, *, wanted: Sequence[Tensor], total: int
     ) -> tuple[float, Sequence[Tensor | None]]:
         loss = batch_loss(self.model, part, total, nats)
-        return float(loss.detach()), torch.autograd.grad(loss, wanted, allow_unused=True)
+        grads = torch.autograd.grad(loss, wanted, allow_unused=True)
+        return float(loss.detach()), [None if g is None else g.float() for g in grads]
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write everything a resumed run needs, in one atomic replace.
@@ -266,6 +260,25 @@ def halves(batch: Batch) -> list[Batch]:
     return [first, Batch(batch.tokens[middle:], where, batch.targets[~is_first])]
 
 
+def pieces(batch: Batch) -> list[Batch]:
+    """A batch as what one worker computes at a time: halves, and halves of those that are big."""
+    parts = halves(batch)
+    if len(parts) == 1:
+        return [trimmed(batch)]
+    found: list[Batch] = []
+    for part in map(trimmed, parts):
+        found += [part] if part.tokens.numel() <= PIECE_TOKENS else pieces(part)
+    return found
+
+
+def trimmed(batch: Batch) -> Batch:
+    """The batch without the columns that come after everything trained: nothing looks at them."""
+    width = batch.tokens.shape[1]
+    rows, columns = batch.where // width, batch.where % width
+    used = int(columns.max()) + 1 if len(columns) else 1
+    return replace(batch, tokens=batch.tokens[:, :used], where=rows * used + columns)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote.
 
@@ -287,12 +300,8 @@ def batch_loss(
 ) -> Tensor:
     """The loss of one batch, scored at its trained positions only; each one's goes to `nats`."""
     hidden = model(batch.tokens).flatten(0, 1)  # (B·T, E)
-    if model.lm_head is None:
-        head = model.model.embed_tokens.weight
-    else:
-        head = model.lm_head.effective_weight()
-    hidden, cap = hidden.index_select(0, batch.where), model.config.variant.logit_softcap
-    return token_loss(hidden, head, batch.targets, total, nats, cap=cap)
+    states, cap = hidden.index_select(0, batch.where), model.config.variant.logit_softcap
+    return token_loss(states, model.head_weight(), batch.targets, total, nats, cap=cap)
 
 
 def _make_optimisers(

@@ -55,10 +55,11 @@ def small_plan(epochs: float = 3, *, seed: int = 5, max_tokens: int = 60) -> Exa
 
 def small_trainer(
     recipe: Recipe = RECIPES["adamw"], *, seed: int = 0, run_id: str = "run",
-    model: Transformer | None = None,
+    model: Transformer | None = None, dtype: torch.dtype = torch.float32,
 ) -> Trainer:  # fmt: skip
     """A trainer over `small_plan` of a network that is smaller still."""
-    return Trainer(model or tiny_model(seed, **SMALL), small_plan(), recipe, run_id=run_id)
+    model = model or tiny_model(seed, **SMALL)
+    return Trainer(model, small_plan(), recipe, run_id=run_id, dtype=dtype)
 
 
 def empty_batch() -> Batch:

@@ -22,6 +22,7 @@ from tests.variants import VARIANTS
 # float32 sums in another order: a few rounding errors of 1.2e-7 on values near one
 CLOSE_REL, CLOSE_ABS = 2e-5, 2e-6
 WIDTH, VOCABULARY = 12, 17
+DRIFT = 0.01
 
 
 def reference_loss(hidden: Tensor, head: Tensor, targets: Tensor, total: float) -> Tensor:
@@ -149,6 +150,51 @@ def test_token_loss_divides_by_at_least_one() -> None:
     assert torch.equal(
         token_loss(hidden, head, targets, 0.0), token_loss(hidden, head, targets, 1.0)
     )
+
+
+def entropy(hidden: Tensor, head: Tensor) -> float:
+    logprobs = (hidden @ head.T).log_softmax(-1)
+    return float(-(logprobs.exp() * logprobs).sum(-1).mean())
+
+
+@pytest.mark.parametrize("chunk", [5, 1024])
+def test_bfloat16_loss_does_not_drift(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """training.md c.5: after 50 steps, the entropy is that of full logits in float32."""
+    monkeypatch.setattr(loss_module, "CHUNK_POSITIONS", chunk)
+    entropies: list[float] = []
+    for dtype, function in ((torch.bfloat16, token_loss), (torch.float32, reference_loss)):
+        generator = torch.Generator().manual_seed(1)
+        hidden = torch.randn(48, 32, generator=generator).requires_grad_()
+        head = (0.3 * torch.randn(400, 32, generator=generator)).requires_grad_()
+        targets = torch.randint(400, (48,), generator=generator)
+        optimiser = torch.optim.AdamW([hidden, head], lr=1e-2)
+        for _ in range(50):
+            optimiser.zero_grad()
+            function(hidden.to(dtype), head.to(dtype), targets, 48.0).backward()
+            optimiser.step()
+        entropies.append(entropy(hidden.detach(), head.detach()))
+    assert 0.1 < entropies[1] < 5  # it has moved, and has not ended
+    assert entropies[0] == pytest.approx(entropies[1], rel=DRIFT)
+
+
+def test_bfloat16_loss_sums_in_float32() -> None:
+    hidden, head, targets = (t.bfloat16() if t.is_floating_point() else t for t in make_problem(7))
+    hidden, head = hidden.detach().requires_grad_(), head.detach().requires_grad_()
+    nats = torch.empty(7)
+    value = token_loss(hidden, head, targets, 7.0, nats)
+    value.backward()
+    wide = F.cross_entropy(hidden.float() @ head.float().T, targets)
+    assert value.dtype == torch.float32
+    assert float(value.detach()) == pytest.approx(float(wide.detach()), rel=5e-3)
+    assert hidden.grad is not None and hidden.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("scores", [1, WIDTH, VOCABULARY, 3 * VOCABULARY + 1])
+def test_token_loss_of_a_large_vocabulary_takes_few_positions_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, scores: int
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_SCORES", scores)
+    assert_close(*both(partial(make_problem, 9), 9.0), rel=CLOSE_REL, absolute=CLOSE_ABS)
 
 
 # --- of a whole network: which positions are scored, and by which head

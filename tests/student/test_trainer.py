@@ -17,8 +17,11 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ownweights.core.errors import ArtefactError, ArtefactUnwritten
-from ownweights.model.lora import Linear, attach_lora
+from ownweights.model import lora as lora_module
+from ownweights.model import transformer as transformer_module
+from ownweights.model.lora import Linear, LoraConfig, attach_lora
 from ownweights.model.transformer import Transformer
+from ownweights.student import trainer as trainer_module
 from ownweights.student.examples import TokenRow, pad_rows
 from ownweights.student.trainer import (
     CHECKPOINT_NAME,
@@ -27,6 +30,8 @@ from ownweights.student.trainer import (
     Trainer,
     batch_loss,
     halves,
+    pieces,
+    trimmed,
 )
 from tests.disk import max_file_bytes
 from tests.student.rows import (
@@ -110,7 +115,7 @@ def test_train_step_reports_what_was_done() -> None:
     expected = float(batch_loss(model, pad_rows(rows), 4.0).detach())
     report = Trainer(model, ListPlan([[pad_rows(rows)]]), NO_CLIP, run_id="r").train_step()
     assert (report.step, report.num_steps) == (1, 1)
-    assert report.num_tokens == 2 * 8  # padded to the longer row's read tokens
+    assert report.num_tokens == 4 + 8  # each worker pads to the longest row of its own
     assert report.num_trained == 3 + 1
     assert report.loss == pytest.approx(expected)
     assert report.seconds > 0
@@ -219,20 +224,30 @@ def low_rank_forward(layer: Linear, x: Tensor) -> Tensor:
     return F.linear(x, layer.weight) + layer.scale * (x @ layer.lora_a.T @ layer.lora_b.T)
 
 
+def low_rank_together(layers: Sequence[Linear], x: Tensor) -> tuple[Tensor, ...]:
+    return tuple(low_rank_forward(layer, x) for layer in layers)
+
+
+@pytest.mark.parametrize("rank", [2, 8, 64])
 def test_lora_step_matches_the_low_rank_formulation(
-    spy: StepSpy, monkeypatch: pytest.MonkeyPatch
+    spy: StepSpy, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    plan = ListPlan([[pad_rows(make_rows(4))]])
-    reports: list[float] = []
-    for is_reference in (False, True):
-        if is_reference:
-            monkeypatch.setattr(Linear, "forward", low_rank_forward)
-        model = with_adapter(tiny_model(1), 4)
-        reports.append(Trainer(model, plan, NO_CLIP, run_id="r").train_step().loss)
-    assert reports[0] == pytest.approx(reports[1], rel=1e-5)
-    for ours, theirs in zip(*spy.gradients, strict=True):
-        assert theirs.abs().max() > 0
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+    """training.md c.30 (the scale), e9: thin or dense gradients, whichever is cheaper."""
+    config, batch = LoraConfig(rank, 2.0 * rank), pad_rows(make_rows(4))
+    model = with_adapter(tiny_model(1), 4, config)
+    trainer = Trainer(model, ListPlan([[batch]]), NO_CLIP, run_id="r")
+    loss = trainer.train_step().loss
+    for module in (lora_module, transformer_module):
+        monkeypatch.setattr(module, "together", low_rank_together)
+    model = with_adapter(tiny_model(1), 4, config)
+    expected = batch_loss(model, batch, len(batch.targets))
+    expected.backward()
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    theirs = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(spy.gradients[0]) == len(theirs) == 2 * 2 * 7
+    for mine, other in zip(spy.gradients[0], theirs, strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("sizes", [[1] * 5, [2, 2]], ids=str)
@@ -262,7 +277,7 @@ def test_train_step_forms_an_adapted_weight_once(monkeypatch: pytest.MonkeyPatch
     form = Linear.effective_weight
 
     def spied(layer: Linear) -> Tensor:
-        if layer.formed is None:
+        if layer.acting is None:
             formed.append(layer)
         return form(layer)
 
@@ -272,7 +287,7 @@ def test_train_step_forms_an_adapted_weight_once(monkeypatch: pytest.MonkeyPatch
     Trainer(model, ListPlan([parts]), NO_CLIP, run_id="r").train_step()
     adapted = [m for m in model.modules() if isinstance(m, Linear) and m.lora_a is not None]
     assert sorted(map(id, formed)) == sorted(map(id, adapted))
-    assert all(layer.formed is None for layer in adapted)
+    assert all(layer.acting is None for layer in adapted)
 
 
 def test_train_step_that_fails_lets_go_of_formed_weights() -> None:
@@ -280,7 +295,7 @@ def test_train_step_that_fails_lets_go_of_formed_weights() -> None:
     beyond = Batch(torch.full((2, 3), 10**6), torch.tensor([0]), torch.tensor([1]))
     with pytest.raises(IndexError):
         Trainer(model, ListPlan([[beyond]]), NO_CLIP, run_id="r").train_step()
-    assert all(m.formed is None for m in model.modules() if isinstance(m, Linear))
+    assert all(m.acting is None for m in model.modules() if isinstance(m, Linear))
 
 
 @given(count=st.integers(1, 9), seed=st.integers(0, 99))
@@ -292,6 +307,34 @@ def test_halves_always_hold_all_rows_in_order(count: int, seed: int) -> None:
     assert torch.equal(torch.cat([piece.targets for piece in pieces]), batch.targets)
     read = [piece.tokens.flatten()[piece.where] for piece in pieces]
     assert torch.equal(torch.cat(read), batch.tokens.flatten()[batch.where])
+
+
+@given(count=st.integers(1, 9), seed=st.integers(0, 99), most=st.integers(1, 80))
+def test_pieces_always_read_and_train_the_same(count: int, seed: int, most: int) -> None:
+    batch = pad_rows(make_rows(count, seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "PIECE_TOKENS", most)
+        parts = pieces(batch)
+    assert all(part.tokens.numel() <= most or len(part.tokens) == 1 for part in parts[2:])
+    assert torch.equal(torch.cat([part.targets for part in parts]), batch.targets)
+    read = [part.tokens.flatten()[part.where] for part in parts]
+    assert torch.equal(torch.cat(read), batch.tokens.flatten()[batch.where])
+    assert sum(part.tokens.numel() for part in parts) <= batch.tokens.numel()
+
+
+def test_trimmed_gives_the_same_loss_of_less() -> None:
+    """Right padding needs no mask, and none of it is computed that nothing trained looks at."""
+    rows = make_rows(5, 2)
+    batch = pad_rows(rows)
+    wide = replace(
+        batch, tokens=F.pad(batch.tokens, (0, 7)),
+        where=batch.where // batch.tokens.shape[1] * 7 + batch.where,
+    )  # fmt: skip
+    assert torch.equal(trimmed(wide).tokens, batch.tokens)
+    model = tiny_model(1, **SMALL)
+    apart = sum(float(batch_loss(model, pad_rows([row]), 1.0).detach()) for row in rows)
+    for padded in (batch, wide, trimmed(wide)):
+        assert float(batch_loss(model, padded, 1.0).detach()) == pytest.approx(apart, rel=1e-5)
 
 
 # --- schedule
@@ -358,12 +401,17 @@ def test_resume_equals_uninterrupted(tmp_path: Path, recipe: Recipe, stop_at: in
     assert_same_bits(bits(whole.model), bits(resumed.model))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("stop_at", [2, 7])
-def test_resume_of_an_adapter_equals_uninterrupted(tmp_path: Path, stop_at: int) -> None:
+def test_resume_of_an_adapter_equals_uninterrupted(
+    tmp_path: Path, stop_at: int, dtype: torch.dtype
+) -> None:
+    """training.md c.45, in both dtypes."""
+
     def make() -> Trainer:
         model = tiny_model(1, **SMALL)
         attach_lora(model, LORA, 1)
-        return small_trainer(model=model)
+        return small_trainer(model=model, dtype=dtype)
 
     whole = make()
     list(whole)
