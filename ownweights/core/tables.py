@@ -24,6 +24,7 @@ _POSTGRES = (
 )
 _OBJECTS = r"([a-z][a-z0-9.+-]*://(?![^/]*:[^/]*@)\S+)?"
 
+OBJECTIVES = ("sft", "dpo", "distil", "logprobs", "on-policy", "text")
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
 _ADDRESS = r"https?://[^\s/@?#]+(/[^\s?#]*)?"
 _ADDRESS_SAYS = "an http:// or https:// address, without a password or a query"
@@ -201,6 +202,32 @@ class StudentSettings:
     """Train on examples with values exchanged among JSON answers, too."""
     seed: int = setting(1, at_least=0, at_most=MAX_SEED)
     """Starts every random choice of the training."""
+    objective: str = setting("sft", choices=OBJECTIVES)
+    """What is learned: recorded answers (sft), preferences (dpo), a local teacher's distributions
+    over recorded answers (distil) or over the student's own (on-policy), what a rented teacher told
+    of its alternatives (logprobs), or documents (text)."""
+    optimiser: str = setting("muon", choices=("muon", "adamw"))
+    """What moves matrices; each has a learning rate of its own where none is given."""
+    head: bool = setting(False)
+    """Adapt the output head, too."""
+    start: str | None = setting(None)
+    """A student of the same base whose adapter is trained on."""
+    teacher: str | None = setting(None)
+    """For distil and on-policy: a base or a student with the same tokenizer."""
+    divergence: float | None = setting(None, at_least=0, at_most=1)
+    """For distil and on-policy: 0 is the forward KL, 1 the reverse, between them JSD."""
+    temperature: float | None = setting(None, at_least=0, at_most=100, is_open=True)
+    """For distil and on-policy: by what both distributions are softened."""
+    ce_frac: float | None = setting(None, at_least=0, at_most=1)
+    """For distil and logprobs: share of plain cross-entropy on the recorded tokens."""
+    dpo_beta: float | None = setting(None, at_least=0, at_most=100, is_open=True)
+    """For dpo: how strongly the student is held to what it starts from."""
+    pairs: str | None = setting(None)
+    """For dpo: a file of JSON lines with messages, chosen and rejected, besides what was recorded."""
+    text: str | None = setting(None)
+    """For text: a text file, or JSON lines with a text each; the recorded answers where not given."""
+    max_answer_tokens: int | None = setting(None, at_least=1, at_most=1_000_000)
+    """For on-policy: how long the student's answers may get."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ Source: Hu et al. 2021, arXiv 2106.09685; rank-stabilised scale: Kalajdzievski 2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+HEAD = "lm_head"  # adapted on request; where it is tied, only what it scores changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ class Linear(nn.Module):
     def merge(self) -> None:
         """Fold the adapter into the weight (in float32) and drop it."""
         if self.lora_a is not None:
-            with torch.no_grad():
-                self.weight.copy_(self.effective_weight())
+            merged = self.effective_weight().detach()  # not in place: a tied head is the embedding
+            self.weight = nn.Parameter(merged, requires_grad=self.weight.requires_grad)
             self.lora_a = self.lora_b = None
 
 
@@ -89,7 +91,10 @@ def lora_layers(model: nn.Module, targets: Iterable[str]) -> dict[str, Linear]:
 
 
 def attach_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
-    """Freeze the model, add adapters to its target layers; the trainable parameters in order."""
+    """Freeze the model, add adapters to its target layers; the trainable parameters in order.
+
+    A network whose head is a target must have one of its own: `Transformer.own_head`.
+    """
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     trainable: list[nn.Parameter] = []
@@ -105,3 +110,20 @@ def merge_lora(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear):
             module.merge()
+
+
+@contextmanager
+def formed_weights(model: nn.Module) -> Iterator[None]:
+    """Form every adapted weight once for all that is computed meanwhile, without gradients."""
+    adapted = [
+        module for module in model.modules()
+        if isinstance(module, Linear) and module.lora_a is not None and module.formed is None
+    ]  # fmt: skip
+    with torch.no_grad():
+        for layer in adapted:
+            layer.formed = layer.effective_weight()
+        try:
+            yield
+        finally:
+            for layer in adapted:
+                layer.formed = None

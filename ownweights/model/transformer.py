@@ -193,6 +193,15 @@ class Transformer(nn.Module):
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return self.model.norm(x)
 
+    def own_head(self) -> Linear:
+        """The head as a layer that can carry an adapter; a tied one keeps the embedding's weight,
+        of which only the scores change (test_tied_head_adapter_leaves_the_embedding)."""
+        if self.lm_head is None:
+            with torch.device("meta"):
+                self.lm_head = Linear(self.config.hidden_size, self.config.vocab_size)
+            self.lm_head.weight = self.model.embed_tokens.weight
+        return self.lm_head
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores. Shapes: (..., E) → (..., V)"""
         if self.lm_head is None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -38,12 +38,18 @@ _START_AGAIN = "delete the folder to start the run again"
 class Batch:
     """Token rows and the positions that are trained.
 
-    Shapes: tokens (B, T), where (N,) flat indices into (B·T), targets (N,)
+    What an objective needs besides is kept by name, in `of_positions` or in `of_rows`; each
+    `rows_together` rows in a row are never parted.
+    Shapes: tokens (B, T), where (N,) flat indices into (B·T), targets (N,), of_positions (N, ...),
+    of_rows (B, ...)
     """
 
     tokens: Tensor
     where: Tensor
     targets: Tensor
+    of_positions: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    of_rows: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    rows_together: int = 1
 
 
 class Plan(Protocol):
@@ -54,6 +60,21 @@ class Plan(Protocol):
 
     def batches(self, step: int) -> Sequence[Batch]:
         """The parts whose gradients make up one step."""
+        ...
+
+
+class Objective(Protocol):
+    """What a batch should teach: its part of the loss of a step."""
+
+    def weight(self, batch: Batch) -> int:
+        """How many terms (trained tokens, or pairs) the batch adds to the step's mean."""
+        ...
+
+    def loss(
+        self, model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
+    ) -> Tensor:
+        """The batch's terms, summed and divided by the whole step's `total` (so that gradients of
+        parts add up to the large batch's); what each trained position cost goes to `nats`."""
         ...
 
 
@@ -111,8 +132,12 @@ class StepReport:
 class Trainer:
     """Runs a plan's steps over the trainable parameters of a model."""
 
-    def __init__(self, model: Transformer, plan: Plan, recipe: Recipe, *, run_id: str) -> None:
+    def __init__(
+        self, model: Transformer, plan: Plan, recipe: Recipe, *, run_id: str,
+        objective: Objective | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.plan, self.recipe, self.run_id = model, plan, recipe, run_id
+        self.objective = objective or TokenObjective()
         self.step = 0
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimisers = _make_optimisers(self.parameters, recipe)
@@ -131,8 +156,9 @@ class Trainer:
         began = time.perf_counter()
         parts = [piece for part in self.plan.batches(self.step) for piece in halves(part)]
         trained = sum(len(part.targets) for part in parts)
+        total = sum(self.objective.weight(part) for part in parts)
         nats = [torch.empty(len(part.targets)) for part in parts]
-        loss = self._accumulate(parts, trained, nats)
+        loss = self._accumulate(parts, total, nats)
         if isinstance(self.plan, Observer):
             self.plan.observe(self.step, torch.cat(nats))
         nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
@@ -141,7 +167,7 @@ class Trainer:
         for group, peak in zip(groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         for optimiser in self._optimisers:
-            if trained:
+            if total:
                 optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
@@ -184,7 +210,7 @@ class Trainer:
     def _gradients(
         self, part: Batch, nats: Tensor, *, wanted: Sequence[Tensor], total: int
     ) -> tuple[float, Sequence[Tensor | None]]:
-        loss = batch_loss(self.model, part, total, nats)
+        loss = self.objective.loss(self.model, part, total, nats)
         return float(loss.detach()), torch.autograd.grad(loss, wanted, allow_unused=True)
 
     def save_checkpoint(self, folder: Path) -> None:
@@ -255,15 +281,21 @@ class Trainer:
 
 
 def halves(batch: Batch) -> list[Batch]:
-    """A batch as two of half its rows each; one row stays whole."""
+    """A batch as two of half its rows each; rows that belong together stay so."""
     num_rows, width = batch.tokens.shape
-    if num_rows < 2:
+    middle = num_rows // batch.rows_together // 2 * batch.rows_together
+    if not middle:
         return [batch]
-    middle = num_rows // 2
     is_first = batch.where < middle * width
-    first = Batch(batch.tokens[:middle], batch.where[is_first], batch.targets[is_first])
-    where = batch.where[~is_first] - middle * width
-    return [first, Batch(batch.tokens[middle:], where, batch.targets[~is_first])]
+    return [
+        Batch(
+            batch.tokens[rows], batch.where[chosen] - (rows.start or 0) * width,
+            batch.targets[chosen],
+            {name: values[chosen] for name, values in batch.of_positions.items()},
+            {name: values[rows] for name, values in batch.of_rows.items()}, batch.rows_together,
+        )
+        for rows, chosen in ((slice(None, middle), is_first), (slice(middle, None), ~is_first))
+    ]  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -282,16 +314,36 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+class TokenObjective:
+    """Cross-entropy of the trained tokens, each weighing the same."""
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch.targets)
+
+    def loss(
+        self, model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
+    ) -> Tensor:
+        return batch_loss(model, batch, total, nats)
+
+
 def batch_loss(
     model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
 ) -> Tensor:
     """The loss of one batch, scored at its trained positions only; each one's goes to `nats`."""
+    return token_loss(trained_states(model, batch), head_of(model), batch.targets, total, nats)
+
+
+def trained_states(model: Transformer, batch: Batch) -> Tensor:
+    """The states that the trained tokens are told from. Shapes: → (N, E)"""
     hidden = model(batch.tokens).flatten(0, 1)  # (B·T, E)
+    return hidden.index_select(0, batch.where)
+
+
+def head_of(model: Transformer) -> Tensor:
+    """The weight that turns states into scores. Shapes: → (V, E)"""
     if model.lm_head is None:
-        head = model.model.embed_tokens.weight
-    else:
-        head = model.lm_head.effective_weight()
-    return token_loss(hidden.index_select(0, batch.where), head, batch.targets, total, nats)
+        return model.model.embed_tokens.weight
+    return model.lm_head.effective_weight()
 
 
 def _make_optimisers(

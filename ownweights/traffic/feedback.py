@@ -101,6 +101,15 @@ def feedback_of(
     return [Feedback(*row[:6], value=json.loads(row[6])) for row in rows]
 
 
+def feedback_on_requests(database: Database) -> list[Feedback]:
+    """All that was said of requests, in the order it came."""
+    rows = database.query(
+        "SELECT id, at, request_id, session, name, kind, value FROM feedback"
+        " WHERE request_id IS NOT NULL ORDER BY at, id"
+    )
+    return [Feedback(*row[:6], value=json.loads(row[6])) for row in rows]
+
+
 def forget_of_records(database: Database, seqs: Sequence[int], *, words_alone: bool) -> None:
     """Take out what was said of records that are about to go, and of sessions that go with them;
     where bodies go, `words_alone`. In a transaction of the caller's."""

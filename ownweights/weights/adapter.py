@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ownweights.core.errors import ArtefactMissing, ModelError
-from ownweights.model.lora import TARGETS, LoraConfig, lora_layers
+from ownweights.model.lora import HEAD, TARGETS, LoraConfig, lora_layers
 from ownweights.model.transformer import Transformer
 from ownweights.weights.load import STORED, read_file
 from ownweights.weights.save import write_tensors
@@ -114,6 +114,8 @@ def attach_adapter(model: Transformer, adapter: Adapter, *, where: str = "adapte
     Raises: ModelError naming a layer that the model lacks, that lacks its factors, or is of another
     size
     """
+    if HEAD in adapter.config.targets:
+        model.own_head()
     layers = lora_layers(model, adapter.config.targets)
     for name in sorted(layers.keys() ^ adapter.factors.keys()):
         side = "has no factors for the layer" if name in layers else "names an unknown layer"
@@ -146,12 +148,12 @@ def _read_config(path: Path) -> LoraConfig:
             raise ModelError(f"{path}: {key} = {raw[key]!r} is not supported")
     if not isinstance(rank, int) or rank < 1:
         raise ModelError(f"{path}: r must be a positive integer, got {rank!r}")
-    if not isinstance(targets, list) or not set(targets) <= set(TARGETS):
+    if not isinstance(targets, list) or not set(targets) <= {*TARGETS, HEAD}:
         raise ModelError(
-            f"{path}: target_modules {targets!r} are not all among {', '.join(TARGETS)}"
+            f"{path}: target_modules {targets!r} are not all among {', '.join((*TARGETS, HEAD))}"
         )
     factor = rank**0.5 if raw.get("use_rslora") else 1.0  # scale α/√R, kept as α' / R
-    ordered = tuple(name for name in TARGETS if name in targets)
+    ordered = tuple(name for name in (*TARGETS, HEAD) if name in targets)
     return LoraConfig(rank=rank, alpha=float(alpha) * factor, targets=ordered)
 
 

@@ -1,0 +1,53 @@
+"""Supervised fine-tuning: the recorded answer to every request, by cross-entropy.
+
+Where answers are JSON objects, some examples are made of several (`swap`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ownweights.student.examples import ExamplePlan, TokenRow
+from ownweights.student.study import (
+    MAX_PART_TOKENS,
+    Base,
+    Lesson,
+    Study,
+    derive_epochs,
+    encode_answer,
+    train_examples,
+)
+from ownweights.student.swap import Swapper
+from ownweights.student.trainer import TokenObjective
+
+
+def sft_lesson(study: Study) -> Lesson:
+    """The recorded answers, each token weighing the same."""
+    plan, epochs, skipped = answers_plan(study)
+    return Lesson(TokenObjective(), plan, epochs, skipped)
+
+
+def answers_plan(
+    study: Study, window: int | None = None
+) -> tuple[ExamplePlan, tuple[float, str], int]:
+    """Batches of the train split's answers, how often and why, and how many did not fit."""
+    options, base = study.options, study.base
+    examples, rows = train_examples(study, window)
+    epochs = derive_epochs(rows, options)
+    swapper = Swapper(examples if options.swap else [], seed=options.seed)
+    plan = ExamplePlan(
+        rows, epochs=epochs[0], rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
+        seed=options.seed, hard_frac=options.hard_frac,
+        vary=partial(_varied, base, swapper, rows, window) if swapper else None,
+    )  # fmt: skip
+    return plan, epochs, len(study.dataset.examples("train")) - len(rows)
+
+
+def _varied(
+    base: Base, swapper: Swapper, rows: Sequence[TokenRow], window: int | None, index: int,
+    epoch: int,
+) -> TokenRow:  # fmt: skip
+    """The row that an example has in an epoch: with values of other examples, or its own."""
+    swapped = swapper.swapped(index, epoch)
+    return (swapped and encode_answer(base, *swapped, window)) or rows[index]
