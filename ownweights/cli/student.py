@@ -66,8 +66,8 @@ def student() -> None:
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, workload: str, dataset_id: str | None, verdict_id: str | None, as_json: bool,
-    **given: Any,
+    ctx: click.Context, workload: str, dataset_id: str | None, verdict_id: str | None,
+    as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train a student; a run that was killed goes on where its last checkpoint was."""
     from ownweights.core.settings import load_settings

@@ -223,9 +223,9 @@ class StudentSettings:
     dpo_beta: float | None = setting(None, at_least=0, at_most=100, is_open=True)
     """For dpo: how strongly the student is held to what it starts from."""
     pairs: str | None = setting(None)
-    """For dpo: a file of JSON lines with messages, chosen and rejected, besides what was recorded."""
+    """For dpo: a file of JSON lines with messages, chosen and rejected, beside recorded ones."""
     text: str | None = setting(None)
-    """For text: a text file, or JSON lines with a text each; the recorded answers where not given."""
+    """For text: a text file, or JSON lines with a text each; else the recorded answers."""
     max_answer_tokens: int | None = setting(None, at_least=1, at_most=1_000_000)
     """For on-policy: how long the student's answers may get."""
 

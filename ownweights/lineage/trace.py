@@ -22,7 +22,11 @@ from ownweights.core.tombstone import erased_from, erased_mark
 FOLDER_KINDS = tuple(kind for kind in KINDS if kind != "route")
 HERE, MISSING, OUTSIDE, DAMAGED = "here", "missing", "outside", "damaged"
 # what a parent is to its child, where that is not its kind
-ROLE_KINDS = {"start": "student", "teacher_student": "student", "teacher_base": "base"}
+ROLE_KINDS: Mapping[str, str] = {
+    "start": "student",
+    "teacher_student": "student",
+    "teacher_base": "base",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class _Walk:
             return Node(kind, artefact_id, DAMAGED, {}, (), error.what)
         parents = tuple(
             self._outside_base(card, role, str(parent_id))
-            or self.node(ROLE_KINDS.get(role, role), str(parent_id))
+            or self.node(_kind_of(role), str(parent_id))
             for role, parent_id in card.get("parents", {}).items()
         )
         return Node(kind, artefact_id, HERE, card, parents, self._erased(kind, artefact_id))
@@ -123,13 +127,17 @@ class _Walk:
         return open_artefact(kind_dir, artefact_id, kind, verify=self.verify).card
 
     def _outside_base(self, child: Mapping[str, Any], role: str, base_id: str) -> Node | None:
-        if ROLE_KINDS.get(role, role) != "base":
+        if _kind_of(role) != "base":
             return None
         if (self.project.kind_dir("base") / base_id).is_dir():
             return None
         named = "base_name" if role == "base" else "teacher_name"
         name = str(child.get("identity", {}).get(named, ""))
         return Node("base", base_id, OUTSIDE, {}, (), name)
+
+
+def _kind_of(role: str) -> str:
+    return ROLE_KINDS.get(role, role)
 
 
 def _route_card(project: Project, route_id: str) -> Mapping[str, Any]:

@@ -199,7 +199,9 @@ class Transformer(nn.Module):
         if self.lm_head is None:
             with torch.device("meta"):
                 self.lm_head = Linear(self.config.hidden_size, self.config.vocab_size)
-            self.lm_head.weight = self.model.embed_tokens.weight
+            shared = self.model.embed_tokens.weight
+            assert isinstance(shared, nn.Parameter), "the embedding is a parameter"
+            self.lm_head.weight = shared
         return self.lm_head
 
     def logits(self, hidden: Tensor) -> Tensor:

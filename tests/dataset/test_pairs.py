@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ownweights.core.errors import InputError
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset, build_dataset, split_of
 from ownweights.dataset.pairs import Pair, gather_pairs, read_pairs, verdict_pairs
+from ownweights.dataset.prompt import prompt_key
 from ownweights.traffic import Record, TrafficStore
 from ownweights.traffic.feedback import (
     Feedback,
@@ -40,13 +42,16 @@ def asked(text: str, answer: str) -> Record:
     return replace(record_of(text, answer, ""), role="student", source_id=None)
 
 
+WORDS = ("beast", "river", "stone", "cloud", "lamp", "violin", "pepper")
+
+
 def words_of(dataset: Dataset, split: str) -> list[str]:
     """Questions whose own prompt falls into a split, none of them in the dataset."""
     identity = dataset.card["identity"]
     return [
-        text for text in (f"which beast number {k} is it? {'abcdefghij'[k % 10] * 9}{k}"
-                          for k in range(400))
-        if split_of(f"prompt:{text}", identity["fractions"], identity["salt"]) == split
+        text
+        for text in (" ".join(words) for words in itertools.permutations(WORDS, 4))
+        if split_of(f"prompt:{prompt_key(text)}", identity["fractions"], identity["salt"]) == split
     ]  # fmt: skip
 
 

@@ -35,8 +35,14 @@ def test_student_options_refuse_what_an_objective_does_not_use(name: str) -> Non
         ({"objective": "distil"}, "the objective 'distil' needs a teacher"),
         ({"objective": "on-policy"}, "the objective 'on-policy' needs a teacher"),
         ({"objective": "dpo", "dpo_beta": 0.0}, "dpo_beta must be more than 0 and at most 100"),
-        ({"objective": "distil", "teacher": "t", "divergence": 1.1}, "divergence must be in [0, 1]"),
-        ({"objective": "distil", "teacher": "t", "temperature": 0}, "temperature must be more than"),
+        (
+            {"objective": "distil", "teacher": "t", "divergence": 1.1},
+            "divergence must be in [0, 1]",
+        ),
+        (
+            {"objective": "distil", "teacher": "t", "temperature": 0},
+            "temperature must be more than",
+        ),
         ({"objective": "logprobs", "ce_frac": -1}, "ce_frac must be in [0, 1], got -1"),
         ({"objective": "on-policy", "teacher": "t", "max_answer_tokens": 0}, "at least 1, got 0"),
         ({"method": "full", "head": True}, "head is about an adapter, and method 'full' trains"),

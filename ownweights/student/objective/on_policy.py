@@ -82,8 +82,8 @@ def on_policy_lesson(study: Study) -> Lesson:
     epochs = fixed_epochs(options, EPOCHS, f"{EPOCHS:g} visit to every prompt")
     plan = SampledPlan(
         prompts, study.sampler or NaiveSampler(base.model, ends), max_answer_tokens=room,
-        window=window, epochs=epochs[0], rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
-        seed=options.seed,
+        window=window, epochs=epochs[0], rows_per_step=options.rows_per_step,
+        max_tokens=MAX_PART_TOKENS, seed=options.seed,
     )  # fmt: skip
     settings = {
         **teacher.settings, "divergence": divergence.beta, "temperature": divergence.temperature,

@@ -1,7 +1,7 @@
 """Direct preference optimisation: of two answers to one request, the better one more, the other
 less.
 
-    loss of a pair = -log σ(β · [(log π(chosen) - log ref(chosen)) - (log π(rejected) - log ref(…))])
+    loss of a pair = -log σ(β · (gain of chosen - gain of rejected)),  gain = log π - log reference
 
 with sums, not means, over an answer's tokens. The reference is what the student starts from: the
 base where the adapter is fresh (its B is zero), else the base with the adapter that is trained on.

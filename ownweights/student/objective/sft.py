@@ -32,21 +32,21 @@ def answers_plan(
     study: Study, window: int | None = None
 ) -> tuple[ExamplePlan, tuple[float, str], int]:
     """Batches of the train split's answers, how often and why, and how many did not fit."""
-    options, base = study.options, study.base
+    options = study.options
     examples, rows = train_examples(study, window)
     epochs = derive_epochs(rows, options)
     swapper = Swapper(examples if options.swap else [], seed=options.seed)
     plan = ExamplePlan(
         rows, epochs=epochs[0], rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
         seed=options.seed, hard_frac=options.hard_frac,
-        vary=partial(_varied, base, swapper, rows, window) if swapper else None,
+        vary=partial(_varied, study.base, swapper, rows, window=window) if swapper else None,
     )  # fmt: skip
     return plan, epochs, len(study.dataset.examples("train")) - len(rows)
 
 
 def _varied(
-    base: Base, swapper: Swapper, rows: Sequence[TokenRow], window: int | None, index: int,
-    epoch: int,
+    base: Base, swapper: Swapper, rows: Sequence[TokenRow], index: int, epoch: int, *,
+    window: int | None,
 ) -> TokenRow:  # fmt: skip
     """The row that an example has in an epoch: with values of other examples, or its own."""
     swapped = swapper.swapped(index, epoch)

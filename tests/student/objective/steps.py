@@ -60,9 +60,7 @@ def assert_nothing_trained_changes_nothing(objective: Objective, empty: Batch) -
 def assert_every_factor_moves(objective: Objective, batches: Sequence[Batch]) -> None:
     """Ten steps move every trainable tensor of an adapter."""
     model = with_adapter(tiny_model(1, **SMALL), 3, LORA)
-    trainer = Trainer(
-        model, ListPlan([batches] * 10), NO_CLIP, run_id="r", objective=objective
-    )
+    trainer = Trainer(model, ListPlan([batches] * 10), NO_CLIP, run_id="r", objective=objective)
     before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
     for _ in trainer:
         pass

@@ -84,8 +84,9 @@ def test_outcome_loss_matches_full_distributions(seed: int, ce_frac: float) -> N
 
 
 def test_outcome_loss_passes_gradcheck() -> None:
-    ids, shares = torch.tensor([[1, 2], [0, 0], [3, 4]]), torch.tensor(
-        [[0.5, 0.2], [1.0, 0.0], [0.1, 0.1]], dtype=torch.float64
+    ids, shares = (
+        torch.tensor([[1, 2], [0, 0], [3, 4]]),
+        torch.tensor([[0.5, 0.2], [1.0, 0.0], [0.1, 0.1]], dtype=torch.float64),
     )
     targets = torch.tensor([1, 0, 3])
     hidden = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
@@ -161,7 +162,7 @@ def told_records(*, unsure: float = 0.1, whole: bool = True) -> list[Record]:
 def test_logprobs_student_learns_the_teachers_doubt(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path, told_records(unsure=0.4))
     reports: list[StepReport] = []
-    options = replace(QUICK, objective="logprobs", epochs=30, rank=8, hard_frac=1.0)
+    options = replace(QUICK, objective="logprobs", epochs=60, rank=16, hard_frac=1.0)
     made = train_student(dataset, project, options, on_step=reports.append)
     facts = made.card["facts"]
     assert facts["aligned_frac"] == 1.0

@@ -29,7 +29,7 @@ from tests.student.rows import SMALL, empty_batch, make_rows
 from tests.student.zoo import ANIMALS, QUICK, make_project
 from tests.tiny import tiny_model, with_adapter
 
-DPO = replace(QUICK, objective="dpo", epochs=2, learning_rate=0.002)
+DPO = replace(QUICK, objective="dpo", epochs=4, learning_rate=0.005)
 
 
 def pair_plan(num: int = 5, *, seed: int = 0, max_tokens: int = 10_000) -> PairPlan:
@@ -64,9 +64,7 @@ def test_preference_loss_matches_its_closed_form() -> None:
         expected = expected - F.logsigmoid(margin) / 5
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(
-        nats.sum(), -row_sums(batch, -nats).sum(), rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(nats.sum(), -row_sums(batch, -nats).sum(), rtol=1e-6, atol=1e-6)
     for name, parameter in other.named_parameters():
         grad = grads[name]
         assert parameter.grad is not None and grad is not None
@@ -154,9 +152,7 @@ def test_first_step_of_a_warm_start_costs_ln_two(
     project, dataset = home
     reports: list[StepReport] = []
     options = replace(DPO, start=taught.id)
-    made = train_student(
-        dataset, project, options, on_step=reports.append, pairs=pairs_of(dataset)
-    )
+    made = train_student(dataset, project, options, on_step=reports.append, pairs=pairs_of(dataset))
     assert reports[0].loss == pytest.approx(math.log(2), abs=1e-7)
     assert reports[-1].loss < 0.9 * math.log(2)
     identity, facts = made.card["identity"], made.card["facts"]

@@ -40,7 +40,7 @@ def test_text_student_learns_its_book(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     (tmp_path / "book.txt").write_text(BOOK, "utf-8")
     reports: list[StepReport] = []
-    options = replace(TEXT, text="book.txt", epochs=20, rank=8)
+    options = replace(TEXT, text="book.txt", epochs=60, rank=8)
     made = train_student(dataset, project, options, on_step=reports.append)
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert made.card["facts"]["documents"] == 1
@@ -69,9 +69,7 @@ def test_read_documents_of_lines(tmp_path: Path) -> None:
         ("b.txt", None, "cannot be read: No such file"),
     ],
 )
-def test_read_documents_refuses(
-    tmp_path: Path, name: str, raw: bytes | None, message: str
-) -> None:
+def test_read_documents_refuses(tmp_path: Path, name: str, raw: bytes | None, message: str) -> None:
     if raw is not None:
         (tmp_path / name).write_bytes(raw)
     with pytest.raises(InputError) as caught:
