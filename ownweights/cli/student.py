@@ -192,14 +192,14 @@ def preference_pairs(
     from ownweights.core.errors import UsageError
     from ownweights.dataset.pairs import gather_pairs, read_pairs, verdict_pairs
     from ownweights.traffic import TrafficStore
-    from ownweights.traffic.feedback import feedback_on_requests
+    from ownweights.traffic.feedback import feedback_of
 
     if options.objective != "dpo":
         if verdict_id is not None:
             raise UsageError("--verdict gives pairs, which only the objective dpo learns from")
         return []
     with TrafficStore.open(project) as store, open_database(project.database) as database:
-        said = feedback_on_requests(database)
+        said = feedback_of(database)
         pairs = gather_pairs(dataset, store.records(dataset.workload), said)
     if options.pairs is not None:
         pairs += read_pairs(dataset, project.root / options.pairs)
@@ -218,6 +218,7 @@ def train_with_progress(
     from ownweights.model.memory import keep_freed_memory
 
     keep_freed_memory()
+    from ownweights.student.study import Materials
     from ownweights.student.train import train_student
     from ownweights.student.trainer import StepReport
 
@@ -231,7 +232,7 @@ def train_with_progress(
             loss = sum(r.loss for r in recent) / len(recent)
             bar(report.step, report.num_steps, f"loss {loss:.4f}  {speed:,.0f} tokens/s")
 
-        made = train_student(dataset, project, options, on_step=on_step, pairs=pairs)
+        made = train_student(dataset, project, options, on_step=on_step, materials=Materials(pairs))
     for name, why in made.card["identity"]["derived"].items():
         say(f"{name} = {made.card['identity'][name]}: {why}")
     for name, why in made.card["facts"].get("reasons", {}).items():

@@ -56,15 +56,23 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class Materials:
+    """What is learned from besides the dataset: `pairs` for dpo; for on-policy a `sampler` that
+    continues prompts with the very weights that are trained, where the naive one is too slow."""
+
+    pairs: Sequence[Pair] = ()
+    sampler: Sampler | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
-    """Everything that a lesson is made of. `sampler`: who continues prompts, if not the base."""
+    """Everything that a lesson is made of."""
 
     project: Project
     dataset: Dataset
     base: Base
     options: StudentOptions
-    pairs: Sequence[Pair] = ()
-    sampler: Sampler | None = None
+    materials: Materials
 
 
 @dataclass(frozen=True, slots=True)

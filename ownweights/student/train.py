@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,9 @@ import numpy as np
 import torch
 
 from ownweights.core.artefact import Artefact, draft_folder, hash_json, open_artefact, seal
-from ownweights.core.completer import Sampler
 from ownweights.core.errors import ModelError
 from ownweights.core.project import Project
 from ownweights.dataset.load import Dataset
-from ownweights.dataset.pairs import Pair
 from ownweights.model.lora import HEAD, TARGETS, LoraConfig, attach_lora
 from ownweights.student.examples import ExamplePlan, hash_rows
 from ownweights.student.lessons import make_lesson
@@ -38,6 +36,7 @@ from ownweights.student.study import (
     TOKEN_BUDGET,
     Base,
     Lesson,
+    Materials,
     Study,
     develop_rows,
     load_base,
@@ -81,18 +80,15 @@ def train_student(
     options: StudentOptions | None = None,
     *,
     on_step: Progress | None = None,
-    pairs: Sequence[Pair] = (),
-    sampler: Sampler | None = None,
+    materials: Materials | None = None,
 ) -> Artefact:
     """Train (or finish training) a student on a dataset's train split.
 
-    `pairs` are what the objective dpo learns from; `sampler` continues prompts for on-policy
-    learning, with the very weights that are trained, where the naive one is too slow.
     Raises: InputError when no example fits; ModelError when the base does not
     """
     options = options or StudentOptions()
     base = load_base(project, options.base)
-    run = plan_run(dataset, base, options, project=project, pairs=pairs, sampler=sampler)
+    run = plan_run(dataset, base, options, materials=materials, project=project)
     trainer = _start(base, run, options)
     work = project.kind_dir("student") / f".run-{run.id}"
     if run.lesson.prepare is not None:
@@ -111,12 +107,12 @@ def train_student(
 
 
 def plan_run(
-    dataset: Dataset, base: Base, options: StudentOptions, *, project: Project | None = None,
-    pairs: Sequence[Pair] = (), sampler: Sampler | None = None,
+    dataset: Dataset, base: Base, options: StudentOptions, *, materials: Materials | None = None,
+    project: Project | None = None,
 ) -> Run:  # fmt: skip
     """The batches and settings of a run, with every derived value filled in."""
     project = project or Project(dataset.path.parents[2])
-    lesson = make_lesson(Study(project, dataset, base, options, pairs, sampler))
+    lesson = make_lesson(Study(project, dataset, base, options, materials or Materials()))
     rate, why_rate = derive_rate(base.model, options)
     epochs, why_epochs = lesson.epochs
     settings: dict[str, Any] = {

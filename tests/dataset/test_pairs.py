@@ -20,7 +20,7 @@ from ownweights.dataset.prompt import prompt_key
 from ownweights.traffic import Record, TrafficStore
 from ownweights.traffic.feedback import (
     Feedback,
-    feedback_on_requests,
+    feedback_of,
     keep_feedback,
     parse_feedback,
 )
@@ -138,7 +138,7 @@ def test_gather_pairs_reads_what_the_store_holds(tmp_path: Path, dataset: Datase
         store.add([record])
         keep_feedback(database, said(record, demonstration="a red fox"))
         keep_feedback(database, parse_feedback({"session": "s", "value": True}))
-        found = feedback_on_requests(database)
+        found = feedback_of(database)
         assert [one.kind for one in found] == ["demonstration"]
         (pair,) = gather_pairs(dataset, store.records(WORKLOAD), found)
     assert (pair.chosen, pair.rejected) == ("a red fox", "a fox")

@@ -81,7 +81,7 @@ def on_policy_lesson(study: Study) -> Lesson:
     ends = frozenset({base.template.end_id, *base.model.config.eos_token_ids})
     epochs = fixed_epochs(options, EPOCHS, f"{EPOCHS:g} visit to every prompt")
     plan = SampledPlan(
-        prompts, study.sampler or NaiveSampler(base.model, ends), max_answer_tokens=room,
+        prompts, study.materials.sampler or NaiveSampler(base.model, ends), max_answer_tokens=room,
         window=window, epochs=epochs[0], rows_per_step=options.rows_per_step,
         max_tokens=MAX_PART_TOKENS, seed=options.seed,
     )  # fmt: skip

@@ -122,7 +122,7 @@ def dpo_lesson(study: Study) -> Lesson:
     """
     options = study.options
     by_split = {
-        split: [pair for pair in study.pairs if pair.split == split]
+        split: [pair for pair in study.materials.pairs if pair.split == split]
         for split in ("train", "develop")
     }
     if not by_split["train"]:

@@ -18,6 +18,7 @@ from ownweights.dataset import Dataset
 from ownweights.dataset.pairs import Pair
 from ownweights.model.transformer import Transformer
 from ownweights.student.objective.preference import PairPlan, PreferenceObjective, row_sums
+from ownweights.student.study import Materials
 from ownweights.student.train import train_student
 from ownweights.student.trainer import Batch, StepReport
 from tests.student.objective.steps import (
@@ -152,7 +153,9 @@ def test_first_step_of_a_warm_start_costs_ln_two(
     project, dataset = home
     reports: list[StepReport] = []
     options = replace(DPO, start=taught.id)
-    made = train_student(dataset, project, options, on_step=reports.append, pairs=pairs_of(dataset))
+    made = train_student(
+        dataset, project, options, on_step=reports.append, materials=Materials(pairs_of(dataset))
+    )
     assert reports[0].loss == pytest.approx(math.log(2), abs=1e-7)
     assert reports[-1].loss < 0.9 * math.log(2)
     identity, facts = made.card["identity"], made.card["facts"]
@@ -166,7 +169,7 @@ def test_first_step_of_a_warm_start_costs_ln_two(
 
 def test_dpo_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path / "a")
-    whole = train_student(dataset, project, DPO, pairs=pairs_of(dataset))
+    whole = train_student(dataset, project, DPO, materials=Materials(pairs_of(dataset)))
     other, same = make_project(tmp_path / "b")
     options = replace(DPO, checkpoint_every_s=0)
 
@@ -175,8 +178,8 @@ def test_dpo_goes_on_to_the_same_bits(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_student(same, other, options, on_step=stop, pairs=pairs_of(same))
-    resumed = train_student(same, other, options, pairs=pairs_of(same))
+        train_student(same, other, options, on_step=stop, materials=Materials(pairs_of(same)))
+    resumed = train_student(same, other, options, materials=Materials(pairs_of(same)))
     assert resumed.card["facts"]["resumed_at"] == 3
     assert resumed.id == whole.id
 
