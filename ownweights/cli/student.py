@@ -35,7 +35,7 @@ def student() -> None:
 )
 @click.option("--dataset", "dataset_id", help="A dataset by id instead of the newest.")
 @click.option("--base", help="The base to start from: seedling, a base id, or a folder.")
-@click.option("--method", type=click.Choice(["lora", "full"]), help="An adapter, or all weights.")
+@click.option("--method", type=click.Choice(["lora", "qlora", "full"]), help="What is trained.")
 @click.option("--rank", type=int, help="Rank of the adapter.")
 @click.option("--epochs", type=float, help="Steps, in visits to every example.")
 @click.option("--learning-rate", type=float, help="Peak step size.")
@@ -60,6 +60,7 @@ def student() -> None:
 @click.option("--pairs", metavar="FILE", help="More pairs: messages, chosen, rejected.")
 @click.option("--text", metavar="FILE", help="Documents: a text, or JSON lines with a text each.")
 @click.option("--max-answer-tokens", type=int, help="Length of the student's own answers.")
+@click.option("--packing", type=click.Choice(["nf4", "int8"]), help="How qlora holds the base.")
 @click.option(
     "--verdict", "verdict_id", metavar="ID", help="For dpo: answers that this verdict kept, too."
 )
@@ -177,6 +178,7 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
         start=settings.start, teacher=settings.teacher, divergence=settings.divergence,
         temperature=settings.temperature, ce_frac=settings.ce_frac, dpo_beta=settings.dpo_beta,
         pairs=settings.pairs, text=settings.text, max_answer_tokens=settings.max_answer_tokens,
+        packing=settings.packing,
         **given,
     )  # fmt: skip
 

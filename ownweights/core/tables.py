@@ -184,8 +184,8 @@ class StudentSettings:
 
     base: str = setting("seedling")
     """The open weights to start from."""
-    method: str = setting("lora", choices=("lora", "full"))
-    """Train an adapter, or all weights."""
+    method: str = setting("lora", choices=("lora", "qlora", "full"))
+    """Train an adapter, an adapter on a base held in fewer bits, or all weights."""
     rank: int = setting(128, at_least=1, at_most=1024)
     """Rank of the adapter."""
     lora_alpha: float | None = setting(None, at_least=0, at_most=1_000_000, is_open=True)
@@ -228,6 +228,8 @@ class StudentSettings:
     """For text: a text file, or JSON lines with a text each; else the recorded answers."""
     max_answer_tokens: int | None = setting(None, at_least=1, at_most=1_000_000)
     """For on-policy: how long the student's answers may get."""
+    packing: str | None = setting(None, choices=("nf4", "int8"))
+    """For qlora: how the base is held while the adapter is trained; nf4 when not given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ownweights.model.packed import PackedWeight, pack, packed_product
+
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 HEAD = "lm_head"  # adapted on request; where it is tied, only what it scores changes
 
@@ -50,17 +52,29 @@ class Linear(nn.Module):
         self.lora_b: nn.Parameter | None = None
         self.scale = 0.0
         self.formed: Tensor | None = None
+        self.packed: PackedWeight | None = None
 
     def effective_weight(self) -> Tensor:
         """The weight that acts: W, or W + s·B·A, as `formed` where somebody formed it already."""
         if self.formed is not None:
             return self.formed
+        weight = self.weight if self.packed is None else self.packed.whole()
         if self.lora_a is None or self.lora_b is None:
-            return self.weight
-        return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)
+            return weight
+        return torch.addmm(weight, self.lora_b, self.lora_a, alpha=self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.effective_weight())
+        if self.packed is None:
+            return F.linear(x, self.effective_weight())
+        y = packed_product(x, self.packed)
+        if self.lora_a is None or self.lora_b is None:
+            return y
+        return y + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+
+    def pack(self, form: str) -> None:
+        """Hold the frozen weight in fewer bits; its shape stays, its numbers go."""
+        self.packed = pack(self.weight, form)
+        self.weight = nn.Parameter(self.weight.to("meta"), requires_grad=False)
 
     def attach(self, config: LoraConfig, generator: torch.Generator | None = None) -> None:
         """Add a fresh adapter: A uniform as PEFT initialises it, B zero, the base frozen."""
@@ -74,6 +88,7 @@ class Linear(nn.Module):
 
     def merge(self) -> None:
         """Fold the adapter into the weight (in float32) and drop it."""
+        assert self.packed is None, "an adapter is merged into the weights that were packed"
         if self.lora_a is not None:
             merged = self.effective_weight().detach()  # not in place: a tied head is the embedding
             self.weight = nn.Parameter(merged, requires_grad=self.weight.requires_grad)
@@ -114,16 +129,18 @@ def merge_lora(model: nn.Module) -> None:
 
 @contextmanager
 def formed_weights(model: nn.Module) -> Iterator[None]:
-    """Form every adapted weight once for all that is computed meanwhile, without gradients."""
+    """Every adapted weight formed once, for all that is computed meanwhile without gradients; a
+    packed one stays packed."""
     adapted = [
-        module for module in model.modules()
-        if isinstance(module, Linear) and module.lora_a is not None and module.formed is None
+        (layer, layer.weight, layer.lora_a, layer.lora_b) for layer in model.modules()
+        if isinstance(layer, Linear) and layer.lora_a is not None and layer.packed is None
     ]  # fmt: skip
-    with torch.no_grad():
-        for layer in adapted:
-            layer.formed = layer.effective_weight()
-        try:
-            yield
-        finally:
-            for layer in adapted:
-                layer.formed = None
+    try:
+        for layer, *_ in adapted:
+            merged = layer.effective_weight().detach()
+            layer.weight = nn.Parameter(merged, requires_grad=False)
+            layer.lora_a = layer.lora_b = None
+        yield
+    finally:
+        for layer, weight, a, b in adapted:
+            layer.weight, layer.lora_a, layer.lora_b = weight, a, b

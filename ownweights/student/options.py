@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ownweights.core.errors import SettingsError
 from ownweights.core.tables import MAX_SEED, OBJECTIVES
 
-METHODS = ("lora", "full")
+METHODS = ("lora", "qlora", "full")
+PACKING, PACKINGS = "nf4", ("nf4", "int8")
 OPTIMISERS = ("muon", "adamw")
 # option → the objectives that read it
 _USED_BY = {
@@ -31,7 +32,7 @@ class StudentOptions:
     `objective` is what is learned, `method` which weights learn it. `start` is a student whose
     adapter is trained on, `teacher` a base or student by name, `divergence` 0 for the forward KL, 1
     for the reverse and between them JSD, `ce_frac` the share of plain cross-entropy, `pairs` and
-    `text` files.
+    `text` files, `packing` how qlora holds the base.
     """
 
     base: str = "seedling"
@@ -57,6 +58,7 @@ class StudentOptions:
     pairs: str | None = None
     text: str | None = None
     max_answer_tokens: int | None = None
+    packing: str | None = None
 
     @property
     def is_choosy(self) -> bool:
@@ -119,6 +121,13 @@ class StudentOptions:
             raise SettingsError(
                 f"the objective {self.objective!r} needs a {needed}",
                 hint=f"--{needed} takes a base or a student by name",
+            )
+        if self.packing is not None and self.packing not in PACKINGS:
+            raise SettingsError(f"packing {self.packing!r} is not one of {', '.join(PACKINGS)}")
+        if self.packing is not None and self.method != "qlora":
+            raise SettingsError(
+                f"packing is of no use to the method {self.method!r}",
+                hint="it belongs to the method qlora; leave it out",
             )
         if self.method == "full" and (self.head or self.start is not None):
             name = "head" if self.head else "start"

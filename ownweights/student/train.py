@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from ownweights.core.errors import ModelError
 from ownweights.core.project import Project
 from ownweights.dataset.load import Dataset
 from ownweights.model.lora import HEAD, TARGETS, LoraConfig, attach_lora
+from ownweights.model.transformer import Transformer
 from ownweights.student.examples import ExamplePlan, hash_rows
 from ownweights.student.lessons import make_lesson
-from ownweights.student.options import METHODS, StudentOptions
+from ownweights.student.options import METHODS, PACKING, StudentOptions
+from ownweights.student.packing import pack_base, packing_facts, whole_student
 from ownweights.student.rates import derive_rate
 from ownweights.student.study import (
     MAX_EPOCHS,
@@ -64,6 +66,7 @@ class Run:
     lesson: Lesson
     lora: LoraConfig | None
     start: Adapter | None = None
+    packing: str | None = None
 
     @property
     def plan(self) -> ExamplePlan:
@@ -95,13 +98,19 @@ def train_student(
         run.lesson.prepare(base.model, work)
     trainer.load_checkpoint(work)
     facts = _drive(trainer, work, options, on_step)
-    facts["develop_loss"] = mean_loss(base.model, develop_rows(base, dataset))
+    rows = develop_rows(base, dataset)
+    facts["develop_loss"] = mean_loss(base.model, rows)
+    model = base.model
+    if run.packing is not None:
+        model = _served(base, run, work)
+        facts |= {**packing_facts(base.model, model), "develop_loss_packed": facts["develop_loss"]}
+        facts["develop_loss"] = mean_loss(model, rows)
     if run.lesson.measure is not None:
-        facts |= run.lesson.measure(base.model)
+        facts |= run.lesson.measure(model)
     facts |= {**run.lesson.facts, "skipped_too_long": run.skipped_too_long}
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
     facts["reasons"] = _reasons(run, options, facts["trainable_params"])
-    student = _seal(project, dataset, base, run, facts)
+    student = _seal(project, dataset, replace(base, model=model), run, facts)
     shutil.rmtree(work, ignore_errors=True)
     return student
 
@@ -131,11 +140,14 @@ def plan_run(
     if options.method != "full":
         lora = start.config if start else _lora_of(options)
         settings["lora"] = asdict(lora) | {"targets": list(lora.targets)}
+    packing = options.packing or PACKING if options.method == "qlora" else None
+    if packing is not None:
+        settings["packing"] = packing
     settings["prune"] = dataset.prune.to_json() if dataset.prune else None
     run_id = hash_json([settings, dataset.id, hash_rows(lesson.plan.rows)])[:12]
     muon_rate = rate if options.optimiser == "muon" else None
     recipe = Recipe(rate, muon_rate, warmup_frac=0.03, decay_frac=1.0)
-    return Run(run_id, settings, recipe, lesson, lora, start)
+    return Run(run_id, settings, recipe, lesson, lora, start, packing)
 
 
 def _lora_of(options: StudentOptions) -> LoraConfig:
@@ -167,7 +179,17 @@ def _start(base: Base, run: Run, options: StudentOptions) -> Trainer:
         if HEAD in run.lora.targets:
             model.own_head()
         attach_lora(model, run.lora, options.seed)
+    if run.packing is not None and run.lora is not None:
+        pack_base(model, run.lora.targets, run.packing)
     return Trainer(model, run.plan, run.recipe, run_id=run.id, objective=run.lesson.objective)
+
+
+def _served(base: Base, run: Run, work: Path) -> Transformer:
+    """What answers once an adapter was learnt on a packed base: it, on the base's own weights."""
+    assert run.lora is not None, "only adapters are learnt on packed weights"
+    folder = work / "adapter"
+    save_adapter(base.model, run.lora, folder, base_id=base.id, base_name=base.name)
+    return whole_student(base.path, folder)
 
 
 def _drive(

@@ -183,7 +183,7 @@ class Trainer:
         once for all parts, and their summed gradients go on to the factors at the end.
         """
         modules = [m for m in self.model.modules() if isinstance(m, Linear)]
-        adapted = [layer for layer in modules if layer.lora_a is not None]
+        adapted = [one for one in modules if one.lora_a is not None and one.packed is None]
         formed = [layer.effective_weight() for layer in adapted]
         for layer, weight in zip(adapted, formed, strict=True):
             layer.formed = weight.detach().requires_grad_()

@@ -5,13 +5,9 @@ Where answers are JSON objects, some examples are made of several (`swap`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 from ownweights.student.examples import ExamplePlan, TokenRow
 from ownweights.student.study import (
     MAX_PART_TOKENS,
-    Base,
     Lesson,
     Study,
     derive_epochs,
@@ -36,18 +32,15 @@ def answers_plan(
     examples, rows = train_examples(study, window)
     epochs = derive_epochs(rows, options)
     swapper = Swapper(examples if options.swap else [], seed=options.seed)
+
+    def varied(index: int, epoch: int) -> TokenRow:
+        """The row that an example has in an epoch: with values of other examples, or its own."""
+        swapped = swapper.swapped(index, epoch)
+        return (swapped and encode_answer(study.base, *swapped, window)) or rows[index]
+
     plan = ExamplePlan(
         rows, epochs=epochs[0], rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
         seed=options.seed, hard_frac=options.hard_frac,
-        vary=partial(_varied, study.base, swapper, rows, window=window) if swapper else None,
+        vary=varied if swapper else None,
     )  # fmt: skip
     return plan, epochs, len(study.dataset.examples("train")) - len(rows)
-
-
-def _varied(
-    base: Base, swapper: Swapper, rows: Sequence[TokenRow], index: int, epoch: int, *,
-    window: int | None,
-) -> TokenRow:  # fmt: skip
-    """The row that an example has in an epoch: with values of other examples, or its own."""
-    swapped = swapper.swapped(index, epoch)
-    return (swapped and encode_answer(base, *swapped, window)) or rows[index]
