@@ -11,10 +11,13 @@ from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ownweights.core.artefact import Artefact
     from ownweights.core.project import Project
     from ownweights.core.tables import StudentSettings
     from ownweights.dataset.load import Dataset
+    from ownweights.dataset.pairs import Pair
     from ownweights.student.train import StudentOptions
 
 
@@ -32,7 +35,7 @@ def student() -> None:
 )
 @click.option("--dataset", "dataset_id", help="A dataset by id instead of the newest.")
 @click.option("--base", help="The base to start from: seedling, a base id, or a folder.")
-@click.option("--method", type=click.Choice(["lora", "full"]), help="An adapter, or all weights.")
+@click.option("--method", type=click.Choice(["lora", "qlora", "full"]), help="What is trained.")
 @click.option("--rank", type=int, help="Rank of the adapter.")
 @click.option("--epochs", type=float, help="Steps, in visits to every example.")
 @click.option("--learning-rate", type=float, help="Peak step size.")
@@ -46,11 +49,32 @@ def student() -> None:
     help="What products are computed in.",
 )
 @click.option("--seed", type=int, help="Starts every random choice.")
+@click.option(
+    "--objective",
+    type=click.Choice(["sft", "dpo", "distil", "logprobs", "on-policy", "text"]),
+    help="What is learned: answers, preferences, a teacher's distributions, or documents.",
+)
+@click.option("--optimiser", type=click.Choice(["muon", "adamw"]), help="What moves matrices.")
+@click.option("--head/--no-head", default=None, help="Adapt the output head, too.")
+@click.option("--start", metavar="STUDENT", help="Train on with the adapter of this student.")
+@click.option("--teacher", metavar="NAME", help="A base or student with the same tokenizer.")
+@click.option("--divergence", type=float, help="0: forward KL; 1: reverse; between them JSD.")
+@click.option("--temperature", type=float, help="Softens both distributions that are compared.")
+@click.option("--ce-frac", type=float, help="Share of plain cross-entropy beside the teacher's.")
+@click.option("--dpo-beta", type=float, help="How strongly preferences are held to the start.")
+@click.option("--pairs", metavar="FILE", help="More pairs: messages, chosen, rejected.")
+@click.option("--text", metavar="FILE", help="Documents: a text, or JSON lines with a text each.")
+@click.option("--max-answer-tokens", type=int, help="Length of the student's own answers.")
+@click.option("--packing", type=click.Choice(["nf4", "int8"]), help="How qlora holds the base.")
+@click.option(
+    "--verdict", "verdict_id", metavar="ID", help="For dpo: answers that this verdict kept, too."
+)
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, workload: str, dataset_id: str | None, as_json: bool, **given: Any
-) -> None:
+    ctx: click.Context, workload: str, dataset_id: str | None, verdict_id: str | None,
+    as_json: bool, **given: Any,
+) -> None:  # fmt: skip
     """Train a student; a run that was killed goes on where its last checkpoint was."""
     from ownweights.core.settings import load_settings
 
@@ -58,7 +82,9 @@ def train(
     flags = {f"student.{workload}.{key}": value for key, value in given.items()}
     settings = load_settings(project, flags=flags)
     dataset = find_dataset(project, workload, dataset_id)
-    made = train_with_progress(project, dataset, options_of(settings.student_of(workload)))
+    options = options_of(settings.student_of(workload))
+    pairs = preference_pairs(project, dataset, options, verdict_id)
+    made = train_with_progress(project, dataset, options, pairs)
     if as_json:
         print_json({"id": made.id, "path": str(made.path), **made.card["facts"]})
     else:
@@ -153,15 +179,54 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
         lora_alpha=settings.lora_alpha, epochs=settings.epochs,
         learning_rate=settings.learning_rate, rows_per_step=settings.rows_per_step,
         hard_frac=settings.hard_frac, swap=settings.swap, seed=settings.seed,
-        compute_dtype=settings.compute_dtype, **given,
+        compute_dtype=settings.compute_dtype,
+        objective=settings.objective, optimiser=settings.optimiser, head=settings.head,
+        start=settings.start, teacher=settings.teacher, divergence=settings.divergence,
+        temperature=settings.temperature, ce_frac=settings.ce_frac, dpo_beta=settings.dpo_beta,
+        pairs=settings.pairs, text=settings.text, max_answer_tokens=settings.max_answer_tokens,
+        packing=settings.packing,
+        **given,
     )  # fmt: skip
 
 
-def train_with_progress(project: Project, dataset: Dataset, options: StudentOptions) -> Artefact:
+def preference_pairs(
+    project: Project, dataset: Dataset, options: StudentOptions, verdict_id: str | None = None
+) -> list[Pair]:
+    """The pairs that a run learns from: recorded ones, a file's, and a verdict's; none but for dpo.
+
+    Raises: UsageError for a verdict's that another objective would not read
+    """
+    from ownweights.core.database import open_database
+    from ownweights.core.errors import UsageError
+    from ownweights.dataset.pairs import gather_pairs, read_pairs, verdict_pairs
+    from ownweights.traffic import TrafficStore
+    from ownweights.traffic.feedback import feedback_of
+
+    if options.objective != "dpo":
+        if verdict_id is not None:
+            raise UsageError("--verdict gives pairs, which only the objective dpo learns from")
+        return []
+    with TrafficStore.open(project) as store, open_database(project.database) as database:
+        said = feedback_of(database)
+        pairs = gather_pairs(dataset, store.records(dataset.workload), said)
+    if options.pairs is not None:
+        pairs += read_pairs(dataset, project.root / options.pairs)
+    if verdict_id is not None:
+        from ownweights.verdict.store import load_rows
+
+        rows, answers = load_rows(project, verdict_id)
+        pairs += verdict_pairs(dataset, answers, {row.id: row.harm for row in rows})
+    return list({pair.id: pair for pair in pairs}.values())
+
+
+def train_with_progress(
+    project: Project, dataset: Dataset, options: StudentOptions, pairs: Sequence[Pair] = ()
+) -> Artefact:
     """Train a student in this process, with a bar that shows loss and tokens a second."""
     from ownweights.model.memory import keep_freed_memory
 
     keep_freed_memory()
+    from ownweights.student.study import Materials
     from ownweights.student.train import train_student
     from ownweights.student.trainer import StepReport
 
@@ -175,11 +240,11 @@ def train_with_progress(project: Project, dataset: Dataset, options: StudentOpti
             loss = sum(r.loss for r in recent) / len(recent)
             bar(report.step, report.num_steps, f"loss {loss:.4f}  {speed:,.0f} tokens/s")
 
-        made = train_student(dataset, project, options, on_step=on_step)
+        made = train_student(dataset, project, options, on_step=on_step, materials=Materials(pairs))
     for name, why in made.card["identity"]["derived"].items():
         say(f"{name} = {made.card['identity'][name]}: {why}")
-    dtype, why = made.card["facts"]["compute_dtype"]
-    say(f"compute_dtype = {dtype}: {why}")
+    for name, why in made.card["facts"].get("reasons", {}).items():
+        say(f"{name}: {why}")
     return made
 
 

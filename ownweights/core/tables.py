@@ -24,6 +24,7 @@ _POSTGRES = (
 )
 _OBJECTS = r"([a-z][a-z0-9.+-]*://(?![^/]*:[^/]*@)\S+)?"
 
+OBJECTIVES = ("sft", "dpo", "distil", "logprobs", "on-policy", "text")
 MAX_SEED = 2**63 - 1  # what every generator of random numbers takes
 _ADDRESS = r"https?://[^\s/@?#]+(/[^\s?#]*)?"
 _ADDRESS_SAYS = "an http:// or https:// address, without a password or a query"
@@ -183,8 +184,8 @@ class StudentSettings:
 
     base: str = setting("seedling")
     """The open weights to start from."""
-    method: str = setting("lora", choices=("lora", "full"))
-    """Train an adapter, or all weights."""
+    method: str = setting("lora", choices=("lora", "qlora", "full"))
+    """Train an adapter, an adapter on a base held in fewer bits, or all weights."""
     rank: int = setting(128, at_least=1, at_most=1024)
     """Rank of the adapter."""
     lora_alpha: float | None = setting(None, at_least=0, at_most=1_000_000, is_open=True)
@@ -203,6 +204,34 @@ class StudentSettings:
     """What products are computed in; `auto` takes bfloat16 where the processor has units for it."""
     seed: int = setting(1, at_least=0, at_most=MAX_SEED)
     """Starts every random choice of the training."""
+    objective: str = setting("sft", choices=OBJECTIVES)
+    """What is learned: recorded answers (sft), preferences (dpo), a local teacher's distributions
+    over recorded answers (distil) or over the student's own (on-policy), what a rented teacher told
+    of its alternatives (logprobs), or documents (text)."""
+    optimiser: str = setting("muon", choices=("muon", "adamw"))
+    """What moves matrices; each has a learning rate of its own where none is given."""
+    head: bool = setting(False)
+    """Adapt the output head, too."""
+    start: str | None = setting(None)
+    """A student of the same base whose adapter is trained on."""
+    teacher: str | None = setting(None)
+    """For distil and on-policy: a base or a student with the same tokenizer."""
+    divergence: float | None = setting(None, at_least=0, at_most=1)
+    """For distil and on-policy: 0 is the forward KL, 1 the reverse, between them JSD."""
+    temperature: float | None = setting(None, at_least=0, at_most=100, is_open=True)
+    """For distil and on-policy: by what both distributions are softened."""
+    ce_frac: float | None = setting(None, at_least=0, at_most=1)
+    """For distil and logprobs: share of plain cross-entropy on the recorded tokens."""
+    dpo_beta: float | None = setting(None, at_least=0, at_most=100, is_open=True)
+    """For dpo: how strongly the student is held to what it starts from."""
+    pairs: str | None = setting(None)
+    """For dpo: a file of JSON lines with messages, chosen and rejected, beside recorded ones."""
+    text: str | None = setting(None)
+    """For text: a text file, or JSON lines with a text each; else the recorded answers."""
+    max_answer_tokens: int | None = setting(None, at_least=1, at_most=1_000_000)
+    """For on-policy: how long the student's answers may get."""
+    packing: str | None = setting(None, choices=("nf4", "int8"))
+    """For qlora: how the base is held while the adapter is trained; nf4 when not given."""
 
 
 @dataclass(frozen=True, slots=True)

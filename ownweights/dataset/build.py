@@ -24,6 +24,7 @@ from ownweights.dataset.card import dataset_facts
 from ownweights.dataset.dedupe import STUDIED, Removed, remove_duplicates
 from ownweights.dataset.example import Example
 from ownweights.dataset.load import REMOVED_FILE, Dataset, split_file
+from ownweights.dataset.logprobs import logprobs_of
 from ownweights.dataset.options import DatasetOptions
 from ownweights.dataset.prompt import request_key
 from ownweights.dataset.prune import PruneRule, apply_prune, find_prune
@@ -179,6 +180,9 @@ def _examples(kept: Sequence[Kept], rule: PruneRule | None) -> dict[str, list[Ex
                 references=tuple(dict.fromkeys(known)),
                 model=one.record.model,
                 metadata=one.record.metadata,
+                logprobs=logprobs_of(one.record.response, target)
+                if target and one.split in STUDIED
+                else (),
             )
         )
     return splits

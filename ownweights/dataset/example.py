@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ownweights.dataset.logprobs import TokenLogprobs
 from ownweights.dataset.prune import PruneRule, apply_prune
 
 
@@ -16,7 +17,8 @@ class Example:
     `references` are all distinct answers recorded for the same request in the split, target first;
     `id` is the record's own (the file's id where it had one). An example of certify or test that no
     answer can be compared with (the teacher called a tool, or was cut off) has the target "" and no
-    references, so that whatever the student says cannot be judged right.
+    references, so that whatever the student says cannot be judged right. `logprobs`: of train and
+    develop, what the response told of each token's alternatives, if it did (dataset/logprobs.py).
     """
 
     id: str
@@ -27,12 +29,15 @@ class Example:
     references: tuple[str, ...]
     model: str
     metadata: dict[str, Any]
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The example as a line of its split's file; the messages follow from the prune rule."""
+        told = {"logprobs": [one.to_json() for one in self.logprobs]} if self.logprobs else {}
         return {
             "id": self.id, "unit": self.unit, "request": self.request, "target": self.target,
             "references": list(self.references), "model": self.model, "metadata": self.metadata,
+            **told,
         }  # fmt: skip
 
     @classmethod
@@ -42,4 +47,5 @@ class Example:
             id=line["id"], unit=line["unit"], request=line["request"],
             messages=apply_prune(rule, line["request"]["messages"]), target=line["target"],
             references=tuple(line["references"]), model=line["model"], metadata=line["metadata"],
+            logprobs=tuple(map(TokenLogprobs.from_json, line.get("logprobs", ()))),
         )  # fmt: skip

@@ -21,6 +21,12 @@ from ownweights.core.tombstone import erased_from, erased_mark
 
 FOLDER_KINDS = tuple(kind for kind in KINDS if kind != "route")
 HERE, MISSING, OUTSIDE, DAMAGED = "here", "missing", "outside", "damaged"
+# what a parent is to its child, where that is not its kind
+ROLE_KINDS: Mapping[str, str] = {
+    "start": "student",
+    "teacher_student": "student",
+    "teacher_base": "base",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,8 @@ class _Walk:
         except ArtefactError as error:
             return Node(kind, artefact_id, DAMAGED, {}, (), error.what)
         parents = tuple(
-            self._outside_base(card, str(parent_id)) or self.node(role, str(parent_id))
+            self._outside_base(card, role, str(parent_id))
+            or self.node(_kind_of(role), str(parent_id))
             for role, parent_id in card.get("parents", {}).items()
         )
         return Node(kind, artefact_id, HERE, card, parents, self._erased(kind, artefact_id))
@@ -119,13 +126,18 @@ class _Walk:
         kind_dir = self.project.kind_dir(kind)
         return open_artefact(kind_dir, artefact_id, kind, verify=self.verify).card
 
-    def _outside_base(self, child: Mapping[str, Any], base_id: str) -> Node | None:
-        if child["parents"].get("base") != base_id:
+    def _outside_base(self, child: Mapping[str, Any], role: str, base_id: str) -> Node | None:
+        if _kind_of(role) != "base":
             return None
         if (self.project.kind_dir("base") / base_id).is_dir():
             return None
-        name = str(child.get("identity", {}).get("base_name", ""))
+        named = "base_name" if role == "base" else "teacher_name"
+        name = str(child.get("identity", {}).get(named, ""))
         return Node("base", base_id, OUTSIDE, {}, (), name)
+
+
+def _kind_of(role: str) -> str:
+    return ROLE_KINDS.get(role, role)
 
 
 def _route_card(project: Project, route_id: str) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ownweights.core.chat import Features
 from ownweights.core.errors import ContextTooLong
+from ownweights.model.lora import formed_weights
 from ownweights.model.transformer import KVCache, Transformer
 
 
@@ -127,6 +128,33 @@ def generate(
         if result.is_ended:
             break
     return result
+
+
+class NaiveSampler:
+    """A `core.completer.Sampler` by `generate`, one prompt after the other: the oracle of others.
+
+    Logprobs are of the unmodified distribution, whatever the temperature; an end token that the
+    model chose is among the ids. Each prompt has a seed of its own.
+    """
+
+    def __init__(self, model: Transformer, end_ids: Container[int] = ()) -> None:
+        self.model, self.end_ids = model, end_ids
+
+    def sample(
+        self, prompts: Sequence[np.ndarray], *, max_tokens: int, temperature: float, seed: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids and logprobs of each prompt's continuation."""
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        with formed_weights(self.model):
+            for index, prompt in enumerate(prompts):
+                one = generate(
+                    self.model, prompt.tolist(), max_tokens=max_tokens, end_ids=self.end_ids,
+                    temperature=temperature, seed=seed + index,
+                )  # fmt: skip
+                found.append(
+                    (np.array(one.token_ids, np.int32), np.array(one.logprobs, np.float32))
+                )
+        return found
 
 
 def _last_state(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from ownweights.core.errors import ModelError
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how an unfinished UTF-8 sequence decodes
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_PLAIN = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHER = [byte for byte in range(256) if byte not in _PLAIN]
+# how byte-level vocabularies spell bytes: printable ones as themselves, the others above 255
+_BYTES = {chr(byte): byte for byte in _PLAIN} | {
+    chr(256 + index): byte for index, byte in enumerate(_OTHER)
+}
 
 
 class Tokenizer:
@@ -59,6 +66,10 @@ class Tokenizer:
         marked.no_padding()
         return cls(marked, _read_json(folder / "tokenizer_config.json"))
 
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        return '"ByteLevel"' in json.dumps(json.loads(self._marked.to_str()).get("decoder"))
+
     @property
     def vocab_size(self) -> int:
         """One more than the greatest id."""
@@ -81,6 +92,28 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         """The id of one token as the vocabulary spells it."""
         return self._marked.token_to_id(token)
+
+    def token_text(self, token_id: int) -> str | None:
+        """One token as the vocabulary spells it; None for an id that is none."""
+        return self._marked.id_to_token(token_id)
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes that a token stands for within a text; None for a special one.
+
+        A leading space that a SentencePiece vocabulary adds to a whole text is among them.
+        """
+        spelled = self._marked.id_to_token(token_id)
+        if spelled is None or token_id in self._unseen:
+            return None
+        if token_id in self.added:
+            return spelled.encode()
+        if self._is_byte_level:
+            if not all(letter in _BYTES for letter in spelled):
+                return None
+            return bytes(_BYTES[letter] for letter in spelled)
+        if _BYTE_TOKEN.fullmatch(spelled):
+            return bytes([int(spelled[3:5], 16)])
+        return spelled.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
 
     def joins_next(self, token_id: int) -> bool:
         """Whether a token decodes together with the next: a raw byte, or special, hence unseen."""

@@ -208,7 +208,7 @@ class Transformer(nn.Module):
         if self.local_rope is not None:
             cos, sin = self.local_rope.of(length, tokens.device)
             local = cos[:length], sin[:length]
-        masks = {  # a text within the window needs none
+        masks: dict[int | None, Tensor] = {  # a text within the window needs none
             window: causal_mask(length, window, tokens.device)[None]
             for window in self._windows
             if window < length
@@ -243,11 +243,27 @@ class Transformer(nn.Module):
         if border is not None:
             cache.note_lengths(rows, positions, border)
 
+    @property
+    def logit_cap(self) -> float | None:
+        """The bound c of scores that are capped, as c·tanh(score / c); None where they are not."""
+        return self.config.variant.logit_softcap
+
     def head_weight(self) -> Tensor:
         """What turns hidden states into scores, as the training step has it. Shapes: → (V, E)"""
         if self.lm_head is not None:
             return self.lm_head.effective_weight()
         return self.model.embed_tokens.weight if self.acting_head is None else self.acting_head
+
+    def own_head(self) -> Linear:
+        """The head as a layer that can carry an adapter; a tied one keeps the embedding's weight,
+        of which only the scores change (test_tied_head_adapter_leaves_the_embedding)."""
+        if self.lm_head is None:
+            with torch.device("meta"):
+                self.lm_head = Linear(self.config.hidden_size, self.config.vocab_size)
+            shared = self.model.embed_tokens.weight
+            assert isinstance(shared, nn.Parameter), "the embedding is a parameter"
+            self.lm_head.weight = shared
+        return self.lm_head
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores. Shapes: (..., E) → (..., V)"""
@@ -255,7 +271,7 @@ class Transformer(nn.Module):
             scores = F.linear(hidden, self.model.embed_tokens.weight)
         else:
             scores = self.lm_head(hidden)
-        cap = self.config.variant.logit_softcap
+        cap = self.logit_cap
         return scores if cap is None else cap * torch.tanh(scores / cap)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ownweights.model.acting import Acting
 from ownweights.model.lora import Linear
@@ -28,7 +28,8 @@ class Forming:
 
     def __init__(self, model: Transformer, dtype: torch.dtype = torch.float32) -> None:
         self.model, self.dtype = model, dtype
-        self._layers = [m for m in model.modules() if isinstance(m, Linear)]
+        layers = [m for m in model.modules() if isinstance(m, Linear)]
+        self._layers = [layer for layer in layers if layer.packed is None]
         frozen = [layer.weight for layer in self._layers if layer is not model.lm_head]
         head = model.model.embed_tokens if model.lm_head is None else model.lm_head
         self._copies = {

@@ -3,97 +3,58 @@
 In: a dataset, a base, options. Out: `.own/student/<id>/`, a PEFT adapter (or full weights) with a
 card. A run is named by what determines it (data, base, options); calling again after a kill finds
 its checkpoint by that name and goes on to the same bits (test_train_student_resumes_after_kill).
-Develop is read for its loss alone; certify and test are never opened here.
+What is learned is a `Lesson`, made by the objective's own file; nothing here knows one from the
+other. Develop is read for its loss alone; certify and test are never opened here.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ownweights.core.artefact import Artefact, draft_folder, hash_json, seal
-from ownweights.core.errors import InputError, SettingsError
+from ownweights.core.artefact import Artefact, draft_folder, hash_json, open_artefact, seal
+from ownweights.core.errors import ModelError
 from ownweights.core.project import Project
-from ownweights.core.tables import MAX_SEED
-from ownweights.dataset.example import Example
 from ownweights.dataset.load import Dataset
-from ownweights.model.lora import TARGETS, LoraConfig, attach_lora
-from ownweights.model.template import ChatTemplate
-from ownweights.model.tokenizer import Tokenizer
+from ownweights.model.lora import HEAD, TARGETS, LoraConfig, attach_lora
 from ownweights.model.transformer import Transformer
-from ownweights.student.examples import ExamplePlan, TokenRow, hash_rows
-from ownweights.student.precision import AUTO, COMPUTE_DTYPES, derive_dtype
-from ownweights.student.swap import Swapper
-from ownweights.student.trainer import Recipe, StepReport, Trainer, batch_loss
-from ownweights.weights.adapter import save_adapter
-from ownweights.weights.base import base_id, resolve_base
+from ownweights.student.examples import ExamplePlan, hash_rows
+from ownweights.student.lessons import make_lesson
+from ownweights.student.options import METHODS, PACKING, StudentOptions
+from ownweights.student.packing import pack_base, packing_facts, whole_student
+from ownweights.student.precision import COMPUTE_DTYPES, derive_dtype
+from ownweights.student.rates import derive_rate
+from ownweights.student.study import (
+    MAX_EPOCHS,
+    MAX_PART_TOKENS,
+    MIN_EPOCHS,
+    NUM_DEVELOP_ROWS,
+    TOKEN_BUDGET,
+    Base,
+    Lesson,
+    Materials,
+    Study,
+    develop_rows,
+    load_base,
+    mean_loss,
+)
+from ownweights.student.trainer import Recipe, StepReport, Trainer
+from ownweights.weights.adapter import Adapter, attach_adapter, read_adapter, save_adapter
 from ownweights.weights.canary import save_canary
-from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
 
-METHODS = ("lora", "full")
-TOKEN_BUDGET = 2_000_000
-MIN_EPOCHS, MAX_EPOCHS = 2.0, 12.0
-RATE_AT_256 = 3e-3
-MAX_PART_TOKENS = 8192
-NUM_DEVELOP_ROWS = 512
+__all__ = [
+    "MAX_EPOCHS", "MAX_PART_TOKENS", "METHODS", "MIN_EPOCHS", "NUM_DEVELOP_ROWS", "TOKEN_BUDGET",
+    "Base", "Run", "StudentOptions", "load_base", "plan_run", "train_student",
+]  # fmt: skip
 Progress = Callable[[StepReport], None]
-
-
-@dataclass(frozen=True, slots=True)
-class StudentOptions:
-    """How a student is trained; None means derived (and said on the card with its reason)."""
-
-    base: str = "seedling"
-    method: str = "lora"
-    rank: int = 128
-    lora_alpha: float | None = None
-    epochs: float | None = None
-    learning_rate: float | None = None
-    rows_per_step: int = 32
-    hard_frac: float = 0.5
-    swap: bool = True
-    seed: int = 1
-    compute_dtype: str = AUTO
-    checkpoint_every_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise SettingsError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
-        derive_dtype(self.compute_dtype)
-        for name in ("rank", "rows_per_step"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise SettingsError(f"seed must be between 0 and {MAX_SEED}")
-        if not 0 <= self.hard_frac <= 1:
-            raise SettingsError(f"hard_frac must be in [0, 1], got {self.hard_frac}")
-        if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
-            raise SettingsError(f"lora_alpha must be more than 0, got {self.lora_alpha}")
-        if self.epochs is not None and not 0 < self.epochs <= 1000:
-            raise SettingsError(f"epochs must be more than 0 and at most 1000, got {self.epochs}")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise SettingsError(f"learning_rate must be in (0, 1), got {self.learning_rate}")
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The open weights that the student starts from, loaded."""
-
-    name: str
-    id: str
-    path: Path
-    model: Transformer
-    template: ChatTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +64,19 @@ class Run:
     id: str
     settings: Mapping[str, Any]
     recipe: Recipe
-    plan: ExamplePlan
-    skipped_too_long: int
-    dtype: torch.dtype
-    why_dtype: str
+    lesson: Lesson
+    lora: LoraConfig | None
+    dtype: tuple[str, str]  # that products are computed in, and why
+    start: Adapter | None = None
+    packing: str | None = None
+
+    @property
+    def plan(self) -> ExamplePlan:
+        return self.lesson.plan
+
+    @property
+    def skipped_too_long(self) -> int:
+        return self.lesson.skipped_too_long
 
 
 def train_student(
@@ -115,6 +85,7 @@ def train_student(
     options: StudentOptions | None = None,
     *,
     on_step: Progress | None = None,
+    materials: Materials | None = None,
 ) -> Artefact:
     """Train (or finish training) a student on a dataset's train split.
 
@@ -122,124 +93,113 @@ def train_student(
     """
     options = options or StudentOptions()
     base = load_base(project, options.base)
-    run = plan_run(dataset, base, options)
-    trainer = _start(base.model, run, options)
+    run = plan_run(dataset, base, options, materials=materials, project=project)
+    trainer = _start(base, run, options)
     work = project.kind_dir("student") / f".run-{run.id}"
+    if run.lesson.prepare is not None:
+        with trainer.computing():
+            run.lesson.prepare(base.model, work)
     trainer.load_checkpoint(work)
     facts = _drive(trainer, work, options, on_step)
-    _, develop = _encode(base, dataset.examples("develop")[:NUM_DEVELOP_ROWS])
-    facts["develop_loss"] = _mean_loss(base.model, develop)
-    facts["skipped_too_long"] = run.skipped_too_long
-    facts["compute_dtype"] = [str(run.dtype).removeprefix("torch."), run.why_dtype]
+    rows = develop_rows(base, dataset)
+    facts["develop_loss"] = mean_loss(base.model, rows)
+    model = base.model
+    if run.packing is not None:
+        model = _served(base, run, work)
+        facts |= {**packing_facts(base.model, model), "develop_loss_packed": facts["develop_loss"]}
+        facts["develop_loss"] = mean_loss(model, rows)
+    if run.lesson.measure is not None:
+        facts |= run.lesson.measure(model)
+    facts |= {**run.lesson.facts, "skipped_too_long": run.skipped_too_long}
+    facts["compute_dtype"] = run.dtype[0]
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
-    student = _seal(project, dataset, base, run, facts)
+    facts["reasons"] = _reasons(run, options, facts["trainable_params"])
+    student = _seal(project, dataset, replace(base, model=model), run, facts)
     shutil.rmtree(work, ignore_errors=True)
     return student
 
 
-def load_base(project: Project, name: str) -> Base:
-    """A base by its name or folder, ready to be trained.
-
-    Raises: ArtefactMissing, ModelError
-    """
-    path = resolve_base(project, name)
-    template = ChatTemplate.load(path, Tokenizer.load(path))
-    return Base(name, base_id(path), path, load_model(path), template)
-
-
-def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
+def plan_run(
+    dataset: Dataset, base: Base, options: StudentOptions, *, materials: Materials | None = None,
+    project: Project | None = None,
+) -> Run:  # fmt: skip
     """The batches and settings of a run, with every derived value filled in."""
-    model = base.model
-    found = dataset.examples("train")
-    if not found:
-        raise InputError(
-            f"the train split of dataset {dataset.id} is empty",
-            hint="import or record more traffic, and build the dataset again",
-        )
-    examples, rows = _encode(base, found)
-    skipped = len(found) - len(rows)
-    if not rows:
-        raise InputError(
-            f"no train example of dataset {dataset.id} fits the base's window of"
-            f" {model.config.max_position_embeddings} tokens ({skipped} are too long)",
-            hint="choose a base with a longer window",
-        )
-    epochs, why_epochs = _derive_epochs(rows, options)
-    rate, why_rate = _derive_rate(model, options)
-    swapper = Swapper(examples if options.swap else [], seed=options.seed)
-    plan = ExamplePlan(
-        rows, epochs=epochs, rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
-        seed=options.seed, hard_frac=options.hard_frac,
-        vary=partial(_varied, base, swapper, rows) if swapper else None,
-    )  # fmt: skip
+    project = project or Project(dataset.path.parents[2])
+    lesson = make_lesson(Study(project, dataset, base, options, materials or Materials()))
+    rate, why_rate = derive_rate(base.model, options)
+    epochs, why_epochs = lesson.epochs
     settings: dict[str, Any] = {
         "base": base.id, "base_name": base.name, "method": options.method, "epochs": epochs,
-        "optimiser": "muon", "learning_rate": rate, "rows_per_step": plan.rows_per_step,
-        "hard_frac": options.hard_frac, "swap": options.swap, "seed": options.seed,
-        "steps": plan.num_steps,
+        "optimiser": options.optimiser, "learning_rate": rate,
+        "rows_per_step": lesson.plan.rows_per_step,
+        "hard_frac": options.hard_frac if options.is_choosy else 1.0,
+        "swap": options.swap and options.can_swap,
+        "seed": options.seed, "steps": lesson.plan.num_steps,
         "derived": {"epochs": why_epochs, "learning_rate": why_rate},
     }  # fmt: skip
-    if options.method == "lora":
-        lora = LoraConfig(options.rank, float(options.lora_alpha or 2 * options.rank), TARGETS)
+    if options.objective != "sft":
+        settings |= {"objective": options.objective, **lesson.settings}
+    start = None if options.start is None else _read_start(project, base, options.start, settings)
+    lora = None
+    if options.method != "full":
+        lora = start.config if start else _lora_of(options)
         settings["lora"] = asdict(lora) | {"targets": list(lora.targets)}
-    dtype, why_dtype = derive_dtype(options.compute_dtype)
-    if dtype != "float32":
-        settings["compute_dtype"] = dtype
+    dtype = derive_dtype(options.compute_dtype)
+    if dtype[0] != "float32":
+        settings["compute_dtype"] = dtype[0]
+    packing = options.packing or PACKING if options.method == "qlora" else None
+    if packing is not None:
+        settings["packing"] = packing
     settings["prune"] = dataset.prune.to_json() if dataset.prune else None
-    run_id = hash_json([settings, dataset.id, hash_rows(rows)])[:12]
-    recipe = Recipe(rate, rate, warmup_frac=0.03, decay_frac=1.0)
-    return Run(run_id, settings, recipe, plan, skipped, COMPUTE_DTYPES[dtype], why_dtype)
+    run_id = hash_json([settings, dataset.id, hash_rows(lesson.plan.rows)])[:12]
+    muon_rate = rate if options.optimiser == "muon" else None
+    recipe = Recipe(rate, muon_rate, warmup_frac=0.03, decay_frac=1.0)
+    return Run(run_id, settings, recipe, lesson, lora, dtype, start, packing)
 
 
-def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[Example], list[TokenRow]]:
-    """The examples that fit the base's window, and their token rows."""
-    rows = [_row(base, example.messages, example.target) for example in examples]
-    fitting = [(e, row) for e, row in zip(examples, rows, strict=True) if row is not None]
-    return [example for example, _ in fitting], [row for _, row in fitting]
+def _lora_of(options: StudentOptions) -> LoraConfig:
+    targets = (*TARGETS, HEAD) if options.head else TARGETS
+    return LoraConfig(options.rank, float(options.lora_alpha or 2 * options.rank), targets)
 
 
-def _row(base: Base, messages: Sequence[Mapping[str, Any]], answer: str) -> TokenRow | None:
-    """One example as a token row; None when it does not fit the base's window."""
-    ids, num_prompt = base.template.render_example(messages, answer)
-    if len(ids) > base.model.config.max_position_embeddings:
-        return None
-    return TokenRow(np.array(ids, np.int32), num_prompt)
+def _read_start(project: Project, base: Base, name: str, settings: dict[str, Any]) -> Adapter:
+    """The adapter of the student that is trained on; its shape is the new one's.
+
+    Raises: ArtefactMissing, ArtefactError; ModelError when it has none, or is of another base
+    """
+    found = open_artefact(project.kind_dir("student"), name, "student", verify=True)
+    if found.card["identity"].get("method") == "full":
+        raise ModelError(
+            f"student {found.id} has no adapter to start from",
+            hint=f"give it as the base: base = {str(found.path)!r}",
+        )
+    settings["start"] = found.id
+    return read_adapter(found.path, base_id=base.id)
 
 
-def _varied(
-    base: Base, swapper: Swapper, rows: Sequence[TokenRow], index: int, epoch: int
-) -> TokenRow:
-    """The row that an example has in an epoch: with values of other examples, or its own."""
-    swapped = swapper.swapped(index, epoch)
-    return (swapped and _row(base, *swapped)) or rows[index]
-
-
-def _derive_epochs(rows: Sequence[TokenRow], options: StudentOptions) -> tuple[float, str]:
-    if options.epochs is not None:
-        return float(options.epochs), "as asked"
-    num_tokens = sum(len(row.ids) for row in rows)
-    epochs = min(MAX_EPOCHS, max(MIN_EPOCHS, round(TOKEN_BUDGET / num_tokens, 1)))
-    return epochs, f"{TOKEN_BUDGET:,} tokens over {num_tokens:,} a pass, {MIN_EPOCHS}-{MAX_EPOCHS}"
-
-
-def _derive_rate(model: Transformer, options: StudentOptions) -> tuple[float, str]:
-    if options.learning_rate is not None:
-        return float(options.learning_rate), "as asked"
-    width = model.config.hidden_size
-    rate = RATE_AT_256 * math.sqrt(256 / width)
-    return float(f"{rate:.2g}"), f"{RATE_AT_256} at width 256, scaled by the root of 256 / {width}"
-
-
-def _start(model: Transformer, run: Run, options: StudentOptions) -> Trainer:
+def _start(base: Base, run: Run, options: StudentOptions) -> Trainer:
     torch.manual_seed(options.seed)
-    if options.method == "lora":
-        attach_lora(model, _lora_of(run), options.seed)
-    return Trainer(model, run.plan, run.recipe, run_id=run.id, dtype=run.dtype)
+    model = base.model
+    if run.start is not None:
+        attach_adapter(model, run.start, where=f"student {run.settings['start']}")
+    elif run.lora is not None:
+        if HEAD in run.lora.targets:
+            model.own_head()
+        attach_lora(model, run.lora, options.seed)
+    if run.packing is not None and run.lora is not None:
+        pack_base(model, run.lora.targets, run.packing)
+    return Trainer(
+        model, run.plan, run.recipe, run_id=run.id, objective=run.lesson.objective,
+        dtype=COMPUTE_DTYPES[run.dtype[0]],
+    )  # fmt: skip
 
 
-def _lora_of(run: Run) -> LoraConfig:
-    lora = run.settings["lora"]
-    return LoraConfig(lora["rank"], lora["alpha"], tuple(lora["targets"]))
+def _served(base: Base, run: Run, work: Path) -> Transformer:
+    """What answers once an adapter was learnt on a packed base: it, on the base's own weights."""
+    assert run.lora is not None, "only adapters are learnt on packed weights"
+    folder = work / "adapter"
+    save_adapter(base.model, run.lora, folder, base_id=base.id, base_name=base.name)
+    return whole_student(base.path, folder)
 
 
 def _drive(
@@ -268,32 +228,36 @@ def _drive(
     }  # fmt: skip
 
 
-@torch.inference_mode()
-def _mean_loss(model: Transformer, rows: Sequence[TokenRow]) -> float | None:
-    """Nats per trained token."""
-    if not rows:
-        return None
-    plan = ExamplePlan(
-        rows, epochs=1, rows_per_step=64, max_tokens=MAX_PART_TOKENS, seed=0
-    )  # fmt: skip
-    total, trained = 0.0, 0
-    for step in range(plan.num_steps):
-        for part in plan.batches(step):
-            total += float(batch_loss(model, part, 1.0))
-            trained += len(part.targets)
-    return round(total / trained, 5)
+def _reasons(run: Run, options: StudentOptions, num_params: int) -> dict[str, str]:
+    """Why the rest is as it is: what the card's identity does not give a reason for."""
+    plan = run.plan
+    trained = sum(len(row.ids) - max(1, row.num_prompt) for row in plan.rows)
+    reasons = {
+        "compute_dtype": f"{run.dtype[0]}: {run.dtype[1]}",
+        "rows_per_step": f"{plan.rows_per_step} of {len(plan.rows)} examples; adapters lose with"
+        " steps of more than 32 to 64",
+    }
+    if run.lora is not None:
+        source = f"of student {run.settings['start']}" if run.start else "as asked, or the default"
+        reasons["rank"] = (
+            f"{run.lora.rank}, {source}: {num_params:,} parameters for {trained:,} trained tokens"
+            " a pass; at least as many are enough"
+        )
+    return reasons
 
 
 def _seal(
     project: Project, dataset: Dataset, base: Base, run: Run, facts: Mapping[str, Any]
 ) -> Artefact:
+    parents = {"dataset": dataset.id, "base": base.id, **run.lesson.parents}
+    if "start" in run.settings:
+        parents["start"] = run.settings["start"]
     with draft_folder(project.kind_dir("student")) as draft:
-        if run.settings["method"] == "lora":
-            save_adapter(base.model, _lora_of(run), draft, base_id=base.id, base_name=base.name)
+        if run.lora is not None:
+            save_adapter(base.model, run.lora, draft, base_id=base.id, base_name=base.name)
         else:
             save_model(base.model, draft, tokenizer_from=base.path)
         save_canary(base.model, draft)
         return seal(
-            draft, "student", identity=dict(run.settings),
-            parents={"dataset": dataset.id, "base": base.id}, facts=facts,
+            draft, "student", identity=dict(run.settings), parents=parents, facts=facts
         )  # fmt: skip

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -39,12 +40,18 @@ _START_AGAIN = "delete the folder to start the run again"
 class Batch:
     """Token rows and the positions that are trained.
 
-    Shapes: tokens (B, T), where (N,) flat indices into (B·T), targets (N,)
+    What an objective needs besides is kept by name, in `of_positions` or in `of_rows`; each
+    `rows_together` rows in a row are never parted.
+    Shapes: tokens (B, T), where (N,) flat indices into (B·T), targets (N,), of_positions (N, ...),
+    of_rows (B, ...)
     """
 
     tokens: Tensor
     where: Tensor
     targets: Tensor
+    of_positions: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    of_rows: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    rows_together: int = 1
 
 
 class Plan(Protocol):
@@ -55,6 +62,21 @@ class Plan(Protocol):
 
     def batches(self, step: int) -> Sequence[Batch]:
         """The parts whose gradients make up one step."""
+        ...
+
+
+class Objective(Protocol):
+    """What a batch should teach: its part of the loss of a step."""
+
+    def weight(self, batch: Batch) -> int:
+        """How many terms (trained tokens, or pairs) the batch adds to the step's mean."""
+        ...
+
+    def loss(
+        self, model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
+    ) -> Tensor:
+        """The batch's terms, summed and divided by the whole step's `total` (so that gradients of
+        parts add up to the large batch's); what each trained position cost goes to `nats`."""
         ...
 
 
@@ -114,9 +136,10 @@ class Trainer:
 
     def __init__(
         self, model: Transformer, plan: Plan, recipe: Recipe, *, run_id: str,
-        dtype: torch.dtype = torch.float32,
+        objective: Objective | None = None, dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         self.model, self.plan, self.recipe, self.run_id = model, plan, recipe, run_id
+        self.objective = objective or TokenObjective()
         self.step = 0
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._forming = Forming(model, dtype)
@@ -136,8 +159,9 @@ class Trainer:
         began = time.perf_counter()
         parts = [piece for part in self.plan.batches(self.step) for piece in pieces(part)]
         trained = sum(len(part.targets) for part in parts)
+        total = sum(self.objective.weight(part) for part in parts)
         nats = [torch.empty(len(part.targets)) for part in parts]
-        loss = self._accumulate(parts, trained, nats)
+        loss = self._accumulate(parts, total, nats)
         if isinstance(self.plan, Observer):
             self.plan.observe(self.step, torch.cat(nats))
         nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
@@ -146,7 +170,7 @@ class Trainer:
         for group, peak in zip(groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         for optimiser in self._optimisers:
-            if trained:
+            if total:
                 optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
@@ -154,6 +178,13 @@ class Trainer:
             self.step, self.plan.num_steps, float(loss),
             sum(part.tokens.numel() for part in parts), trained, time.perf_counter() - began,
         )  # fmt: skip
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The model as a step computes with it: what is compared with a step's numbers is made so
+        (test_first_step_of_a_warm_start_costs_ln_two)."""
+        with self._forming.step():
+            yield
 
     def _accumulate(self, parts: Sequence[Batch], total: int, nats: Sequence[Tensor]) -> float:
         """Sum the gradients of all parts, in their order, and give the sum of their losses.
@@ -177,7 +208,7 @@ class Trainer:
     def _gradients(
         self, part: Batch, nats: Tensor, *, wanted: Sequence[Tensor], total: int
     ) -> tuple[float, Sequence[Tensor | None]]:
-        loss = batch_loss(self.model, part, total, nats)
+        loss = self.objective.loss(self.model, part, total, nats)
         grads = torch.autograd.grad(loss, wanted, allow_unused=True)
         return float(loss.detach()), [None if g is None else g.float() for g in grads]
 
@@ -249,15 +280,21 @@ class Trainer:
 
 
 def halves(batch: Batch) -> list[Batch]:
-    """A batch as two of half its rows each; one row stays whole."""
+    """A batch as two of half its rows each; rows that belong together stay so."""
     num_rows, width = batch.tokens.shape
-    if num_rows < 2:
+    middle = num_rows // batch.rows_together // 2 * batch.rows_together
+    if not middle:
         return [batch]
-    middle = num_rows // 2
     is_first = batch.where < middle * width
-    first = Batch(batch.tokens[:middle], batch.where[is_first], batch.targets[is_first])
-    where = batch.where[~is_first] - middle * width
-    return [first, Batch(batch.tokens[middle:], where, batch.targets[~is_first])]
+    return [
+        Batch(
+            batch.tokens[rows], batch.where[chosen] - (rows.start or 0) * width,
+            batch.targets[chosen],
+            {name: values[chosen] for name, values in batch.of_positions.items()},
+            {name: values[rows] for name, values in batch.of_rows.items()}, batch.rows_together,
+        )
+        for rows, chosen in ((slice(None, middle), is_first), (slice(middle, None), ~is_first))
+    ]  # fmt: skip
 
 
 def pieces(batch: Batch) -> list[Batch]:
@@ -295,13 +332,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+class TokenObjective:
+    """Cross-entropy of the trained tokens, each weighing the same."""
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch.targets)
+
+    def loss(
+        self, model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
+    ) -> Tensor:
+        return batch_loss(model, batch, total, nats)
+
+
 def batch_loss(
     model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
 ) -> Tensor:
     """The loss of one batch, scored at its trained positions only; each one's goes to `nats`."""
+    states, head = trained_states(model, batch), model.head_weight()
+    return token_loss(states, head, batch.targets, total, nats, cap=model.logit_cap)
+
+
+def trained_states(model: Transformer, batch: Batch) -> Tensor:
+    """The states that the trained tokens are told from. Shapes: → (N, E)"""
     hidden = model(batch.tokens).flatten(0, 1)  # (B·T, E)
-    states, cap = hidden.index_select(0, batch.where), model.config.variant.logit_softcap
-    return token_loss(states, model.head_weight(), batch.targets, total, nats, cap=cap)
+    return hidden.index_select(0, batch.where)
 
 
 def _make_optimisers(

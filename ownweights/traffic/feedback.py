@@ -92,12 +92,12 @@ def keep_feedback(database: Database, feedback: Feedback) -> None:
 def feedback_of(
     database: Database, *, request_id: str | None = None, session: str | None = None
 ) -> list[Feedback]:
-    """What was said of a request or a session, in the order it came."""
-    rows = database.query(
-        "SELECT id, at, request_id, session, name, kind, value FROM feedback"
-        " WHERE request_id = ? OR session = ? ORDER BY at, id",
-        (request_id, session),
-    )
+    """What was said of a request or a session, or else of all requests, in the order it came."""
+    which, of = "request_id = ? OR session = ?", (request_id, session)
+    if of == (None, None):
+        which, of = "request_id IS NOT NULL", ()
+    columns = "id, at, request_id, session, name, kind, value"
+    rows = database.query(f"SELECT {columns} FROM feedback WHERE {which} ORDER BY at, id", of)
     return [Feedback(*row[:6], value=json.loads(row[6])) for row in rows]
 
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ownweights.core.errors import ArtefactMissing, ModelError
-from ownweights.model.lora import TARGETS, LoraConfig, lora_layers
+from ownweights.model.lora import HEAD, TARGETS, LoraConfig, lora_layers
 from ownweights.model.transformer import Transformer
 from ownweights.weights.fused import PARTS, join_adapter, split_adapter
 from ownweights.weights.load import STORED, read_file
@@ -123,6 +123,8 @@ def attach_adapter(model: Transformer, adapter: Adapter, *, where: str = "adapte
     Raises: ModelError naming a layer that the model lacks, that lacks its factors, or is of another
     size
     """
+    if HEAD in adapter.config.targets:
+        model.own_head()
     factors, config = split_adapter(adapter.factors, adapter.config, model.config)
     layers = lora_layers(model, config.targets)
     for name in sorted(layers.keys() ^ factors.keys()):
@@ -156,7 +158,7 @@ def _read_config(path: Path) -> LoraConfig:
             raise ModelError(f"{path}: {key} = {raw[key]!r} is not supported")
     if not isinstance(rank, int) or rank < 1:
         raise ModelError(f"{path}: r must be a positive integer, got {rank!r}")
-    known = (*TARGETS, *PARTS)
+    known = (*TARGETS, HEAD, *PARTS)
     if not isinstance(targets, list) or not set(map(str, targets)) <= set(known):
         raise ModelError(f"{path}: target_modules {targets!r} are not all among {', '.join(known)}")
     factor = rank**0.5 if raw.get("use_rslora") else 1.0  # scale α/√R, kept as α' / R

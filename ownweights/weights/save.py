@@ -46,6 +46,7 @@ def save_model(
     write_tensors(tensors, folder / WEIGHTS_NAME)
     spelled = str(dtype).removeprefix("torch.")
     config = model.config.to_hub() | {"torch_dtype": spelled, "dtype": spelled}
+    config["tie_word_embeddings"] = model.lm_head is None  # a merged head is one of its own
     _write_json(folder / "config.json", config)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(

@@ -120,7 +120,7 @@ def test_student_train_needs_a_dataset(own: Shell) -> None:
         (["--base", "nobody"], 1, "base 'nobody' was not found"),
         (["--rank", "0"], 2, "expected between 1 and 1024, got 0"),
         (["--epochs", "0"], 2, "expected between 0 and 1000 (exclusive), got 0.0"),
-        (["--method", "magic"], 2, "'magic' is not one of 'lora', 'full'"),
+        (["--method", "magic"], 2, "'magic' is not one of 'lora', 'qlora', 'full'"),
         (["--rank", "many"], 2, "'many' is not a valid integer"),
     ],
 )

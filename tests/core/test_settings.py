@@ -338,7 +338,7 @@ def test_describe_settings_tells_type_default_and_limits() -> None:
     assert (url.is_required, url.default, url.limits) == (
         True, None, "an http:// or https:// address, without a password or a query"
     )  # fmt: skip
-    assert described["student.<workload>.method"].limits == "one of 'lora', 'full'"
+    assert described["student.<workload>.method"].limits == "one of 'lora', 'qlora', 'full'"
     assert described["student.<workload>.lora_alpha"].limits == "between 0 and 1000000 (exclusive)"
     assert described["workload.<name>.allow_teachers"].kind == "a list of text"
 

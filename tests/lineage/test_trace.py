@@ -135,3 +135,18 @@ def test_find_artefact_refuses_what_two_share(project: Project) -> None:
     with pytest.raises(ArtefactMissing, match=f"'{shared}' is ambiguous") as caught:
         find_artefact(project, shared)
     assert (caught.value.hint or "").startswith("it may be: dataset ")
+
+
+def test_trace_knows_what_a_parent_is_by_its_role(project: Project, chain: Chain) -> None:
+    """A student that was trained on from another, and taught by a third and by a base elsewhere."""
+    student = make(
+        project, "student",
+        parents={"base": "0123456789ab", "start": chain.student.id,
+                 "teacher_student": chain.student.id, "teacher_base": "ffff456789ab"},
+        identity={"base_name": "seedling", "teacher_name": "big"},
+    )  # fmt: skip
+    found = trace(project, "student", student.id).parents
+    assert [(node.kind, node.state, node.note) for node in found] == [
+        ("base", "outside", "seedling"), ("student", "here", ""), ("student", "here", ""),
+        ("base", "outside", "big"),
+    ]  # fmt: skip

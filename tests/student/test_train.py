@@ -378,7 +378,7 @@ def test_train_student_refuses_a_base_that_is_broken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "qlora"}, "method 'qlora' is not one of lora, full"),
+        ({"method": "dora"}, "method 'dora' is not one of lora, qlora, full"),
         ({"rank": 0}, "rank must be at least 1, got 0"),
         ({"rows_per_step": 0}, "rows_per_step must be at least 1, got 0"),
         ({"epochs": 0}, "epochs must be more than 0 and at most 1000, got 0"),

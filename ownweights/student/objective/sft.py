@@ -1,0 +1,46 @@
+"""Supervised fine-tuning: the recorded answer to every request, by cross-entropy.
+
+Where answers are JSON objects, some examples are made of several (`swap`).
+"""
+
+from __future__ import annotations
+
+from ownweights.student.examples import ExamplePlan, TokenRow
+from ownweights.student.study import (
+    MAX_PART_TOKENS,
+    Lesson,
+    Study,
+    derive_epochs,
+    encode_answer,
+    train_examples,
+)
+from ownweights.student.swap import Swapper
+from ownweights.student.trainer import TokenObjective
+
+
+def sft_lesson(study: Study) -> Lesson:
+    """The recorded answers, each token weighing the same."""
+    plan, epochs, skipped = answers_plan(study)
+    return Lesson(TokenObjective(), plan, epochs, skipped)
+
+
+def answers_plan(
+    study: Study, window: int | None = None
+) -> tuple[ExamplePlan, tuple[float, str], int]:
+    """Batches of the train split's answers, how often and why, and how many did not fit."""
+    options = study.options
+    examples, rows = train_examples(study, window)
+    epochs = derive_epochs(rows, options)
+    swapper = Swapper(examples if options.swap else [], seed=options.seed)
+
+    def varied(index: int, epoch: int) -> TokenRow:
+        """The row that an example has in an epoch: with values of other examples, or its own."""
+        swapped = swapper.swapped(index, epoch)
+        return (swapped and encode_answer(study.base, *swapped, window)) or rows[index]
+
+    plan = ExamplePlan(
+        rows, epochs=epochs[0], rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
+        seed=options.seed, hard_frac=options.hard_frac,
+        vary=varied if swapper else None,
+    )  # fmt: skip
+    return plan, epochs, len(study.dataset.examples("train")) - len(rows)
