@@ -37,7 +37,7 @@ def test_skip_reason_refuses_whatever_an_import_would(project: Project, tmp_path
     with TrafficStore.open(project) as store:
         report = import_file(tmp_path / "odd.jsonl", store)
         taken = {record.source_id for record in store.records()}
-    assert set(report.skipped) == {"bad_messages", "wrong_roles", "no_answer", "empty_answer"}
+    assert set(report.skipped) == {"bad_messages", "wrong_roles", "empty_answer"}
     reasons = {str(record.source_id): skip_reason(record) for record in records}
     assert {reason for reason in reasons.values() if reason} <= {*LOST, *HELD_OUT_ONLY}
     assert [name for name, reason in reasons.items() if name not in taken and reason is None] == []

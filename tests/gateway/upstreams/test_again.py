@@ -160,7 +160,7 @@ def test_client_says_what_could_not_be_reached() -> None:
     ],
 )
 def test_client_tells_apart_what_went_wrong(error: Exception, code: str) -> None:
-    with pytest.raises(HttpError) as caught, as_http_errors():
+    with pytest.raises(HttpError) as caught, as_http_errors:
         raise error
     assert caught.value.code == code
     assert isinstance(caught.value, Unreachable) >= (code == "teacher_unreachable")
