@@ -9,6 +9,7 @@ import click
 from ownweights.cli.main import project_of
 from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
+from ownweights.core.errors import EXIT_ERROR, EXIT_OK
 
 if TYPE_CHECKING:
     from ownweights.core.artefact import Artefact
@@ -40,12 +41,21 @@ def student() -> None:
     "--hard-frac", type=float, help="Share of the examples, the costliest, that later passes visit."
 )
 @click.option("--swap/--no-swap", default=None, help="Exchange values among JSON answers.")
+@click.option(
+    "--turns", type=click.Choice(["last", "all"]),
+    help="Learn the recorded answer, or those before it in the conversation, too.",
+)
 @click.option("--seed", type=int, help="Starts every random choice.")
+@click.option(
+    "--dry-run", "is_dry", is_flag=True,
+    help="Train nothing: show three examples with what is trained of them, and every setting.",
+)
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, workload: str, dataset_id: str | None, as_json: bool, **given: Any
-) -> None:
+    ctx: click.Context, workload: str, dataset_id: str | None, is_dry: bool,
+    as_json: bool, **given: Any,
+) -> int:
     """Train a student; a run that was killed goes on where its last checkpoint was."""
     from ownweights.core.settings import load_settings
 
@@ -53,11 +63,20 @@ def train(
     flags = {f"student.{workload}.{key}": value for key, value in given.items()}
     settings = load_settings(project, flags=flags)
     dataset = find_dataset(project, workload, dataset_id)
-    made = train_with_progress(project, dataset, options_of(settings.student_of(workload)))
+    options = options_of(settings.student_of(workload))
+    if is_dry:
+        from ownweights.cli.plan.dry_run import dry_run
+
+        return EXIT_OK if dry_run(project, dataset, options, as_json=as_json) else EXIT_ERROR
+    from ownweights.cli.plan.fit import refuse_unless_it_fits
+
+    refuse_unless_it_fits(project, dataset, options)
+    made = train_with_progress(project, dataset, options)
     if as_json:
         print_json({"id": made.id, "path": str(made.path), **made.card["facts"]})
     else:
         click.echo(made.id)
+    return EXIT_OK
 
 
 @student.command()
@@ -147,7 +166,8 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
         base=settings.base, method=settings.method, rank=settings.rank,
         lora_alpha=settings.lora_alpha, epochs=settings.epochs,
         learning_rate=settings.learning_rate, rows_per_step=settings.rows_per_step,
-        hard_frac=settings.hard_frac, swap=settings.swap, seed=settings.seed, **given,
+        hard_frac=settings.hard_frac, swap=settings.swap, turns=settings.turns,
+        seed=settings.seed, **given,
     )  # fmt: skip
 
 

@@ -199,6 +199,8 @@ class StudentSettings:
     """Share of the examples, those that cost most, that later passes visit."""
     swap: bool = setting(True)
     """Train on examples with values exchanged among JSON answers, too."""
+    turns: str = setting("last", choices=("last", "all"))
+    """Learn the recorded answer, or those before it in the conversation, too."""
     seed: int = setting(1, at_least=0, at_most=MAX_SEED)
     """Starts every random choice of the training."""
 

@@ -24,20 +24,20 @@ from ownweights.core.artefact import Artefact, draft_folder, hash_json, seal
 from ownweights.core.errors import InputError, SettingsError
 from ownweights.core.project import Project
 from ownweights.core.tables import MAX_SEED
-from ownweights.dataset.example import Example
 from ownweights.dataset.load import Dataset
 from ownweights.model.lora import TARGETS, LoraConfig, attach_lora
 from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.model.transformer import Transformer
 from ownweights.student.examples import ExamplePlan, TokenRow, hash_rows
+from ownweights.student.prepare import TURNS, Counts, prepare, row_of
 from ownweights.student.swap import Swapper
 from ownweights.student.trainer import Recipe, StepReport, Trainer, batch_loss
 from ownweights.weights.adapter import save_adapter
 from ownweights.weights.base import base_id, resolve_base
 from ownweights.weights.canary import save_canary
 from ownweights.weights.load import load_model
-from ownweights.weights.save import save_model
+from ownweights.weights.save import add_end_ids, save_model
 
 METHODS = ("lora", "full")
 TOKEN_BUDGET = 2_000_000
@@ -61,12 +61,15 @@ class StudentOptions:
     rows_per_step: int = 32
     hard_frac: float = 0.5
     swap: bool = True
+    turns: str = "last"
     seed: int = 1
     checkpoint_every_s: float = 30.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
+        if self.turns not in TURNS:
+            raise SettingsError(f"turns {self.turns!r} is not one of {', '.join(TURNS)}")
         for name in ("rank", "rows_per_step"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -92,6 +95,11 @@ class Base:
     model: Transformer
     template: ChatTemplate
 
+    @property
+    def window(self) -> int:
+        """The most tokens that an example may have."""
+        return self.model.config.max_position_embeddings
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -101,7 +109,7 @@ class Run:
     settings: Mapping[str, Any]
     recipe: Recipe
     plan: ExamplePlan
-    skipped_too_long: int
+    counts: Counts
 
 
 def train_student(
@@ -122,9 +130,12 @@ def train_student(
     work = project.kind_dir("student") / f".run-{run.id}"
     trainer.load_checkpoint(work)
     facts = _drive(trainer, work, options, on_step)
-    _, develop = _encode(base, dataset.examples("develop")[:NUM_DEVELOP_ROWS])
-    facts["develop_loss"] = _mean_loss(base.model, develop)
-    facts["skipped_too_long"] = run.skipped_too_long
+    held_out = dataset.examples("develop")[:NUM_DEVELOP_ROWS]
+    develop = prepare(base.template, base.window, held_out, turns=options.turns)
+    facts["develop_loss"] = _mean_loss(base.model, develop.rows)
+    facts["skipped_too_long"] = run.counts.too_long
+    facts["skipped_refused"] = run.counts.refused + run.counts.untrained
+    facts["template_drops"] = run.counts.dropped
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
     student = _seal(project, dataset, base, run, facts)
     shutil.rmtree(work, ignore_errors=True)
@@ -150,17 +161,17 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
             f"the train split of dataset {dataset.id} is empty",
             hint="import or record more traffic, and build the dataset again",
         )
-    examples, rows = _encode(base, found)
-    skipped = len(found) - len(rows)
+    ready = prepare(base.template, base.window, found, turns=options.turns)
+    rows = ready.rows
     if not rows:
         raise InputError(
             f"no train example of dataset {dataset.id} fits the base's window of"
-            f" {model.config.max_position_embeddings} tokens ({skipped} are too long)",
+            f" {base.window} tokens ({ready.counts.too_long} are too long)",
             hint="choose a base with a longer window",
         )
     epochs, why_epochs = _derive_epochs(rows, options)
     rate, why_rate = _derive_rate(model, options)
-    swapper = Swapper(examples if options.swap else [], seed=options.seed)
+    swapper = Swapper(ready.examples if options.swap else [], seed=options.seed)
     plan = ExamplePlan(
         rows, epochs=epochs, rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
         seed=options.seed, hard_frac=options.hard_frac,
@@ -173,28 +184,20 @@ def plan_run(dataset: Dataset, base: Base, options: StudentOptions) -> Run:
         "steps": plan.num_steps,
         "derived": {"epochs": why_epochs, "learning_rate": why_rate},
     }  # fmt: skip
+    if options.turns != "last":
+        settings["turns"] = options.turns
     if options.method == "lora":
         lora = LoraConfig(options.rank, float(options.lora_alpha or 2 * options.rank), TARGETS)
         settings["lora"] = asdict(lora) | {"targets": list(lora.targets)}
     settings["prune"] = dataset.prune.to_json() if dataset.prune else None
     run_id = hash_json([settings, dataset.id, hash_rows(rows)])[:12]
     recipe = Recipe(rate, rate, warmup_frac=0.03, decay_frac=1.0)
-    return Run(run_id, settings, recipe, plan, skipped)
-
-
-def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[Example], list[TokenRow]]:
-    """The examples that fit the base's window, and their token rows."""
-    rows = [_row(base, example.messages, example.target) for example in examples]
-    fitting = [(e, row) for e, row in zip(examples, rows, strict=True) if row is not None]
-    return [example for example, _ in fitting], [row for _, row in fitting]
+    return Run(run_id, settings, recipe, plan, ready.counts)
 
 
 def _row(base: Base, messages: Sequence[Mapping[str, Any]], answer: str) -> TokenRow | None:
     """One example as a token row; None when it does not fit the base's window."""
-    ids, num_prompt = base.template.render_example(messages, answer)
-    if len(ids) > base.model.config.max_position_embeddings:
-        return None
-    return TokenRow(np.array(ids, np.int32), num_prompt)
+    return row_of(base.template.render(messages, answer), base.window)
 
 
 def _varied(
@@ -283,6 +286,7 @@ def _seal(
             save_adapter(base.model, _lora_of(run), draft, base_id=base.id, base_name=base.name)
         else:
             save_model(base.model, draft, tokenizer_from=base.path)
+            add_end_ids(draft, [base.template.end_id])
         save_canary(base.model, draft)
         return seal(
             draft, "student", identity=dict(run.settings),

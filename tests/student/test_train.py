@@ -183,7 +183,7 @@ def test_plan_run_keeps_an_example_that_would_not_fit_with_other_values(tmp_path
     base = load_base(project, BASE_NAME)
     window = base.model.config.max_position_embeddings
     run = plan_run(dataset, base, QUICK)
-    assert run.skipped_too_long == 0
+    assert run.counts.too_long == 0
     assert max(len(row.ids) for row in run.plan.rows) + len(whale) > window
     for step in range(run.plan.steps_per_epoch):
         assert all(part.tokens.shape[1] < window for part in run.plan.batches(step))
