@@ -101,6 +101,8 @@ def _prefix(template: ChatTemplate, prompt: list[int]) -> Probe:
     body = trained if template.form.is_end_written else trained[:-1]
     if whole[: len(body)] == body:
         return Probe("prompt", "ok", "an answered conversation begins with the served prompt")
+    if template.form.tail and whole[: len(body) - 1] == body[:-1]:
+        return Probe("prompt", "note", "the template puts space before an answer's end; it is left")
     return Probe(
         "prompt", "failed",
         "the template writes an answered conversation differently than a prompt and its answer;"

@@ -9,8 +9,8 @@ Invariants:
 - what is trained follows from where rendered segments stand, never from a search for ids
   (test_every_turn_is_trained_as_transformers_marks_it);
 - a special string in a message stays text (test_render_prompt_keeps_special_strings_plain);
-- otherwise the ids are transformers' (test_render_prompt_matches_transformers), with at most one
-  BOS.
+- otherwise the ids are transformers' (test_render_prompt_matches_transformers,
+  test_format_matches_transformers), with at most one BOS.
 
 Templates that can write down reasoning are told not to ask for any (`enable_thinking` is false):
 what is recorded are answers. What a template writes before every answer, an empty thought say,
@@ -183,6 +183,8 @@ class ChatTemplate:
             raise Ineligible(
                 "messages.tool_calls", "the chat template does not write it where an answer begins"
             )
+        if dropped_texts([answer], guard.show(said)):
+            raise Ineligible("messages.tool_calls", "the chat template leaves out what it says")
         ids = self._reader.after_rendered(prompt, said, guard)
         return ids if self.form.is_end_written else [*ids, self.end_id]
 
@@ -327,8 +329,9 @@ def _arguments(text: str) -> Any:
 
 
 def _is_within(token: Span, turns: Sequence[Span]) -> bool:
-    """Whether a token lies within a turn. One that reaches in from before is the prompt's."""
-    return any(t.start <= token.start and t.start < token.end <= t.end for t in turns)
+    """Whether a token begins within a turn. One that reaches in from before is the prompt's; an end
+    token may take the space after it along."""
+    return any(t.start <= token.start < t.end and token.end > t.start for t in turns)
 
 
 def _read_sources(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def test_split_specials_cuts_as_the_tokenizer_does() -> None:
     words = Tokenizer(tokenizer, {})
     text = "a <|user|> b \n<|wide|>  c<|user|><|end|>"
     ids: list[int] = []
-    for plain, special_id in split_specials(words, text):
+    for plain, special_id, _ in split_specials(words, text):
         ids += words.encode(plain) if special_id is None else [special_id]
     assert ids == words.encode(text, allow_special=True)
 
