@@ -22,7 +22,7 @@ from ownweights.core.errors import WontFit
 from ownweights.model.config import ModelConfig, parse_config
 
 NUM_TIMED = 2
-MAX_SECONDS = 120.0
+MAX_SECONDS = 60.0
 _SHALLOW = 6  # layers up to which the model itself is measured
 _STEP_FLOPS = 6e10  # of the largest step that is measured, about a second
 _SEED = 1
@@ -101,7 +101,7 @@ def plan_points(shape: Shape) -> list[Point]:
         (2, narrow, 8), (rows, narrow, 4 * rows), (rows, width, 4 * rows),
         (rows, width, rows * width),
     ]  # fmt: skip
-    return [Point(d, r, w, n) for d in depths for r, w, n in sizes]
+    return [Point(d, r, w, n) for r, w, n in sizes for d in depths]
 
 
 def layer_parameters(config: ModelConfig) -> int:
