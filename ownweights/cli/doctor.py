@@ -43,7 +43,8 @@ class Finding:
 
 @click.command()
 @click.option(
-    "--workload", callback=workload_name,
+    "--workload",
+    callback=workload_name,
     help="Measure what training its student would take, too, and whether it fits.",
 )
 @json_option

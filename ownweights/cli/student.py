@@ -42,19 +42,26 @@ def student() -> None:
 )
 @click.option("--swap/--no-swap", default=None, help="Exchange values among JSON answers.")
 @click.option(
-    "--turns", type=click.Choice(["last", "all"]),
+    "--turns",
+    type=click.Choice(["last", "all"]),
     help="Learn the recorded answer, or those before it in the conversation, too.",
 )
 @click.option("--seed", type=int, help="Starts every random choice.")
 @click.option(
-    "--dry-run", "is_dry", is_flag=True,
+    "--dry-run",
+    "is_dry",
+    is_flag=True,
     help="Train nothing: show three examples with what is trained of them, and every setting.",
 )
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, workload: str, dataset_id: str | None, is_dry: bool,
-    as_json: bool, **given: Any,
+    ctx: click.Context,
+    workload: str,
+    dataset_id: str | None,
+    is_dry: bool,
+    as_json: bool,
+    **given: Any,
 ) -> int:
     """Train a student; a run that was killed goes on where its last checkpoint was."""
     from ownweights.core.settings import load_settings

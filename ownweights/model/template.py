@@ -39,7 +39,7 @@ Tools = Sequence[Mapping[str, Any]] | None
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """How a template writes an answer: prompt, `opening`, `lead`, the answer, `tail`, the end token.
+    """How a template writes an answer: `opening`, `lead`, the answer, `tail`, the end token.
 
     `opening` says something and is part of the prompt; `lead` is a space that decoding takes away
     again. `is_end_written` says whether the end token is the template's or the tokenizer's EOS, and

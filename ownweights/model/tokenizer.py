@@ -184,7 +184,6 @@ class Detokenizer:
         return piece
 
 
-
 def readable(text: str) -> str:
     """The text with each half of a surrogate pair, which is no text, as U+FFFD."""
     if text.isascii():

@@ -112,9 +112,7 @@ def _render(
     template: ChatTemplate, example: Example, turns: str, tally: _Tally
 ) -> Rendering | None:
     try:
-        rendering = template.render(
-            example.messages, example.target, all_turns=turns == "all"
-        )
+        rendering = template.render(example.messages, example.target, all_turns=turns == "all")
     except Ineligible as error:
         tally.refused += 1
         tally.why = tally.why or error.what

@@ -71,7 +71,8 @@ _LLAMA2 = """\
         {{ raise_exception('user and assistant must take turns') }}
     {% endif %}
     {% if turn.role == 'user' %}
-        {{- bos_token + '[INST] ' + (first if loop.first else '') + turn.content | trim + ' [/INST]' }}
+        {{- bos_token + '[INST] ' + (first if loop.first else '') }}
+        {{- turn.content | trim + ' [/INST]' }}
     {%- else %}
         {{- ' ' + turn.content | trim + ' ' + eos_token }}
     {%- endif %}
@@ -187,7 +188,8 @@ _CHANNELS = """\
 {% for turn in messages %}
     {{- '<|start|>' + turn.role }}
     {%- if turn.role == 'assistant' %}{{ '<|channel|>final' }}{% endif %}
-    {{- '<|message|>' + turn.content + ('<|return|>' if loop.last and turn.role == 'assistant' else '<|end|>') }}
+    {%- set is_answer = loop.last and turn.role == 'assistant' %}
+    {{- '<|message|>' + turn.content + ('<|return|>' if is_answer else '<|end|>') }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"""
 

@@ -34,7 +34,7 @@ SOUND = (
 )  # fmt: skip
 ASKED = [{"role": "user", "content": "What is it? Größe 7"}]
 TALK = [*ASKED, {"role": "assistant", "content": "Nine."}, {"role": "user", "content": "Sure?"}]
-ANSWER = "Quite sure: {\"n\": 9}\n"
+ANSWER = 'Quite sure: {"n": 9}\n'
 needs_templates = pytest.mark.skipif(
     not FOUND, reason="no chat templates of the hub in build/peers/chat_templates"
 )

@@ -124,7 +124,7 @@ def test_estimate_names_the_setting_that_would_fit(home: tuple[Project, Dataset]
     calibration = lawful(Shape(CONFIG, "lora", 64, 128.0))
     needed = estimate_run(run, calibration, free_bytes=1).peak_bytes
     smaller = estimate_run(run, calibration, rows_per_step=4, free_bytes=1).peak_bytes
-    with pytest.raises(WontFit, match="would need about 0.1 GB") as refusal:
+    with pytest.raises(WontFit, match=r"would need about 0\.1 GB") as refusal:
         check_fits(run, calibration, free_bytes=int(smaller / 0.949))
     assert refusal.value.hint == "set rows_per_step = 4"
     assert (refusal.value.needed_bytes, refusal.value.exit_code) == (needed, 4)
@@ -151,9 +151,7 @@ def test_is_surely_small_is_careful() -> None:
     assert not is_surely_small(wide, options, free_bytes=16 * 10**9)
 
 
-def test_calibrate_keeps_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calibrate_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Shape] = []
 
     def count(shape: Shape) -> list[Point]:
@@ -186,7 +184,8 @@ from ownweights.model.memory import keep_freed_memory
 keep_freed_memory()
 from ownweights.student.train import train_student
 from tests.student.zoo import QUICK
-train_student(load_dataset(Project(Path(sys.argv[1])), sys.argv[2]), Project(Path(sys.argv[1])), QUICK)
+project = Project(Path(sys.argv[1]))
+train_student(load_dataset(project, sys.argv[2]), project, QUICK)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

@@ -77,7 +77,7 @@ def test_prepare_stops_when_too_many_are_refused() -> None:
     examples = [ask(f"q{k}") for k in range(99)] + [ask("no")]
     made = prepare(template(STRICT), WINDOW, examples)
     assert (made.counts.refused, len(made.rows), MAX_LOST_FRAC) == (1, 99, 0.01)
-    with pytest.raises(InputError, match="2 of 100 examples cannot be trained.*not that"):
+    with pytest.raises(InputError, match=r"2 of 100 examples cannot be trained.*not that"):
         prepare(template(STRICT), WINDOW, [*examples[1:], ask("no")])
 
 

@@ -26,9 +26,7 @@ MARKS = ("⟦", "⟧")
 MAX_SHOWN_CHARS = 2_000  # of a stretch that is only read; --json has all of it
 
 
-def dry_run(
-    project: Project, dataset: Dataset, options: StudentOptions, *, as_json: bool
-) -> bool:
+def dry_run(project: Project, dataset: Dataset, options: StudentOptions, *, as_json: bool) -> bool:
     """Print what a training would do; whether no probe of the template failed."""
     from ownweights.student.preview import preview_run
     from ownweights.student.train import load_base

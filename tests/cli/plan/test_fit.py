@@ -1,4 +1,4 @@
-"""A training that does not fit is refused before it starts; `own doctor` says what it would take."""
+"""A training that does not fit is refused before it starts; `own doctor` says what one takes."""
 
 from __future__ import annotations
 
