@@ -16,16 +16,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from ownweights.core.errors import WontFit
 from ownweights.model.config import ModelConfig, parse_config
 
 NUM_TIMED = 2
-MAX_SECONDS = 60.0
+MAX_SECONDS = 60.0  # after which the less important sizes are left out
+ENOUGH_SECONDS = 3.0  # of steps of one size, on a machine that is slow or busy
 _SHALLOW = 6  # layers up to which the model itself is measured
 _STEP_FLOPS = 6e10  # of the largest step that is measured, about a second
 _SEED = 1
+_WAY = "fork" if sys.platform.startswith("linux") else "spawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,10 @@ def measure(shape: Shape) -> list[Point]:
 
 
 def plan_points(shape: Shape) -> list[Point]:
-    """What is measured: sizes that tell apart a step's own cost, its tokens', their width's and
-    the scores'; each at two depths, or at the model's own where that is small."""
+    """What is measured, what matters most first: sizes that tell apart a step's own cost, its
+    tokens', their width's and the scores'; each at two depths, or at the model's own where that is
+    small.
+    """
     config = shape.config
     layers = config.num_hidden_layers
     depths = [layers] if layers <= _SHALLOW else [max(1, layers // 10), max(2, layers // 4)]
@@ -98,8 +103,8 @@ def plan_points(shape: Shape) -> list[Point]:
     most = max(4 * width, min(8192, int(_STEP_FLOPS / per_token)))
     rows = max(2, most // width)
     sizes = [
-        (2, narrow, 8), (rows, narrow, 4 * rows), (rows, width, 4 * rows),
-        (rows, width, rows * width),
+        (2, narrow, 8), (rows, width, 4 * rows), (rows, width, rows * width),
+        (rows, narrow, 4 * rows),
     ]  # fmt: skip
     return [Point(d, r, w, n) for r, w, n in sizes for d in depths]
 
@@ -114,14 +119,13 @@ def layer_parameters(config: ModelConfig) -> int:
 def main() -> None:
     """Measure what stdin asks for."""
     shape = Shape.from_json(json.loads(sys.stdin.read()))
-    import torch  # noqa: F401  # once, for all the processes that are forked
-
-    way = "fork" if sys.platform.startswith("linux") else "spawn"
-    context = multiprocessing.get_context(way)
+    import_module("torch")  # once, for all the processes that are forked
+    context: Any = multiprocessing.get_context(_WAY)
     began, points = time.monotonic(), plan_points(shape)
     measured: list[Point] = []
+    needed = 2 * len({point.layers for point in points})  # a small and a large step of each depth
     for point in points:
-        if time.monotonic() - began > MAX_SECONDS:
+        if len(measured) >= needed and time.monotonic() - began > MAX_SECONDS:
             break
         receive, send = context.Pipe(duplex=False)
         worker = context.Process(target=_work, args=(shape, point, send))
@@ -161,9 +165,13 @@ def take_steps(shape: Shape, point: Point) -> Point:
     if shape.method == "lora":
         attach_lora(model, LoraConfig(shape.rank, shape.alpha), _SEED)
     trainer = Trainer(model, _Same(point, shape.config.vocab_size), Recipe(1e-4, 1e-4), run_id="")
-    seconds = [report.seconds for report in trainer][1:]  # the first warms up
+    seconds: list[float] = []
+    for report in trainer:  # the first step warms up
+        seconds.append(report.seconds)
+        if len(seconds) > 1 and sum(seconds) > ENOUGH_SECONDS:
+            break
     return replace(
-        point, seconds=statistics.median(seconds), peak_bytes=_peak_bytes(), start_bytes=start
+        point, seconds=statistics.median(seconds[1:]), peak_bytes=_peak_bytes(), start_bytes=start
     )
 
 

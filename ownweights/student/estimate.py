@@ -31,12 +31,13 @@ from ownweights.model.memory import available_bytes
 from ownweights.student.calibrate import Point, Shape, layer_parameters, measure
 from ownweights.student.loss import CHUNK_POSITIONS
 from ownweights.student.train import MAX_PART_TOKENS, Run, StudentOptions
-from ownweights.student.trainer import NUM_WORKERS
+from ownweights.student.trainer import NUM_WORKERS, Batch
 
 FOLDER = "calibration"
 RESERVE_FRAC = 0.05  # of what is free, that a run must leave
 NUM_SAMPLED_STEPS = 40
 _FLOAT_BYTES = 4
+SCORE_BYTES = 8.0  # a score and what becomes of it, where that was not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,13 @@ class Calibration:
         self._vocab = shape.config.vocab_size
         sizes = [self._of_memory(p.layers, (p.rows, p.width, p.trained)) for p in points]
         costs = [self._of_time(p.layers, Work(((p.rows, p.width, p.trained),))) for p in points]
-        self._memory = _fit(sizes, [p.peak_bytes - p.start_bytes for p in points])
+        scores = 0.0 if any(p.trained == p.tokens for p in points) else SCORE_BYTES
+        held = [p.peak_bytes - p.start_bytes for p in points]
+        if scores:  # no point tells what they cost: as much as the arithmetic says
+            held = [most - scores * size[-1] for most, size in zip(held, sizes, strict=True)]
+            sizes = [np.append(size[:-1], 0.0) for size in sizes]
+        self._memory = _fit(sizes, held)
+        self._memory[-1] += scores
         self._time = _fit(costs, [p.seconds for p in points])
         self.start_bytes = max(p.start_bytes for p in points)
 
@@ -240,10 +247,12 @@ def _sampled(run: Run) -> list[Work]:
     """Some steps of the first pass, as they will be."""
     num_steps = min(run.plan.steps_per_epoch, run.plan.num_steps)
     places = sorted(set(np.linspace(0, num_steps - 1, NUM_SAMPLED_STEPS).astype(int).tolist()))
-    return [
-        Work(tuple((*part.tokens.shape, len(part.targets)) for part in run.plan.batches(step)))
-        for step in places
-    ]
+    return [Work(tuple(map(_size, run.plan.batches(step)))) for step in places]
+
+
+def _size(part: Batch) -> tuple[int, int, int]:
+    rows, width = part.tokens.shape
+    return rows, width, len(part.targets)
 
 
 def _fit(features: Sequence[np.ndarray], found: Sequence[float]) -> np.ndarray:

@@ -71,6 +71,15 @@ def test_calibration_finds_the_law_it_was_measured_by() -> None:
     assert found.peak_bytes(16, 500, 3000) == pytest.approx(10**8 + held, rel=0.02)
 
 
+def test_calibration_without_time_for_every_size_is_of_use() -> None:
+    """On a busy machine only a small and a large step of each depth are measured."""
+    few = lawful().points[:4]
+    assert len({(one.layers, one.tokens) for one in few}) == 4
+    found = Calibration(SHAPE, few)
+    held = costs(Point(24, 16, 500, 3000))[1]
+    assert found.peak_bytes(16, 500, 3000) == pytest.approx(10**8 + held, rel=0.05)
+
+
 def test_calibration_of_a_step_in_parts_counts_its_own_cost_once() -> None:
     found = lawful()
     whole = found.seconds(Work(((8, 100, 80),)))
