@@ -1,7 +1,8 @@
 """`own doctor`: is this machine fit, and is this project whole? Looks only; changes nothing.
 
 Each line is `ok`, `note` (works, but slower or not all of it) or `bad` (mend this), and any `bad`
-makes the exit code 1. torch is looked up, not loaded, so that this answers at once.
+makes the exit code 1. torch is looked up, not loaded, so that this answers at once; only with
+`--workload` are a few training steps measured (and kept), to tell what a training would take.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Literal
 
 import click
 
-from ownweights.cli.main import folder_of
+from ownweights.cli.main import folder_of, project_of
+from ownweights.cli.options import workload_name
 from ownweights.cli.output import json_option, print_rows
 from ownweights.core.database import has_database
 from ownweights.core.errors import EXIT_ERROR, EXIT_OK, OwnError, SettingsError
@@ -40,11 +42,18 @@ class Finding:
 
 
 @click.command()
+@click.option(
+    "--workload",
+    callback=workload_name,
+    help="Measure what training its student would take, too, and whether it fits.",
+)
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> int:
+def doctor(ctx: click.Context, workload: str | None, as_json: bool) -> int:
     """Look at this machine and this project, and say what is wrong."""
     findings = list(examine(folder_of(ctx)))
+    if workload is not None:
+        findings.append(find_training(ctx, workload))
     rows = [{"what": f.what, "state": f.state, "found": f.found} for f in findings]
     print_rows(rows, as_json=as_json)
     return EXIT_ERROR if any(f.state == "bad" for f in findings) else EXIT_OK
@@ -61,6 +70,27 @@ def examine(project: Project) -> Iterator[Finding]:
     yield find_settings(project)
     yield from find_store(project)
     yield from find_artefacts(project)
+
+
+def find_training(ctx: click.Context, workload: str) -> Finding:
+    """What a student of the workload would take to train here, and whether it can."""
+    from ownweights.cli.plan.fit import describe, estimate
+    from ownweights.cli.student import find_dataset, options_of
+    from ownweights.core.settings import load_settings
+    from ownweights.student.estimate import is_foretold
+
+    try:
+        project = project_of(ctx)
+        settings = load_settings(project).student_of(workload)
+        dataset, options = find_dataset(project, workload, None), options_of(settings)
+        if not is_foretold(options):
+            what = f"{options.objective} by {options.method}: no estimate of what it takes"
+            return Finding("training", "note", what)
+        found = estimate(project, dataset, options)
+    except OwnError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        return Finding("training", "bad", error.what + hint)
+    return Finding("training", "ok", describe(found))
 
 
 def find_torch() -> Finding:

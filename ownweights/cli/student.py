@@ -9,6 +9,7 @@ import click
 from ownweights.cli.main import project_of
 from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
+from ownweights.core.errors import EXIT_ERROR, EXIT_OK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,12 +70,23 @@ def student() -> None:
 @click.option(
     "--verdict", "verdict_id", metavar="ID", help="For dpo: answers that this verdict kept, too."
 )
+@click.option(
+    "--turns",
+    type=click.Choice(["last", "all"]),
+    help="Learn the recorded answer, or those before it in the conversation, too.",
+)
+@click.option(
+    "--dry-run",
+    "is_dry",
+    is_flag=True,
+    help="Train nothing: show three examples with what is trained of them, and every setting.",
+)
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, workload: str, dataset_id: str | None, verdict_id: str | None,
-    as_json: bool, **given: Any,
-) -> None:  # fmt: skip
+    ctx: click.Context, workload: str, *, dataset_id: str | None, verdict_id: str | None,
+    is_dry: bool, as_json: bool, **given: Any,
+) -> int:  # fmt: skip
     """Train a student; a run that was killed goes on where its last checkpoint was."""
     from ownweights.core.settings import load_settings
 
@@ -84,11 +96,20 @@ def train(
     dataset = find_dataset(project, workload, dataset_id)
     options = options_of(settings.student_of(workload))
     pairs = preference_pairs(project, dataset, options, verdict_id)
+    if is_dry:
+        from ownweights.cli.plan.dry_run import dry_run
+
+        is_sound = dry_run(project, dataset, options, pairs, as_json=as_json)
+        return EXIT_OK if is_sound else EXIT_ERROR
+    from ownweights.cli.plan.fit import refuse_unless_it_fits
+
+    refuse_unless_it_fits(project, dataset, options)
     made = train_with_progress(project, dataset, options, pairs)
     if as_json:
         print_json({"id": made.id, "path": str(made.path), **made.card["facts"]})
     else:
         click.echo(made.id)
+    return EXIT_OK
 
 
 @student.command()
@@ -178,8 +199,8 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
         base=settings.base, method=settings.method, rank=settings.rank,
         lora_alpha=settings.lora_alpha, epochs=settings.epochs,
         learning_rate=settings.learning_rate, rows_per_step=settings.rows_per_step,
-        hard_frac=settings.hard_frac, swap=settings.swap, seed=settings.seed,
-        compute_dtype=settings.compute_dtype,
+        hard_frac=settings.hard_frac, swap=settings.swap, turns=settings.turns,
+        seed=settings.seed, compute_dtype=settings.compute_dtype,
         objective=settings.objective, optimiser=settings.optimiser, head=settings.head,
         start=settings.start, teacher=settings.teacher, divergence=settings.divergence,
         temperature=settings.temperature, ce_frac=settings.ce_frac, dpo_beta=settings.dpo_beta,

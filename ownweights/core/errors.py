@@ -11,6 +11,7 @@
     ├── StoreError (RuntimeError)       the traffic store cannot be read or written
     ├── TermsRefused (PermissionError)  a teacher's terms deny training on its answers
     ├── ModelError (ValueError)         a checkpoint or adapter that this code cannot run exactly
+    ├── WontFit (RuntimeError)          a training that needs more memory than there is
     ├── ContextTooLong (ValueError)     a prompt that leaves no room for an answer
     ├── CompleterError (RuntimeError)   whoever should have answered did not
     │   ├── CompleterTimeout (TimeoutError)
@@ -121,6 +122,19 @@ class TermsRefused(OwnError, PermissionError):
 
 class ModelError(OwnError, ValueError):
     """A checkpoint or adapter that this code cannot run exactly."""
+
+
+class WontFit(OwnError, RuntimeError):
+    """A training needs `needed_bytes` of memory, and only `free_bytes` can be had."""
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(
+        self, what: str, *, needed_bytes: int = 0, free_bytes: int = 0, hint: str | None = None
+    ) -> None:
+        super().__init__(what, hint=hint)
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
 
 
 class ContextTooLong(OwnError, ValueError):

@@ -202,6 +202,8 @@ class StudentSettings:
     """Train on examples with values exchanged among JSON answers, too."""
     compute_dtype: str = setting("auto", choices=("auto", "float32", "bfloat16"))
     """What products are computed in; `auto` takes bfloat16 where the processor has units for it."""
+    turns: str = setting("last", choices=("last", "all"))
+    """Learn the recorded answer, or those before it in the conversation, too."""
     seed: int = setting(1, at_least=0, at_most=MAX_SEED)
     """Starts every random choice of the training."""
     objective: str = setting("sft", choices=OBJECTIVES)

@@ -1,9 +1,12 @@
 """Text to token ids and back, from a hub folder's tokenizer.json and tokenizer_config.json.
 
 In: a folder. Out: a `Tokenizer`, and `Detokenizer`s that turn a growing list of ids into pieces of
-text. Invariants: text never becomes a special token unless the caller asks for it
-(test_encode_keeps_special_strings_plain); a piece never ends inside a UTF-8 character, and the
-pieces joined are `decode` of all ids (test_detokenizer_pieces_always_join_to_decode).
+text. Every kind that tokenizer.json can hold is read: byte-level BPE as in Llama 3, Qwen and
+Mistral's tekken, SentencePiece's BPE as in Llama 2 and Gemma, unigrams. Invariants: text never
+becomes a special token unless the caller asks for it (test_encode_keeps_special_strings_plain);
+ids are transformers' for each kind (test_encode_matches_transformers); a piece never ends inside a
+UTF-8 character, and the pieces joined are `decode` of all ids
+(test_detokenizer_pieces_always_join_to_decode).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
@@ -27,6 +30,26 @@ _OTHER = [byte for byte in range(256) if byte not in _PLAIN]
 _BYTES = {chr(byte): byte for byte in _PLAIN} | {
     chr(256 + index): byte for index, byte in enumerate(_OTHER)
 }
+# The names that transformers gives a chat template, besides those of `extra_special_tokens`.
+_NAMES = (
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+)  # fmt: skip
+
+
+class Span(NamedTuple):
+    """Where a token stands in the text it came from, in characters; a token of whitespace alone may
+    be empty, at either of its ends."""
+
+    start: int
+    end: int
+
+
+class Stretch(NamedTuple):
+    """A stretch of text that begins at `start`: plain (id None) or one special token."""
+
+    text: str
+    special_id: int | None
+    start: int
 
 
 class Tokenizer:
@@ -41,10 +64,13 @@ class Tokenizer:
         self.special_ids = {
             token.content: id_ for id_, token in self.added.items() if token.special
         }
+        names = sorted(self.special_ids, key=len, reverse=True)  # the longest of several matches
+        self.special_pattern = re.compile("|".join(map(re.escape, names))) if names else None
         self._unseen = frozenset(self.special_ids.values())
         self.bos_id = self._special("bos_token")
         self.eos_id = self._special("eos_token")
-        self.pad_id = self._special("pad_token")
+        pad = self.special_text("pad_token")  # rows are padded by length: it may be missing
+        self.pad_id = None if pad is None else self.token_id(pad)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -64,7 +90,9 @@ class Tokenizer:
             raise ModelError(f"{path} is not a tokenizer: {error}") from None
         marked.no_truncation()
         marked.no_padding()
-        return cls(marked, _read_json(folder / "tokenizer_config.json"))
+        older = _read_json(folder / "special_tokens_map.json")
+        named = {name: value for name, value in older.items() if name in _NAMES}
+        return cls(marked, named | _read_json(folder / "tokenizer_config.json"))
 
     @cached_property
     def _is_byte_level(self) -> bool:
@@ -81,9 +109,15 @@ class Tokenizer:
         Half of a surrogate pair, which is no text, is read as U+FFFD.
         """
         used = self._marked if allow_special else self._plain
-        if not text.isascii():
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return used.encode(text, add_special_tokens=False).ids
+        return used.encode(readable(text), add_special_tokens=False).ids
+
+    def encode_spans(
+        self, text: str, *, allow_special: bool = False
+    ) -> tuple[list[int], list[Span]]:
+        """As `encode`, and where in the (readable) text each token stands."""
+        used = self._marked if allow_special else self._plain
+        found = used.encode(readable(text), add_special_tokens=False)
+        return found.ids, [Span(*offsets) for offsets in found.offsets]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of ids."""
@@ -93,9 +127,9 @@ class Tokenizer:
         """The id of one token as the vocabulary spells it."""
         return self._marked.token_to_id(token)
 
-    def token_text(self, token_id: int) -> str | None:
-        """One token as the vocabulary spells it; None for an id that is none."""
-        return self._marked.id_to_token(token_id)
+    def token_text(self, token_id: int) -> str:
+        """One token as the vocabulary spells it; empty for an id that is none."""
+        return self._marked.id_to_token(token_id) or ""
 
     def token_bytes(self, token_id: int) -> bytes | None:
         """The bytes that a token stands for within a text; None for a special one.
@@ -119,15 +153,19 @@ class Tokenizer:
         """Whether a token decodes together with the next: a raw byte, or special, hence unseen."""
         if token_id in self._unseen:
             return True
-        return bool(_BYTE_TOKEN.fullmatch(self._marked.id_to_token(token_id) or ""))
+        return bool(_BYTE_TOKEN.fullmatch(self.token_text(token_id)))
+
+    def special_texts(self) -> dict[str, str]:
+        """The special tokens that have a name, as transformers hands them to a chat template."""
+        extra = self.config.get("extra_special_tokens")
+        named = dict(extra) if isinstance(extra, Mapping) else {}
+        held = {**named, **{name: self.config.get(name) for name in _NAMES}}
+        found = {name: _content(name, value) for name, value in held.items()}
+        return {name: text for name, text in found.items() if text is not None}
 
     def special_text(self, name: str) -> str | None:
         """How tokenizer_config.json spells `bos_token` and the like."""
-        value = self.config.get(name)
-        text = value.get("content") if isinstance(value, Mapping) else value
-        if text is not None and not isinstance(text, str):
-            raise ModelError(f"tokenizer_config.json: {name} must be text, got {text!r:.60}")
-        return text
+        return _content(name, self.config.get(name))
 
     def _special(self, name: str) -> int | None:
         text = self.special_text(name)
@@ -175,26 +213,35 @@ class Detokenizer:
         return piece
 
 
-def special_pattern(tokenizer: Tokenizer) -> re.Pattern[str] | None:
-    """Matches any special string, the longest first; None when there are none."""
-    names = sorted(tokenizer.special_ids, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, names))) if names else None
+def readable(text: str) -> str:
+    """The text with each half of a surrogate pair, which is no text, as U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def split_specials(tokenizer: Tokenizer, text: str) -> Iterator[tuple[str, int | None]]:
+def split_specials(tokenizer: Tokenizer, text: str) -> Iterator[Stretch]:
     """`text` cut as the tokenizer would: plain stretches (id None) and special tokens."""
-    pattern = special_pattern(tokenizer)
+    pattern = tokenizer.special_pattern
     at = 0
     for match in pattern.finditer(text) if pattern else ():
         id_ = tokenizer.special_ids[match.group()]
         token = tokenizer.added[id_]
         plain = text[at : match.start()]
-        yield (plain.rstrip() if token.lstrip else plain), None
-        yield match.group(), id_
+        yield Stretch(plain.rstrip() if token.lstrip else plain, None, at)
+        yield Stretch(match.group(), id_, match.start())
         at = match.end()
         while token.rstrip and at < len(text) and text[at].isspace():
             at += 1
-    yield text[at:], None
+    yield Stretch(text[at:], None, at)
+
+
+def _content(name: str, value: Any) -> str | None:
+    """How a special token is spelled, in either of the two ways to write one down."""
+    text = value.get("content") if isinstance(value, Mapping) else value
+    if text is not None and not isinstance(text, str):
+        raise ModelError(f"tokenizer_config.json: {name} must be text, got {text!r:.60}")
+    return text
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -27,10 +27,20 @@ EASY_FRAC = 0.15  # of the examples that are not among the hard ones; they are v
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One example. Shapes: ids (T,) int32, of which the first `num_prompt` are only read."""
+    """One example: the first `num_prompt` ids are only read, but where `mask` says what is trained.
+
+    Shapes: ids (T,) int32, mask (T,) bool
+    """
 
     ids: np.ndarray
     num_prompt: int
+    mask: np.ndarray | None = None
+
+    def trained_at(self) -> np.ndarray:
+        """Where the trained tokens stand; the first token of a row never is one."""
+        if self.mask is None:
+            return np.arange(max(self.num_prompt, 1), len(self.ids))
+        return np.flatnonzero(self.mask[1:]) + 1
 
 
 Vary = Callable[[int, int], TokenRow]
@@ -75,7 +85,7 @@ class ExamplePlan:
         """Remember how well the examples of a step are known, by the nats (N,) of their tokens."""
         read = [index for part in self._parts(step) for index in part]
         rows = [self._epoch_rows[index] for index in read]
-        ends = np.cumsum([len(row.ids) - max(row.num_prompt, 1) for row in rows])
+        ends = np.cumsum([len(row.trained_at()) for row in rows])
         sums = np.concatenate([[0.0], nats.double().cumsum(0).numpy()])
         self._nats[read] = np.diff(sums[np.concatenate([[0], ends])])
 
@@ -143,9 +153,9 @@ def pad_rows(rows: Sequence[TokenRow]) -> Batch:
     where, targets = [], []
     for index, row in enumerate(rows):
         tokens[index, : len(row.ids) - 1] = row.ids[:-1]
-        first = max(row.num_prompt, 1)
-        where.append(index * width + np.arange(first - 1, len(row.ids) - 1))
-        targets.append(row.ids[first:].astype(np.int64))
+        trained = row.trained_at()
+        where.append(index * width + trained - 1)
+        targets.append(row.ids[trained].astype(np.int64))
     return Batch(
         torch.from_numpy(tokens),
         torch.from_numpy(np.concatenate(where)),
@@ -159,4 +169,6 @@ def hash_rows(rows: Sequence[TokenRow]) -> str:
     for row in rows:
         digest.update(np.array([len(row.ids), row.num_prompt], np.int64).tobytes())
         digest.update(row.ids.astype(np.int32).tobytes())
+        if row.mask is not None:
+            digest.update(np.packbits(row.mask).tobytes())
     return digest.hexdigest()

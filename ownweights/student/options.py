@@ -16,6 +16,7 @@ from ownweights.student.precision import AUTO, derive_dtype
 METHODS = ("lora", "qlora", "full")
 PACKING, PACKINGS = "nf4", ("nf4", "int8")
 OPTIMISERS = ("muon", "adamw")
+TURNS = ("last", "all")
 # option → the objectives that read it
 _USED_BY = {
     "teacher": ("distil", "on-policy"), "divergence": ("distil", "on-policy"),
@@ -45,6 +46,7 @@ class StudentOptions:
     rows_per_step: int = 32
     hard_frac: float = 0.5
     swap: bool = True
+    turns: str = "last"
     seed: int = 1
     compute_dtype: str = AUTO
     checkpoint_every_s: float = 30.0
@@ -92,7 +94,9 @@ class StudentOptions:
         self._check_use()
 
     def _check_words(self) -> None:
-        choices = {"method": METHODS, "objective": OBJECTIVES, "optimiser": OPTIMISERS}
+        choices = {
+            "method": METHODS, "objective": OBJECTIVES, "optimiser": OPTIMISERS, "turns": TURNS,
+        }  # fmt: skip
         for name, known in choices.items():
             if (given := getattr(self, name)) not in known:
                 raise SettingsError(f"{name} {given!r} is not one of {', '.join(known)}")
@@ -119,6 +123,11 @@ class StudentOptions:
                     f"{name} is of no use to the objective {self.objective!r}",
                     hint=f"it belongs to {' and '.join(users)}; leave it out",
                 )
+        if self.turns != "last" and not self.can_swap:
+            raise SettingsError(
+                f"turns {self.turns!r} is of no use to the objective {self.objective!r}",
+                hint="it belongs to sft and distil; leave it out",
+            )
         needed = _NEEDS.get(self.objective)
         if needed is not None and getattr(self, needed) is None:
             raise SettingsError(

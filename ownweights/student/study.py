@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ownweights.core.completer import Sampler
@@ -25,6 +24,7 @@ from ownweights.model.tokenizer import Tokenizer
 from ownweights.model.transformer import Transformer
 from ownweights.student.examples import ExamplePlan, TokenRow
 from ownweights.student.options import StudentOptions
+from ownweights.student.prepare import Counts, Prepared, prepare, row_of
 from ownweights.student.trainer import Objective, TokenObjective
 from ownweights.weights.base import base_id, resolve_base
 from ownweights.weights.load import load_model
@@ -79,7 +79,7 @@ class Study:
 class Lesson:
     """A loss and its batches.
 
-    `settings` and `parents` go on the card and into the student's id, `facts` on the card alone.
+    `counts` says what became of the examples. `settings` and `parents` go on the card and into the student's id, `facts` on the card alone.
     `prepare(model, folder)` is called once before the first step, when the model is what it starts
     from; `measure(model)` gives what is said of the develop split at the end.
     """
@@ -87,7 +87,7 @@ class Lesson:
     objective: Objective
     plan: ExamplePlan
     epochs: tuple[float, str]
-    skipped_too_long: int = 0
+    counts: Counts
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     parents: Mapping[str, str] = field(default_factory=dict[str, str])
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -105,7 +105,7 @@ def load_base(project: Project, name: str) -> Base:
     return Base(name, base_id(path), path, load_model(path), template)
 
 
-def train_examples(study: Study, window: int | None = None) -> tuple[list[Example], list[TokenRow]]:
+def train_examples(study: Study, window: int | None = None) -> Prepared:
     """The train examples that fit the window (the base's, or a smaller one), and their rows.
 
     Raises: InputError when there are none
@@ -116,10 +116,19 @@ def train_examples(study: Study, window: int | None = None) -> tuple[list[Exampl
             f"the train split of dataset {study.dataset.id} is empty",
             hint="import or record more traffic, and build the dataset again",
         )
-    examples, rows = encode_examples(study.base, found, window)
-    if not rows:
-        raise nothing_fits(study, len(found), window)
-    return examples, rows
+    prepared = encode_examples(study.base, found, window, turns=study.options.turns)
+    if not prepared.rows:
+        raise nothing_fits(study, prepared.counts.too_long, window)
+    return prepared
+
+
+def count_rows(rows: Sequence[TokenRow], *, num_examples: int) -> Counts:
+    """What became of examples whose rows an objective made itself; the others are too long."""
+    return Counts(
+        examples=num_examples, rows=len(rows), too_long=num_examples - len(rows),
+        tokens=sum(len(row.ids) for row in rows),
+        trained_tokens=sum(len(row.trained_at()) for row in rows),
+    )  # fmt: skip
 
 
 def nothing_fits(study: Study, num: int, window: int | None = None) -> InputError:
@@ -132,22 +141,21 @@ def nothing_fits(study: Study, num: int, window: int | None = None) -> InputErro
 
 
 def encode_examples(
-    base: Base, examples: Sequence[Example], window: int | None = None
-) -> tuple[list[Example], list[TokenRow]]:
+    base: Base, examples: Sequence[Example], window: int | None = None, *, turns: str = "last"
+) -> Prepared:
     """The examples that fit the window, and their token rows."""
-    rows = [encode_answer(base, example.messages, example.target, window) for example in examples]
-    fitting = [(e, row) for e, row in zip(examples, rows, strict=True) if row is not None]
-    return [example for example, _ in fitting], [row for _, row in fitting]
+    return prepare(base.template, min(base.window, window or base.window), examples, turns=turns)
 
 
 def encode_answer(
     base: Base, messages: Sequence[Mapping[str, Any]], answer: str, window: int | None = None
 ) -> TokenRow | None:
-    """An answer to messages as a token row; None when it does not fit the window."""
-    ids, num_prompt = base.template.render_example(messages, answer)
-    if len(ids) > min(base.window, window or base.window):
-        return None
-    return TokenRow(np.array(ids, np.int32), num_prompt)
+    """An answer to messages as a token row; None when it does not fit the window.
+
+    Raises: Ineligible when the template refuses the messages
+    """
+    rendering = base.template.render(messages, answer)
+    return row_of(rendering, min(base.window, window or base.window))
 
 
 def derive_epochs(rows: Sequence[TokenRow], options: StudentOptions) -> tuple[float, str]:
@@ -164,10 +172,12 @@ def fixed_epochs(options: StudentOptions, default: float, why: str) -> tuple[flo
     return (default, why) if options.epochs is None else (float(options.epochs), "as asked")
 
 
-def develop_rows(base: Base, dataset: Dataset, window: int | None = None) -> list[TokenRow]:
+def develop_rows(
+    base: Base, dataset: Dataset, window: int | None = None, *, turns: str = "last"
+) -> list[TokenRow]:
     """What is measured on: the first examples of develop that fit."""
     examples = dataset.examples("develop")[:NUM_DEVELOP_ROWS]
-    return encode_examples(base, examples, window)[1]
+    return encode_examples(base, examples, window, turns=turns).rows
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from ownweights.student.lessons import make_lesson
 from ownweights.student.options import METHODS, PACKING, StudentOptions
 from ownweights.student.packing import pack_base, packing_facts, whole_student
 from ownweights.student.precision import COMPUTE_DTYPES, derive_dtype
+from ownweights.student.prepare import Counts
 from ownweights.student.rates import derive_rate
 from ownweights.student.study import (
     MAX_EPOCHS,
@@ -48,7 +49,7 @@ from ownweights.student.study import (
 from ownweights.student.trainer import Recipe, StepReport, Trainer
 from ownweights.weights.adapter import Adapter, attach_adapter, read_adapter, save_adapter
 from ownweights.weights.canary import save_canary
-from ownweights.weights.save import save_model
+from ownweights.weights.save import add_end_ids, save_model
 
 __all__ = [
     "MAX_EPOCHS", "MAX_PART_TOKENS", "METHODS", "MIN_EPOCHS", "NUM_DEVELOP_ROWS", "TOKEN_BUDGET",
@@ -75,8 +76,8 @@ class Run:
         return self.lesson.plan
 
     @property
-    def skipped_too_long(self) -> int:
-        return self.lesson.skipped_too_long
+    def counts(self) -> Counts:
+        return self.lesson.counts
 
 
 def train_student(
@@ -101,7 +102,7 @@ def train_student(
             run.lesson.prepare(base.model, work)
     trainer.load_checkpoint(work)
     facts = _drive(trainer, work, options, on_step)
-    rows = develop_rows(base, dataset)
+    rows = develop_rows(base, dataset, turns=options.turns)
     facts["develop_loss"] = mean_loss(base.model, rows)
     model = base.model
     if run.packing is not None:
@@ -110,10 +111,14 @@ def train_student(
         facts["develop_loss"] = mean_loss(model, rows)
     if run.lesson.measure is not None:
         facts |= run.lesson.measure(model)
-    facts |= {**run.lesson.facts, "skipped_too_long": run.skipped_too_long}
+    facts |= {
+        **run.lesson.facts, "skipped_too_long": run.counts.too_long,
+        "skipped_refused": run.counts.refused + run.counts.untrained,
+        "template_drops": run.counts.dropped,
+    }  # fmt: skip
     facts["compute_dtype"] = run.dtype[0]
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
-    facts["reasons"] = _reasons(run, options, facts["trainable_params"])
+    facts["reasons"] = reasons_of(run, facts["trainable_params"])
     student = _seal(project, dataset, replace(base, model=model), run, facts)
     shutil.rmtree(work, ignore_errors=True)
     return student
@@ -137,6 +142,8 @@ def plan_run(
         "seed": options.seed, "steps": lesson.plan.num_steps,
         "derived": {"epochs": why_epochs, "learning_rate": why_rate},
     }  # fmt: skip
+    if options.turns != "last":
+        settings["turns"] = options.turns
     if options.objective != "sft":
         settings |= {"objective": options.objective, **lesson.settings}
     start = None if options.start is None else _read_start(project, base, options.start, settings)
@@ -228,10 +235,10 @@ def _drive(
     }  # fmt: skip
 
 
-def _reasons(run: Run, options: StudentOptions, num_params: int) -> dict[str, str]:
+def reasons_of(run: Run, num_params: int | None = None) -> dict[str, str]:
     """Why the rest is as it is: what the card's identity does not give a reason for."""
     plan = run.plan
-    trained = sum(len(row.ids) - max(1, row.num_prompt) for row in plan.rows)
+    trained = sum(len(row.trained_at()) for row in plan.rows)
     reasons = {
         "compute_dtype": f"{run.dtype[0]}: {run.dtype[1]}",
         "rows_per_step": f"{plan.rows_per_step} of {len(plan.rows)} examples; adapters lose with"
@@ -239,10 +246,12 @@ def _reasons(run: Run, options: StudentOptions, num_params: int) -> dict[str, st
     }
     if run.lora is not None:
         source = f"of student {run.settings['start']}" if run.start else "as asked, or the default"
-        reasons["rank"] = (
-            f"{run.lora.rank}, {source}: {num_params:,} parameters for {trained:,} trained tokens"
-            " a pass; at least as many are enough"
-        )
+        reasons["rank"] = f"{run.lora.rank}, {source}"
+        if num_params is not None:
+            reasons["rank"] += (
+                f": {num_params:,} parameters for {trained:,} trained tokens a pass; at least as"
+                " many are enough"
+            )
     return reasons
 
 
@@ -257,6 +266,7 @@ def _seal(
             save_adapter(base.model, run.lora, draft, base_id=base.id, base_name=base.name)
         else:
             save_model(base.model, draft, tokenizer_from=base.path)
+            add_end_ids(draft, [base.template.end_id])
         save_canary(base.model, draft)
         return seal(
             draft, "student", identity=dict(run.settings), parents=parents, facts=facts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -54,6 +54,16 @@ def save_model(
     )
     if tokenizer_from is not None:
         copy_tokenizer(tokenizer_from, folder)
+
+
+def add_end_ids(folder: Path, ids: Iterable[int]) -> None:
+    """Have engines that read generation_config.json stop at these tokens too."""
+    path = folder / "generation_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    held = config.get("eos_token_id", [])
+    ends = held if isinstance(held, list) else [held]
+    ends += [one for one in ids if one not in ends]
+    _write_json(path, config | {"eos_token_id": ends if len(ends) != 1 else ends[0]})
 
 
 def write_tensors(

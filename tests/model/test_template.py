@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ownweights.core.errors import Ineligible, ModelError
 from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
+from tests.model.words import tokenizer_of
 from tests.tiny import (
     ASSISTANT_ID,
     BOS_ID,
@@ -119,7 +120,9 @@ def test_render_prompt_matches_transformers(name: str, tmp_path: Path) -> None:
         expected = theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=add)
         assert chat.render_text(MESSAGES, add_generation_prompt=add) == expected
     expected = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=False)
-    assert chat.render_prompt(MESSAGES) == expected
+    opening = chat.tokenizer.encode(chat.form.opening, allow_special=True)
+    assert chat.render_prompt(MESSAGES) == expected + opening
+    assert bool(opening) == (name == "strict")  # it has no generation prompt of its own
 
 
 def test_render_prompt_has_one_bos() -> None:
@@ -184,9 +187,67 @@ def test_template_sees_json_values_only() -> None:
         template().render_prompt([user(1j)])
 
 
-def test_template_knows_the_date() -> None:
-    text = template("{{ strftime_now('%Y') }}<|end|>").render_text([user("x")])
-    assert text.removesuffix("<|end|>").isdigit()
+def test_template_knows_one_date_only() -> None:
+    """training.md c.19: a prompt is the same tomorrow, and it is said that it names a date."""
+    dated = template("{{ strftime_now('%d %b %Y') }}<|end|>")
+    assert dated.render_text([user("x")]) == "26 Jul 2024<|end|>"
+    assert dated.uses_date and not template().uses_date
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_end_that_is_the_padding_is_trained(turns: bool) -> None:
+    """training.md c.8: rows are masked by where things stand, never by what the padding is."""
+    chat = template(pad_token="<|end|>")
+    assert chat.tokenizer.pad_id == chat.end_id == END_ID
+    talk = [user("a"), {"role": "assistant", "content": "b"}, user("c")]
+    made = chat.render(talk, "d", all_turns=turns)
+    trained = made.ids[made.num_prompt :] if made.mask is None else [
+        id_ for id_, is_trained in zip(made.ids, made.mask, strict=True) if is_trained
+    ]  # fmt: skip
+    assert trained.count(END_ID) == 1 + turns
+
+
+def test_answer_is_cut_where_tokens_would_join() -> None:
+    """training.md c.14: newlines at both sides of the border stay tokens of their own."""
+    words = Tokenizer(tokenizer_of("bytes", ["<|end|>"]), {"eos_token": "<|end|>"})
+    assert len(words.encode("\n\n")) == 1
+    chat = ChatTemplate(
+        words, "{% for m in messages %}{{ m.role }}:\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}",
+    )  # fmt: skip
+    ids, num_prompt = chat.render_example([user("x")], "\nyes")
+    assert ids[:num_prompt] == chat.render_prompt([user("x")])
+    assert words.decode(ids[num_prompt:]) == "\nyes"
+
+
+def test_what_opens_every_answer_is_served_not_trained() -> None:
+    chat = template(
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}(none){% endif %}"
+        "{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    ids, num_prompt = chat.render_example([user("x")], "yes")
+    assert chat.form.opening == "(none)"
+    assert ids[:num_prompt] == chat.render_prompt([user("x")])
+    assert chat.tokenizer.decode(ids[:num_prompt]).endswith("(none)")
+    assert ids[num_prompt:] == [*chat.tokenizer.encode("yes"), END_ID]
+
+
+def test_text_parts_are_read_as_text() -> None:
+    parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
+    assert template().render_prompt([user(parts)]) == template().render_prompt([user("hello")])
+
+
+def test_tools_have_a_template_of_their_own(tmp_path: Path) -> None:
+    named = [{"name": "tool_use", "template": "t{{ tools | tojson }}<|end|>"},
+             {"name": "default", "template": "d<|end|>"}]  # fmt: skip
+    save_byte_tokenizer(tmp_path, chat_template=named)
+    chat = ChatTemplate.load(tmp_path, Tokenizer.load(tmp_path))
+    assert chat.render_text([user("x")], tools=[{"a": 1}]) == 't[{"a": 1}]<|end|>'
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("u<|end|>", "utf-8")
+    chat = ChatTemplate.load(tmp_path, Tokenizer.load(tmp_path))
+    assert chat.render_text([user("x")], tools=[{"a": 1}]) == "u<|end|>"
+    assert chat.render_text([user("x")]) == "d<|end|>"
 
 
 def test_load_prefers_the_file_of_its_own(tmp_path: Path) -> None:

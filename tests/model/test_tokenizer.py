@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -13,6 +14,7 @@ from tokenizers import AddedToken, decoders, models, normalizers
 
 from ownweights.core.errors import ModelError
 from ownweights.model.tokenizer import Detokenizer, Tokenizer, split_specials
+from tests.model.words import KINDS, save_words, tokenizer_of
 from tests.tiny import BOS_ID, END_ID, PAD_ID, SPECIAL_TOKENS, byte_tokenizer, save_byte_tokenizer
 
 WORDS = ["▁", "▁a", "b", "a", "▁the"]
@@ -167,7 +169,7 @@ def test_split_specials_cuts_as_the_tokenizer_does() -> None:
     words = Tokenizer(tokenizer, {})
     text = "a <|user|> b \n<|wide|>  c<|user|><|end|>"
     ids: list[int] = []
-    for plain, special_id in split_specials(words, text):
+    for plain, special_id, _ in split_specials(words, text):
         ids += words.encode(plain) if special_id is None else [special_id]
     assert ids == words.encode(text, allow_special=True)
 
@@ -184,3 +186,55 @@ def test_real_tokenizer_encodes_as_its_makers(test_data: Path) -> None:
     assert words.decode(words.encode(text)) == text
     assert words.bos_id == words.eos_id == 1
     assert json.loads((folder / "config.json").read_text("utf-8"))["eos_token_id"] == 1
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", KINDS)
+def test_encode_matches_transformers(kind: str, tmp_path: Path) -> None:
+    """Ids, and what they decode to, of every kind of vocabulary that families have."""
+    from transformers import AutoTokenizer
+
+    made = tokenizer_of(kind, ["<|end|>", "<|user|>"], ["<think>"])
+    words = Tokenizer.load(save_words(tmp_path, made))
+    theirs: Any = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("the cat sat", " Grüße, 漢字\n\n", "a<|user|> b<think>c <|end|>d", "x  y", "\n"):
+        ids = theirs(text, add_special_tokens=False).input_ids
+        assert words.encode(text, allow_special=True) == ids
+        assert words.encode_spans(text, allow_special=True)[0] == ids
+        assert words.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encode_spans_stand_in_the_text(kind: str) -> None:
+    words = Tokenizer(tokenizer_of(kind, ["<|end|>"]), {})
+    text = "the cat <|end|>Grüße 漢 again"
+    ids, spans = words.encode_spans(text, allow_special=True)
+    assert len(ids) == len(spans)
+    assert [text[s.start : s.end] for i, s in zip(ids, spans, strict=True)
+            if i == words.special_ids["<|end|>"]] == ["<|end|>"]  # fmt: skip
+    assert all(one.start <= one.end for one in spans)
+    assert spans[0].start == 0 and spans[-1].end == len(text)
+
+
+def test_special_texts_are_those_that_templates_ask_for(tmp_path: Path) -> None:
+    save_byte_tokenizer(
+        tmp_path, extra_special_tokens={"image_token": "<|tool|>"}, sep_token={"content": "<|x|>"}
+    )
+    assert Tokenizer.load(tmp_path).special_texts() == {
+        "bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|pad|>",
+        "sep_token": "<|x|>", "image_token": "<|tool|>",
+    }  # fmt: skip
+
+
+def test_load_reads_older_files_for_special_tokens(tmp_path: Path) -> None:
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    older = {"bos_token": {"content": "<|bos|>"}, "eos_token": "<|end|>", "other": 1}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(older), "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|user|>"}', "utf-8")
+    words = Tokenizer.load(tmp_path)
+    assert (words.bos_id, words.special_text("eos_token")) == (BOS_ID, "<|user|>")
+
+
+def test_load_does_without_a_padding_token(tmp_path: Path) -> None:
+    save_byte_tokenizer(tmp_path, pad_token="[PAD]")
+    assert Tokenizer.load(tmp_path).pad_id is None

@@ -39,7 +39,7 @@ from ownweights.weights.adapter import attach_adapter, read_adapter
 from ownweights.weights.base import base_id
 from ownweights.weights.load import load_model
 from tests.student.zoo import PLACES, QUICK, make_project, make_records, record_of
-from tests.tiny import BASE_NAME, CONFIG, make_base
+from tests.tiny import BASE_NAME, CONFIG, END_ID, make_base
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -183,7 +183,7 @@ def test_plan_run_keeps_an_example_that_would_not_fit_with_other_values(tmp_path
     base = load_base(project, BASE_NAME)
     window = base.model.config.max_position_embeddings
     run = plan_run(dataset, base, QUICK)
-    assert run.skipped_too_long == 0
+    assert run.counts.too_long == 0
     assert max(len(row.ids) for row in run.plan.rows) + len(whale) > window
     for step in range(run.plan.steps_per_epoch):
         assert all(part.tokens.shape[1] < window for part in run.plan.batches(step))
@@ -210,6 +210,16 @@ def test_train_student_without_develop_has_no_develop_loss(tmp_path: Path) -> No
     assert made.card["facts"]["develop_loss"] is None
 
 
+def test_train_student_of_every_turn_says_so(home: tuple[Project, Dataset]) -> None:
+    """Only where it is asked for, so that other students keep their names."""
+    project, dataset = home
+    base = load_base(project, BASE_NAME)
+    assert "turns" not in plan_run(dataset, base, QUICK).settings
+    assert plan_run(dataset, base, replace(QUICK, turns="all")).settings["turns"] == "all"
+    with pytest.raises(SettingsError, match="turns 'some' is not one of last, all"):
+        replace(QUICK, turns="some")
+
+
 def test_train_student_full_changes_all_weights(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     made = train_student(dataset, project, replace(QUICK, method="full"))
@@ -218,6 +228,8 @@ def test_train_student_full_changes_all_weights(tmp_path: Path) -> None:
         "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert "lora" not in made.card["identity"]
+    ends = json.loads((made.path / "generation_config.json").read_text("utf-8"))["eos_token_id"]
+    assert ends == END_ID  # training.md c.17
     before, after = load_model(project.root / BASE_NAME), load_model(made.path)
     unmoved = [
         name

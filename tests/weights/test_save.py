@@ -11,7 +11,7 @@ import torch
 
 from ownweights.core.errors import ArtefactUnwritten
 from ownweights.weights.load import load_model
-from ownweights.weights.save import save_model, write_tensors
+from ownweights.weights.save import add_end_ids, save_model, write_tensors
 from tests.disk import max_file_bytes
 from tests.tiny import make_base, tiny_model, with_adapter
 
@@ -37,6 +37,19 @@ def test_save_model_tells_other_readers_what_it_is(tmp_path: Path) -> None:
     assert config["dtype"] == config["torch_dtype"] == "bfloat16"
     generation = json.loads((tmp_path / "generation_config.json").read_text("utf-8"))
     assert generation == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("held", "more", "ends"), [((2,), [2], 2), ((2,), [5, 2], [2, 5]), ((), [7], 7)]
+)
+def test_add_end_ids_keeps_what_there_is(
+    held: tuple[int, ...], more: list[int], ends: object, tmp_path: Path
+) -> None:
+    """training.md c.17: engines that read generation_config.json stop where training ended."""
+    save_model(tiny_model(eos_token_ids=held), tmp_path)
+    add_end_ids(tmp_path, more)
+    generation = json.loads((tmp_path / "generation_config.json").read_text("utf-8"))
+    assert generation["eos_token_id"] == ends
 
 
 def test_save_model_copies_the_tokenizer_byte_for_byte(tmp_path: Path) -> None:

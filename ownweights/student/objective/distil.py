@@ -120,10 +120,10 @@ def distil_lesson(study: Study) -> Lesson:
         1.0 if options.temperature is None else float(options.temperature),
         CE_FRAC if options.ce_frac is None else float(options.ce_frac),
     )
-    plan, epochs, skipped = answers_plan(study, teacher.window)
+    plan, epochs, counts = answers_plan(study, teacher.window)
     objective = DistilObjective(teacher, divergence)
     return Lesson(
-        objective, plan, epochs, skipped,
+        objective, plan, epochs, counts,
         settings={**teacher.settings, **divergence.to_json()}, parents=teacher.parents,
         measure=partial(measure_develop, study, objective, teacher.window),
     )  # fmt: skip

@@ -107,7 +107,8 @@ def logprobs_lesson(study: Study) -> Lesson:
     Raises: InputError when it told nothing
     """
     options = study.options
-    examples, rows = train_examples(study)
+    prepared = train_examples(study)
+    examples, rows = prepared.examples, prepared.rows
     if not any(example.logprobs for example in examples):
         raise InputError(
             f"no answer of dataset {study.dataset.id}'s train split was recorded with its"
@@ -124,7 +125,7 @@ def logprobs_lesson(study: Study) -> Lesson:
     ce_frac = 0.0 if options.ce_frac is None else float(options.ce_frac)
     objective = OutcomeObjective(ce_frac)
     return Lesson(
-        objective, plan, epochs, len(study.dataset.examples("train")) - len(rows),
+        objective, plan, epochs, prepared.counts,
         settings={"ce_frac": ce_frac},
         facts={
             "with_logprobs": sum(bool(example.logprobs) for example in examples),
@@ -170,7 +171,8 @@ def with_outcomes(batch: Batch, known: Sequence[Known]) -> Batch:
 def _measure(study: Study, objective: OutcomeObjective, model: Transformer) -> dict[str, Any]:
     """The loss on develop, per token, where its answers were told of too."""
     found = study.dataset.examples("develop")[:NUM_DEVELOP_ROWS]
-    examples, rows = encode_examples(study.base, found)
+    prepared = encode_examples(study.base, found)
+    examples, rows = prepared.examples, prepared.rows
     if not rows:
         return {"develop_logprobs_loss": None}
     known, _ = known_outcomes(study.base, examples, rows)

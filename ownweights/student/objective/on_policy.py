@@ -23,7 +23,14 @@ from ownweights.model.generate import NaiveSampler
 from ownweights.student.examples import ExamplePlan, TokenRow, pad_rows
 from ownweights.student.objective.distil import REVERSE, DistilObjective, Divergence
 from ownweights.student.objective.local_teacher import load_teacher
-from ownweights.student.study import MAX_PART_TOKENS, Lesson, Study, fixed_epochs, nothing_fits
+from ownweights.student.study import (
+    MAX_PART_TOKENS,
+    Lesson,
+    Study,
+    count_rows,
+    fixed_epochs,
+    nothing_fits,
+)
 from ownweights.student.trainer import Batch
 
 EPOCHS, MAX_ANSWER_TOKENS = 1.0, 256
@@ -90,7 +97,8 @@ def on_policy_lesson(study: Study) -> Lesson:
         "max_answer_tokens": room,
     }  # fmt: skip
     return Lesson(
-        DistilObjective(teacher, divergence), plan, epochs, len(examples) - len(prompts),
+        DistilObjective(teacher, divergence), plan, epochs,
+        count_rows(prompts, num_examples=len(examples)),
         settings=settings, parents=teacher.parents,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ownweights.core.errors import InputError
+from ownweights.core.errors import Ineligible, InputError
 from ownweights.dataset.pairs import Pair
 from ownweights.model.transformer import Transformer
 from ownweights.student.examples import ExamplePlan, TokenRow, hash_rows, pad_rows
@@ -36,6 +36,7 @@ from ownweights.student.study import (
     Base,
     Lesson,
     Study,
+    count_rows,
     encode_answer,
     fixed_epochs,
     nothing_fits,
@@ -132,9 +133,8 @@ def dpo_lesson(study: Study) -> Lesson:
             hint="send demonstrations and ratings to /v1/feedback, or give a file of pairs",
         )
     rows = _encode(study.base, by_split["train"])
-    skipped = len(by_split["train"]) - len(rows)
     if not rows:
-        raise nothing_fits(study, skipped)
+        raise nothing_fits(study, len(by_split["train"]))
     epochs = fixed_epochs(options, EPOCHS, f"{EPOCHS:g} visits to every pair")
     plan = PairPlan(
         rows, epochs=epochs[0], rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,
@@ -148,8 +148,9 @@ def dpo_lesson(study: Study) -> Lesson:
     facts = {"pairs": {name: sources.count(name) for name in sorted(set(sources))}}
     develop = _encode(study.base, by_split["develop"][: NUM_DEVELOP_ROWS // 2])
     measured = _DevelopPairs(objective, develop)
+    counts = count_rows(plan.rows, num_examples=len(by_split["train"]))
     return Lesson(
-        objective, plan, epochs, skipped, settings=settings, facts=facts,
+        objective, plan, epochs, counts, settings=settings, facts=facts,
         prepare=partial(_prepare, plan, measured), measure=measured.measure,
     )  # fmt: skip
 
@@ -203,11 +204,14 @@ def _is_trained(batch: Batch) -> Tensor:
 
 
 def _encode(base: Base, pairs: Sequence[Pair]) -> list[RowPair]:
-    """The pairs of which both answers fit the base's window."""
+    """The pairs that the template can write and of which both answers fit the base's window."""
     rows: list[RowPair] = []
     for pair in pairs:
-        chosen = encode_answer(base, pair.messages, pair.chosen)
-        rejected = encode_answer(base, pair.messages, pair.rejected)
+        try:
+            chosen = encode_answer(base, pair.messages, pair.chosen)
+            rejected = encode_answer(base, pair.messages, pair.rejected)
+        except Ineligible:  # the template refuses the messages
+            continue
         if chosen is not None and rejected is not None:
             rows.append((chosen, rejected))
     return rows

@@ -6,6 +6,7 @@ Where answers are JSON objects, some examples are made of several (`swap`).
 from __future__ import annotations
 
 from ownweights.student.examples import ExamplePlan, TokenRow
+from ownweights.student.prepare import Counts
 from ownweights.student.study import (
     MAX_PART_TOKENS,
     Lesson,
@@ -20,18 +21,18 @@ from ownweights.student.trainer import TokenObjective
 
 def sft_lesson(study: Study) -> Lesson:
     """The recorded answers, each token weighing the same."""
-    plan, epochs, skipped = answers_plan(study)
-    return Lesson(TokenObjective(), plan, epochs, skipped)
+    return Lesson(TokenObjective(), *answers_plan(study))
 
 
 def answers_plan(
     study: Study, window: int | None = None
-) -> tuple[ExamplePlan, tuple[float, str], int]:
-    """Batches of the train split's answers, how often and why, and how many did not fit."""
+) -> tuple[ExamplePlan, tuple[float, str], Counts]:
+    """Batches of the train split's answers, how often and why, and what became of the examples."""
     options = study.options
-    examples, rows = train_examples(study, window)
+    prepared = train_examples(study, window)
+    rows = prepared.rows
     epochs = derive_epochs(rows, options)
-    swapper = Swapper(examples if options.swap else [], seed=options.seed)
+    swapper = Swapper(prepared.examples if options.swap else [], seed=options.seed)
 
     def varied(index: int, epoch: int) -> TokenRow:
         """The row that an example has in an epoch: with values of other examples, or its own."""
@@ -43,4 +44,4 @@ def answers_plan(
         seed=options.seed, hard_frac=options.hard_frac,
         vary=varied if swapper else None,
     )  # fmt: skip
-    return plan, epochs, len(study.dataset.examples("train")) - len(rows)
+    return plan, epochs, prepared.counts

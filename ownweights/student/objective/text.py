@@ -17,7 +17,7 @@ import numpy as np
 from ownweights.core.errors import InputError
 from ownweights.core.jsonl import read_jsonl
 from ownweights.student.examples import ExamplePlan, TokenRow
-from ownweights.student.study import MAX_PART_TOKENS, Base, Lesson, Study, fixed_epochs
+from ownweights.student.study import MAX_PART_TOKENS, Base, Lesson, Study, count_rows, fixed_epochs
 from ownweights.student.trainer import TokenObjective
 
 EPOCHS, MAX_WINDOW = 1.0, 1024
@@ -43,7 +43,8 @@ def text_lesson(study: Study) -> Lesson:
     )  # fmt: skip
     digest = hashlib.sha256("\x1f".join(documents).encode("utf-8", "surrogatepass")).hexdigest()
     return Lesson(
-        TokenObjective(), plan, epochs, settings={"text_sha256": digest},
+        TokenObjective(), plan, epochs, count_rows(rows, num_examples=len(rows)),
+        settings={"text_sha256": digest},
         facts={"documents": len(documents), "windows": len(rows)},
     )  # fmt: skip
 
