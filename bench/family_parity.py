@@ -1,11 +1,11 @@
 """Every family against transformers: how far the logits are apart, both ways.
 
-Caveats: the checkpoints are tiny and random (tests/families.py), so this says that the arithmetic is
-the same, not that an answer is good; texts are longer than every window and every length that a
-scaling starts from, but short. `ours` is the greatest difference between our logits and those of
-transformers over the greatest logit, in float32; `peer` is how far transformers in float32 is from
-itself in float64 on the same checkpoint, which is what float32 costs. A ratio near one or above means
-that the difference is rounding. The bound is what we allow.
+Caveats: the checkpoints are tiny and random (tests/families.py), so this says that the arithmetic
+is the same, not that an answer is good; texts are longer than every window and every length that a
+scaling starts from, but short. `ours` is the greatest difference between our logits and those
+of transformers over the greatest logit, in float32; `peer` is how far transformers in float32 is
+from itself in float64 on the same checkpoint, which is what float32 costs. A ratio near one or
+above means that the difference is rounding. The bound is what we allow.
 
 Cases: `NAME read`: transformers' checkpoint in our network. `NAME written`: our export of it in
 transformers. A case whose greedy tokens differ stops the run. Reproduce:

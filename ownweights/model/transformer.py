@@ -201,7 +201,7 @@ class Transformer(nn.Module):
         if self.local_rope is not None:
             cos, sin = self.local_rope.of(length, tokens.device)
             local = cos[:length], sin[:length]
-        masks = {  # a text within the window needs none
+        masks: dict[int | None, Tensor] = {  # a text within the window needs none
             window: causal_mask(length, window, tokens.device)[None]
             for window in self._windows
             if window < length
