@@ -25,6 +25,7 @@ from ownweights.core.artefact import write_atomic, writing
 from ownweights.core.errors import ArtefactError
 from ownweights.model.lora import Linear
 from ownweights.model.transformer import Transformer
+from ownweights.student.capped_loss import capped_token_loss
 from ownweights.student.loss import token_loss
 from ownweights.student.muon import Muon
 
@@ -291,8 +292,11 @@ def batch_loss(
         head = model.model.embed_tokens.weight
     else:
         head = model.lm_head.effective_weight()
-    hidden, cap = hidden.index_select(0, batch.where), model.config.variant.logit_softcap
-    return token_loss(hidden, head, batch.targets, total, nats, cap=cap)
+    hidden, targets = hidden.index_select(0, batch.where), batch.targets
+    cap = model.config.variant.logit_softcap
+    if cap is not None:
+        return capped_token_loss(hidden, head, targets=targets, total=total, cap=cap, nats=nats)
+    return token_loss(hidden, head, targets, total, nats)
 
 
 def _make_optimisers(
