@@ -73,7 +73,7 @@ CASES: dict[str, Case] = {
     "llama yarn factor": Case("llama", rope("yarn", attention_factor=1.3, beta_fast=20.0,
                                             beta_slow=2.0, **_YARN)),
     "llama yarn mscale": Case("llama", rope("yarn", mscale=0.9, mscale_all_dim=0.5, **_YARN)),
-    "llama yarn real": Case("llama", rope("yarn", truncate=False, **_YARN)),
+    "llama yarn real": Case("llama", rope("yarn", truncate=False, beta_slow=0.2, **_YARN)),
     "mistral": Case("mistral", {"sliding_window": WINDOW}),
     "mistral without windows": Case("mistral", {"sliding_window": None}),
     "qwen2": Case("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),

@@ -1,4 +1,4 @@
-"""A network's weights in their serving form: few large tensors, transposed, rotary pairs as neighbours.
+"""A network's weights in their serving form: few large tensors, rotary pairs as neighbours.
 
 In: layers and rotary tables of a `Transformer`. Out: `Fused` layers and `Turns` for the `Runner`.
 Invariant: the products are the Transformer's up to rounding (test_runner_matches_transformer).
@@ -47,7 +47,7 @@ class Turns:
         self._made: dict[bool, Tensor] = {}  # (S, D/2), by the side of the border
 
     def of_prompts(self, lengths: Tensor) -> Tensor:
-        """For whole prompts, each by its own length. Shapes: (B,) → (T, 1, D/2) or (B, T, 1, D/2)"""
+        """For whole prompts, each by its length. Shapes: (B,) → (T, 1, D/2) or (B, T, 1, D/2)"""
         longest, border = int(lengths.max()), self._table.border
         turns = self._upto(longest)[:longest, None]  # (T, 1, D/2)
         if border is None or longest <= border or int(lengths.min()) > border:

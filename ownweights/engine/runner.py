@@ -175,9 +175,8 @@ class Runner:
         cap = self._attention_cap
         assert cap is not None, "only capped networks come here"
         grouped = q.transpose(1, 2).unflatten(1, (self._kv_heads, -1))  # (B, K, H/K, T, D)
-        out = capped_attention(
-            grouped, k[:, :, None], v[:, :, None], mask, scale=self._scale, cap=cap
-        )
+        kv = k[:, :, None], v[:, :, None]
+        out = capped_attention(grouped, kv, mask, scale=self._scale, cap=cap)
         return out.flatten(1, 2).transpose(1, 2).reshape(q.shape[0] * q.shape[1], -1)
 
     def _windowed(self, mask: Tensor, at: Tensor) -> dict[int | None, Tensor]:

@@ -82,19 +82,19 @@ class CappedAttention(Attention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q = q.transpose(1, 2).unflatten(1, (self.num_kv_heads, -1))  # (B, K, H/K, T, D)
-        out = capped_attention(
-            q, k[:, :, None], v[:, :, None], mask, scale=self.scale, cap=self.cap
-        )
+        kv = k[:, :, None], v[:, :, None]
+        out = capped_attention(q, kv, mask, scale=self.scale, cap=self.cap)
         return self.o_proj(out.flatten(1, 2).transpose(1, 2).flatten(2))  # (B, T, E)
 
 
 def capped_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float | None, cap: float
+    q: Tensor, kv: tuple[Tensor, Tensor], mask: Tensor | None, *, scale: float | None, cap: float
 ) -> Tensor:
     """Attention with soft-capped scores; causal where there is no mask.
 
-    Shapes: q (B, K, G, T, D), k and v (B, K, 1, S, D), mask (B, T, S) → (B, K, G, T, D)
+    Shapes: q (B, K, G, T, D), k and v of `kv` (B, K, 1, S, D), mask (B, T, S) → (B, K, G, T, D)
     """
+    k, v = kv
     scores = q @ k.transpose(-1, -2)  # (B, K, G, T, S)
     scores = torch.tanh(scores * ((scale or q.shape[-1] ** -0.5) / cap)) * cap
     if mask is None:

@@ -1,8 +1,8 @@
 """The families of dense decoders that the one transformer runs, and what tells them apart.
 
-A family fixes what every checkpoint of it has (norms on queries and keys, Gemma's sandwich of norms,
-Phi's fused tensors) and what an absent key of its config.json means; the rest stands in each
-checkpoint's `Variant`. Each family is proved against transformers (test_family_matches_transformers).
+A family fixes what every checkpoint of it has (norms on queries and keys, Gemma's sandwich of
+norms, Phi's fused tensors) and what an absent key of its config.json means; the rest stands in each
+checkpoint's `Variant`. Each is proved against transformers (test_family_matches_transformers).
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Rotary position embedding, half-rotation convention of the hub's checkpoints, and its scalings.
 
-A table holds cosines and sines of positions, made as far as they are needed. Two scalings depend on
-how long the whole text is: longrope has one set of frequencies up to the window the base was trained
-with and another beyond it; dynamic NTK changes its base with every token beyond the window. A whole
-pass over a text of T tokens uses, as transformers does, what T asks for. Of a cached continuation:
+A table holds cosines and sines of positions, made as far as they are needed. Two scalings depend
+on how long the whole text is: longrope has one set of frequencies up to the window that the base
+was trained with and another beyond it; dynamic NTK changes its base with every token beyond the
+window. A whole pass over a text of T tokens uses, as transformers does, what T asks for. Of a
+cached continuation:
 
     longrope      exact, if all tokens are read again when a text grows past `border`, once
                   (generate and the engine do; KVCache refuses what was read before)
-    dynamic NTK   exact up to max_position_embeddings, where nothing is scaled yet; beyond, every token
-                  would change all keys, so a cache is refused there (ContextTooLong)
+    dynamic NTK   exact up to max_position_embeddings, where nothing is scaled yet; beyond, every
+                  token would change all keys, so a cache is refused there (ContextTooLong)
 
 Source: Su et al. 2021, arXiv 2104.09864; linear: Chen et al. 2023, arXiv 2306.15595; YaRN: Peng et
 al. 2023, arXiv 2309.00071; longrope: Ding et al. 2024, arXiv 2402.13753; llama3 and dynamic NTK as

@@ -19,8 +19,8 @@ CHUNK_SCORES = 1 << 23
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0917 (autograd hands them over so)
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, total: float, cap: float | None
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, total: float
     ) -> tuple[Tensor, Tensor]:
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         wide = torch.promote_types(hidden.dtype, torch.float32)
@@ -31,7 +31,6 @@ class _TokenLoss(torch.autograd.Function):
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             scores = (hidden[rows] @ head.T).to(wide)  # (N, V)
-            slope = None if cap is None else _capped(scores, cap)
             target = targets[rows, None]  # (N, 1)
             scores -= scores.amax(-1, keepdim=True)  # in place: passes over memory cost the most
             of_target = scores.gather(1, target)  # (N, 1)
@@ -42,8 +41,6 @@ class _TokenLoss(torch.autograd.Function):
             grad = scores.div_(norm)  # softmax
             grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=grad.dtype))
             grad.div_(total)
-            if slope is not None:
-                grad.mul_(slope)
             grad = grad.to(head.dtype)
             if grad_hidden is not None:
                 torch.mm(grad, head, out=grad_hidden[rows])
@@ -65,33 +62,21 @@ class _TokenLoss(torch.autograd.Function):
             None if grad_head is None else grad * grad_head,
             None,
             None,
-            None,
         )
 
 
-def _capped(scores: Tensor, cap: float) -> Tensor:
-    """Put scores through c·tanh(s / c), in place, and give its slope. Shapes: (N, V) → (N, V)"""
-    scores.div_(cap).tanh_()
-    slope = 1 - scores * scores
-    scores.mul_(cap)
-    return slope
-
-
 def token_loss(
-    hidden: Tensor, head: Tensor, targets: Tensor, total: float, nats: Tensor | None = None,
-    *, cap: float | None = None,
-) -> Tensor:  # fmt: skip
+    hidden: Tensor, head: Tensor, targets: Tensor, total: float, nats: Tensor | None = None
+) -> Tensor:
     """Cross-entropy summed over positions, divided by `total` (the batch's trained tokens).
 
     Dividing by the whole batch's count, not by each part's, makes accumulated gradients equal the
-    large batch's. What each position lost is written into `nats`, where that is given. `cap` is
-    the soft cap on scores of those families that have one.
+    large batch's. What each position lost is written into `nats`, where that is given.
     Shapes: hidden (N, E), head (V, E), targets (N,), nats (N,) → scalar, in nats
     """
     if hidden.shape[0] == 0:
         return hidden.sum() * 0.0
-    args = hidden.to(head.dtype), head, targets, max(total, 1.0), cap
-    loss, each = _TokenLoss.apply(*args)
+    loss, each = _TokenLoss.apply(hidden.to(head.dtype), head, targets, max(total, 1.0))
     if nats is not None:
         nats.copy_(each)
     return loss

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ownweights.core.artefact import write_atomic, writing
 from ownweights.core.errors import ArtefactError
 from ownweights.model.transformer import Transformer
+from ownweights.student.capped_loss import capped_token_loss
 from ownweights.student.forming import Forming
 from ownweights.student.loss import token_loss
 from ownweights.student.muon import Muon
@@ -348,8 +349,11 @@ def batch_loss(
     model: Transformer, batch: Batch, total: float, nats: Tensor | None = None
 ) -> Tensor:
     """The loss of one batch, scored at its trained positions only; each one's goes to `nats`."""
-    states, head = trained_states(model, batch), model.head_weight()
-    return token_loss(states, head, batch.targets, total, nats, cap=model.logit_cap)
+    states, head, targets = trained_states(model, batch), model.head_weight(), batch.targets
+    cap = model.logit_cap
+    if cap is not None:
+        return capped_token_loss(states, head, targets=targets, total=total, cap=cap, nats=nats)
+    return token_loss(states, head, targets, total, nats)
 
 
 def trained_states(model: Transformer, batch: Batch) -> Tensor:

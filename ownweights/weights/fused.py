@@ -1,13 +1,13 @@
-"""Phi's fused projections: split when a checkpoint or an adapter is read, joined when it is written.
+"""Phi's fused projections: split when a checkpoint or adapter is read, joined when it is written.
 
     qkv_proj      rows of q, then k, then v          gate_up_proj      rows of gate, then up
 
-The network has the seven projections that every family has, so LoRA's targets hold for all. Splitting
-a tensor and joining it again gives the same bytes (test_fused_round_trip). An adapter of a fused
-projection has one A for all its parts: reading gives each part that A and its own rows of B, which is
-the same product. Writing puts the parts' As under one another and their Bs on a diagonal, exact at
-three times the rank; the other layers get zeros to the same rank, as portable readers want one rank
-everywhere (test_adapter_of_phi_matches_peft).
+The network has the seven projections that every family has, so LoRA's targets hold for all.
+Splitting a tensor and joining it again gives the same bytes (test_fused_round_trip). An adapter of
+a fused projection has one A for all its parts: reading gives each part that A and its own rows of
+B, which is the same product. Writing puts the parts' As under one another and their Bs on a
+diagonal, exact at three times the rank; the other layers get zeros to the same rank, as portable
+readers want one rank everywhere (test_adapter_of_every_family_matches_peft).
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ def test_every_family_has_the_layers_that_adapters_name() -> None:
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("shape", ["phi", "qwen2", "qwen3", "gemma2", "gemma3"])
 def test_adapter_of_every_family_matches_peft(shape: str, tmp_path: Path) -> None:
     """PEFT puts our folder on the hub's modules, fused or not, and gets our logits."""
@@ -120,6 +121,7 @@ def test_adapter_of_every_family_matches_peft(shape: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_adapter_that_peft_trained_on_phi_is_read(tmp_path: Path) -> None:
     from peft import LoraConfig as TheirConfig
     from peft import get_peft_model
