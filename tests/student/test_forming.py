@@ -137,7 +137,7 @@ def test_nothing_is_computed_below_the_lowest_adapter(dtype: torch.dtype) -> Non
 
 
 def test_small_updates_survive_bfloat16() -> None:
-    """training.md c.35: W + s·B·A in 8 bits would lose what is small beside W, so it is not formed."""
+    """training.md c.35: W + s·B·A in 8 bits loses what is small beside W, so it is not formed."""
     model = with_adapter(tiny_model(2), 5)
     layer = model.model.layers[0].mlp.up_proj
     assert layer.lora_b is not None

@@ -21,7 +21,6 @@ from ownweights.model import lora as lora_module
 from ownweights.model import transformer as transformer_module
 from ownweights.model.lora import Linear, LoraConfig, attach_lora
 from ownweights.model.transformer import Transformer
-from ownweights.student import trainer as trainer_module
 from ownweights.student.examples import TokenRow, pad_rows
 from ownweights.student.trainer import (
     CHECKPOINT_NAME,
@@ -30,6 +29,7 @@ from ownweights.student.trainer import (
     Trainer,
     batch_loss,
     halves,
+    piece_tokens,
     pieces,
     trimmed,
 )
@@ -312,14 +312,21 @@ def test_halves_always_hold_all_rows_in_order(count: int, seed: int) -> None:
 @given(count=st.integers(1, 9), seed=st.integers(0, 99), most=st.integers(1, 80))
 def test_pieces_always_read_and_train_the_same(count: int, seed: int, most: int) -> None:
     batch = pad_rows(make_rows(count, seed))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_module, "PIECE_TOKENS", most)
-        parts = pieces(batch)
-    assert all(part.tokens.numel() <= most or len(part.tokens) == 1 for part in parts[2:])
+    parts = pieces(batch, most)
+    assert all(part.tokens.numel() <= most or len(part.tokens) == 1 for part in parts)
     assert torch.equal(torch.cat([part.targets for part in parts]), batch.targets)
     read = [part.tokens.flatten()[part.where] for part in parts]
     assert torch.equal(torch.cat(read), batch.tokens.flatten()[batch.where])
     assert sum(part.tokens.numel() for part in parts) <= batch.tokens.numel()
+
+
+def test_piece_tokens_go_by_what_a_layer_keeps() -> None:
+    small = tiny_model(1).config
+    large = replace(small, hidden_size=576, intermediate_size=1536, num_hidden_layers=30)
+    assert piece_tokens(small, torch.float32) > 8192  # a whole part
+    assert 256 < piece_tokens(large, torch.float32) < 512
+    assert piece_tokens(large, torch.bfloat16) == 2 * piece_tokens(large, torch.float32)
+    assert piece_tokens(replace(large, hidden_size=8192), torch.float32) == 256
 
 
 def test_trimmed_gives_the_same_loss_of_less() -> None:
