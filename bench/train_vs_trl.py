@@ -4,10 +4,10 @@ Caveats: the two networks hold random or seedling's weights and the examples are
 to 400, the first 30 to 70 % of each a prompt that is not trained), so what is measured is work and
 not learning. Every sample is a process of its own with all threads; sides take turns, and a sample
 is trained tokens (no padding, no prompt) a second over all steps but the first (--quick: over all,
-there may be one). Both sides train a LoRA adapter of rank 16 on all linear layers with AdamW, 8 rows a step, the same rate and clipping. What
-TRL does on a GPU is another matter. On a processor without units for bfloat16 (AMX), TRL in float32
-is faster than TRL in bfloat16: the `tuned` case is what its name says, in bfloat16 (the way of
-batching is the fastest of three, tried first), and the float32 figure stands in the workload.
+there may be one). Both sides train a LoRA adapter of rank 16 on all linear layers with AdamW, 8
+rows a step, the same rate and clipping. What TRL does on a GPU is another matter. `trl-tuned` is TRL in
+bfloat16; its way of batching is the fastest of three, tried first. A processor without matrix units
+for bfloat16 may be faster in float32, so TRL's figure in that stands in the workload, too.
 
 Each line also says, in its workload: the peak memory of both sides, by how much our losses differ
 from those of transformers and PEFT in float32, one row at a time, over the first steps, and the
@@ -112,7 +112,8 @@ def cases(*, is_quick: bool, seed: int) -> Iterator[dict[str, Any]]:
                     f"{network}, {ROWS} rows of {SHORTEST}-{LONGEST} tokens a step, {size.steps}"
                     f" steps, LoRA {RANK}, AdamW; ours in {ours[0]['dtype']}; TRL: {said}; peak"
                     f" {memory[0]:.0f} MiB against {memory[1]:.0f}; loss off by {100 * gap:.3f} %"
-                    f" of the reference's; {cpu:.2f} times in processor time; {100 * fraction:.0f} % of the bound;"
+                    f" of the reference's; {cpu:.2f} times in processor time;"
+                    f" {100 * fraction:.0f} % of the bound;"
                     f" {100 * ours[0]['padding_frac']:.1f} % of ours is padding"
                 ),
             )  # fmt: skip
@@ -263,7 +264,8 @@ def train_ours(folder: Path) -> dict[str, Any]:
     )
     return {
         "seconds": [r.seconds for r in reports], "trained": [r.num_trained for r in reports],
-        "losses": [r.loss for r in reports], "cpu_s": cpu_s, "dtype": dtype, "padding_frac": 1 - real / computed,
+        "losses": [r.loss for r in reports], "cpu_s": cpu_s, "dtype": dtype,
+        "padding_frac": 1 - real / computed,
         "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }  # fmt: skip
 

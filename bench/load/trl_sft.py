@@ -52,7 +52,8 @@ def trl(folder: Path, job: dict[str, Any], side: str) -> dict[str, Any]:
     given: dict[str, Any] = {
         "per_device_train_batch_size": job["rows_per_step"], "learning_rate": job["rate"],
         "max_steps": job["steps"], "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-        "use_cpu": True, "completion_only_loss": True, "disable_tqdm": True, "seed": job["seed"], "bf16": True, "dataloader_pin_memory": False,
+        "use_cpu": True, "completion_only_loss": True, "disable_tqdm": True,
+        "seed": job["seed"], "bf16": True, "dataloader_pin_memory": False,
     }  # fmt: skip
     if side != "default":
         given |= {"gradient_checkpointing": False, "bf16": False, **BATCHING[batching]}

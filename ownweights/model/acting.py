@@ -8,8 +8,8 @@ Invariants: the gradients equal those of plain autograd
 (test_projections_match_autograd, test_gated_mlp_matches_autograd) and PEFT's
 (test_acting_gradients_match_peft).
 
-    formed   y = x·W′ᵀ, W′ = W + s·B·A formed once a step       one dense product forward
-    beside   y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ                             where W′ would lose s·B·A in rounding
+    formed   y = x·W′ᵀ, W′ = W + s·B·A formed once a step    one dense product forward
+    beside   y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ                          where W′ would lose s·B·A in rounding
 """
 
 from __future__ import annotations
