@@ -5,9 +5,9 @@ to 400, the first 30 to 70 % of each a prompt that is not trained), so what is m
 not learning. Every sample is a process of its own with all threads; sides take turns, and a sample
 is trained tokens (no padding, no prompt) a second over all steps but the first (--quick: over all,
 there may be one). Both sides train a LoRA adapter of rank 16 on all linear layers with AdamW, 8
-rows a step, the same rate and clipping. What TRL does on a GPU is another matter. `trl-tuned` is TRL in
-bfloat16; its way of batching is the fastest of three, tried first. A processor without matrix units
-for bfloat16 may be faster in float32, so TRL's figure in that stands in the workload, too.
+rows a step, the same rate and clipping. What TRL does on a GPU is another matter. `trl-tuned` is TRL
+in bfloat16; its way of batching is the fastest of three, tried first. A processor without matrix
+units for bfloat16 may be faster in float32, so TRL's figure in that stands in the workload, too.
 
 Each line also says, in its workload: the peak memory of both sides, by how much our losses differ
 from those of transformers and PEFT in float32, one row at a time, over the first steps, and the
@@ -290,9 +290,9 @@ def measure_rate(dtype_name: str) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(THREADS)
-    size, best = 1536, 0.0
+    size, best = 1024, 0.0
     a, b = (torch.randn(size, size).to(getattr(torch, dtype_name)) for _ in range(2))
-    for _ in range(12):
+    for _ in range(100):
         began = time.perf_counter()
         a @ b
         best = max(best, 2 * size**3 / (time.perf_counter() - began))

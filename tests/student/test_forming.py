@@ -46,6 +46,7 @@ def step_gradients(
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("rank", [4, 64])
 def test_acting_gradients_match_peft(tmp_path: Path, rank: int) -> None:
     """Thin (rank 4) and dense (rank 64) gradients of a step, in float32."""
