@@ -5,9 +5,9 @@ to 400, the first 30 to 70 % of each a prompt that is not trained), so what is m
 not learning. Every sample is a process of its own with all threads; sides take turns, and a sample
 is trained tokens (no padding, no prompt) a second over all steps but the first (--quick: over all,
 there may be one). Both sides train a LoRA adapter of rank 16 on all linear layers with AdamW, 8
-rows a step, the same rate and clipping. What TRL does on a GPU is another matter. `trl-tuned` is TRL
-in bfloat16; its way of batching is the fastest of three, tried first. A processor without matrix
-units for bfloat16 may be faster in float32, so TRL's figure in that stands in the workload, too.
+rows a step, the same rate and clipping. What TRL does on a GPU is another matter. `trl-tuned` is
+TRL in bfloat16; its way of batching is the fastest of three, tried first. A processor without
+matrix units for bfloat16 may be faster in float32: TRL's figure in that is told, too.
 
 Each line also says, in its workload: the peak memory of both sides, by how much our losses differ
 from those of transformers and PEFT in float32, one row at a time, over the first steps, and the
