@@ -1,11 +1,13 @@
-"""TRL's side of bench/train_vs_trl.py, and the reference for losses; runs in the peer's environment.
+"""TRL's side of bench/train_vs_trl.py, and the reference for losses.
+
+Runs in the peer's environment.
 
 `python trl_sft.py JOB SIDE` reads what the bench wrote into the folder JOB (`model/`, `adapter/`,
 `examples.json`, `steps.json`, `job.json`) and prints one JSON object: seconds and trained tokens of
 each step, losses, peak memory. Sides:
 
-default    SFTConfig as it comes, but for what the work fixes (rows a step, rate, no saving): weights
-           as it loads them, bfloat16 by autocast, checkpointing, PEFT's float32 adapters
+default    SFTConfig as it comes, but for what the work fixes (rows, rate, no saving): weights as
+           it loads them, bfloat16 by autocast, checkpointing, PEFT's float32 adapters
 tuned      bfloat16 weights and adapters without autocast, no checkpointing; how it batches is the
            third word: `plain`, `by-length`, `packed`
 float32    as tuned `by-length`, in float32 throughout
@@ -50,7 +52,8 @@ def trl(folder: Path, job: dict[str, Any], side: str) -> dict[str, Any]:
     given: dict[str, Any] = {
         "per_device_train_batch_size": job["rows_per_step"], "learning_rate": job["rate"],
         "max_steps": job["steps"], "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-        "use_cpu": True, "disable_tqdm": True, "seed": job["seed"], "bf16": True,
+        "use_cpu": True, "completion_only_loss": True, "disable_tqdm": True,
+        "seed": job["seed"], "bf16": True, "dataloader_pin_memory": False,
     }  # fmt: skip
     if side != "default":
         given |= {"gradient_checkpointing": False, "bf16": False, **BATCHING[batching]}
@@ -75,18 +78,22 @@ def trl(folder: Path, job: dict[str, Any], side: str) -> dict[str, Any]:
 
     trainer.data_collator = counted
     seconds: list[float] = []
+    cpu_s: list[float] = []
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             seconds.append(-time.perf_counter())
+            cpu_s.append(-time.process_time())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             seconds[-1] += time.perf_counter()
+            cpu_s[-1] += time.process_time()
 
     trainer.add_callback(Clock())
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "trained": counts[: len(seconds)], "losses": losses}
+    trained = counts[: len(seconds)]  # one batch more may have been made ahead
+    return {"seconds": seconds, "cpu_s": cpu_s, "trained": trained, "losses": losses}
 
 
 def _model(folder: Path, job: dict[str, Any], side: str) -> tuple[Any, dict[str, Any]]:

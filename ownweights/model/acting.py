@@ -8,8 +8,8 @@ Invariants: the gradients equal those of plain autograd
 (test_projections_match_autograd, test_gated_mlp_matches_autograd) and PEFT's
 (test_acting_gradients_match_peft).
 
-    formed   y = x·W′ᵀ, W′ = W + s·B·A formed once a step       one dense product forward
-    beside   y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ                             where W′ would lose s·B·A in rounding
+    formed   y = x·W′ᵀ, W′ = W + s·B·A formed once a step    one dense product forward
+    beside   y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ                          where W′ would lose s·B·A in rounding
 """
 
 from __future__ import annotations
@@ -179,30 +179,3 @@ class _RMSNorm(torch.autograd.Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square normalisation. Shapes: x (..., E), weight (E,) → (..., E)"""
     return _RMSNorm.apply(x, weight, eps)
-
-
-class _Rotate(torch.autograd.Function):
-    """Turning back is the gradient of turning."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin, 1.0)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, -1.0), None, None
-
-
-def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rope.rotate` in fewer passes. Shapes: x (B, T, heads, D), cos and sin (T, D) → as x"""
-    return _Rotate.apply(x, cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype))
-
-
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
-    out = x * cos
-    half = x.shape[-1] // 2
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-sign)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:], value=sign)
-    return out

@@ -36,8 +36,9 @@ def acting(kind: str, weight: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> Act
     return Acting(weight, bias, a, b, a.detach(), b.detach(), SCALE, is_formed=kind == "formed")
 
 
-def plain(kind: str, weight: Tensor, bias: Tensor, a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+def plain(kind: str, layer: Sequence[Tensor], x: Tensor) -> Tensor:
     """The definition."""
+    weight, bias, a, b = layer
     return x @ weight.T + bias + (SCALE * (x @ a.T) @ b.T if kind in ("formed", "beside") else 0)
 
 
@@ -67,7 +68,7 @@ def test_projections_match_autograd(kinds: tuple[str, ...], wants_input: bool) -
     leaves = [x, *(leaf for layer in layers for leaf in layer)]
     pairs = list(zip(kinds, layers, strict=True))
     ours = gradients(lambda: projections([acting(k, *p) for k, p in pairs], x), leaves)
-    theirs = gradients(lambda: [plain(kind, *p, x) for kind, p in pairs], leaves)
+    theirs = gradients(lambda: [plain(kind, p, x) for kind, p in pairs], leaves)
     assert_same(ours, theirs)
 
 
@@ -80,7 +81,7 @@ def test_gated_mlp_matches_autograd(kinds: tuple[str, ...], wants_input: bool) -
     ]
     x = torch.randn(2, 5, WIDTH, dtype=torch.float64, requires_grad=wants_input)
     leaves = [x, *(leaf for layer in layers for leaf in layer)]
-    gate, up, down = (partial(plain, k, *p) for k, p in zip(kinds, layers, strict=True))
+    gate, up, down = (partial(plain, k, p) for k, p in zip(kinds, layers, strict=True))
     acts = [acting(k, *p) for k, p in zip(kinds, layers, strict=True)]
     ours = gradients(lambda: [gated_mlp(acts[0], acts[1], acts[2], x)], leaves)
     theirs = gradients(lambda: [down(F.silu(gate(x)) * up(x))], leaves)
@@ -96,8 +97,8 @@ def test_gated_mlp_with_nothing_below_computes_the_last_layer_alone() -> None:
     x = torch.randn(3, WIDTH, dtype=torch.float64)
     leaves = layers[2][2:]
     ours = gradients(lambda: [gated_mlp(acts[0], acts[1], acts[2], x)], leaves)
-    inner = F.silu(plain("frozen", *layers[0], x)) * plain("frozen", *layers[1], x)
-    assert_same(ours, gradients(lambda: [plain("beside", *layers[2], inner)], leaves))
+    inner = F.silu(plain("frozen", layers[0], x)) * plain("frozen", layers[1], x)
+    assert_same(ours, gradients(lambda: [plain("beside", layers[2], inner)], leaves))
 
 
 def test_gated_mlp_passes_gradcheck() -> None:

@@ -46,6 +46,7 @@ def step_gradients(
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("rank", [4, 64])
 def test_acting_gradients_match_peft(tmp_path: Path, rank: int) -> None:
     """Thin (rank 4) and dense (rank 64) gradients of a step, in float32."""
@@ -137,7 +138,7 @@ def test_nothing_is_computed_below_the_lowest_adapter(dtype: torch.dtype) -> Non
 
 
 def test_small_updates_survive_bfloat16() -> None:
-    """training.md c.35: W + s·B·A in 8 bits would lose what is small beside W, so it is not formed."""
+    """training.md c.35: W + s·B·A in 8 bits loses what is small beside W, so it is not formed."""
     model = with_adapter(tiny_model(2), 5)
     layer = model.model.layers[0].mlp.up_proj
     assert layer.lora_b is not None

@@ -21,7 +21,6 @@ from ownweights.model import lora as lora_module
 from ownweights.model import transformer as transformer_module
 from ownweights.model.lora import Linear, LoraConfig, attach_lora
 from ownweights.model.transformer import Transformer
-from ownweights.student import trainer as trainer_module
 from ownweights.student.examples import TokenRow, pad_rows
 from ownweights.student.trainer import (
     CHECKPOINT_NAME,
@@ -29,9 +28,6 @@ from ownweights.student.trainer import (
     Recipe,
     Trainer,
     batch_loss,
-    halves,
-    pieces,
-    trimmed,
 )
 from tests.disk import max_file_bytes
 from tests.student.rows import (
@@ -296,45 +292,6 @@ def test_train_step_that_fails_lets_go_of_formed_weights() -> None:
     with pytest.raises(IndexError):
         Trainer(model, ListPlan([[beyond]]), NO_CLIP, run_id="r").train_step()
     assert all(m.acting is None for m in model.modules() if isinstance(m, Linear))
-
-
-@given(count=st.integers(1, 9), seed=st.integers(0, 99))
-def test_halves_always_hold_all_rows_in_order(count: int, seed: int) -> None:
-    batch = pad_rows(make_rows(count, seed))
-    pieces = halves(batch)
-    assert [len(piece.tokens) for piece in pieces] == [n for n in (count // 2, -(-count // 2)) if n]
-    assert torch.equal(torch.cat([piece.tokens for piece in pieces]), batch.tokens)
-    assert torch.equal(torch.cat([piece.targets for piece in pieces]), batch.targets)
-    read = [piece.tokens.flatten()[piece.where] for piece in pieces]
-    assert torch.equal(torch.cat(read), batch.tokens.flatten()[batch.where])
-
-
-@given(count=st.integers(1, 9), seed=st.integers(0, 99), most=st.integers(1, 80))
-def test_pieces_always_read_and_train_the_same(count: int, seed: int, most: int) -> None:
-    batch = pad_rows(make_rows(count, seed))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_module, "PIECE_TOKENS", most)
-        parts = pieces(batch)
-    assert all(part.tokens.numel() <= most or len(part.tokens) == 1 for part in parts[2:])
-    assert torch.equal(torch.cat([part.targets for part in parts]), batch.targets)
-    read = [part.tokens.flatten()[part.where] for part in parts]
-    assert torch.equal(torch.cat(read), batch.tokens.flatten()[batch.where])
-    assert sum(part.tokens.numel() for part in parts) <= batch.tokens.numel()
-
-
-def test_trimmed_gives_the_same_loss_of_less() -> None:
-    """Right padding needs no mask, and none of it is computed that nothing trained looks at."""
-    rows = make_rows(5, 2)
-    batch = pad_rows(rows)
-    wide = replace(
-        batch, tokens=F.pad(batch.tokens, (0, 7)),
-        where=batch.where // batch.tokens.shape[1] * 7 + batch.where,
-    )  # fmt: skip
-    assert torch.equal(trimmed(wide).tokens, batch.tokens)
-    model = tiny_model(1, **SMALL)
-    apart = sum(float(batch_loss(model, pad_rows([row]), 1.0).detach()) for row in rows)
-    for padded in (batch, wide, trimmed(wide)):
-        assert float(batch_loss(model, padded, 1.0).detach()) == pytest.approx(apart, rel=1e-5)
 
 
 # --- schedule
