@@ -109,7 +109,7 @@ def train_student(
         facts |= run.lesson.measure(model)
     facts |= {**run.lesson.facts, "skipped_too_long": run.skipped_too_long}
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
-    facts["reasons"] = _reasons(run, options, facts["trainable_params"])
+    facts["reasons"] = _reasons(run, facts["trainable_params"])
     student = _seal(project, dataset, replace(base, model=model), run, facts)
     shutil.rmtree(work, ignore_errors=True)
     return student
@@ -218,7 +218,7 @@ def _drive(
     }  # fmt: skip
 
 
-def _reasons(run: Run, options: StudentOptions, num_params: int) -> dict[str, str]:
+def _reasons(run: Run, num_params: int) -> dict[str, str]:
     """Why the rest is as it is: what the card's identity does not give a reason for."""
     plan = run.plan
     trained = sum(len(row.ids) - max(1, row.num_prompt) for row in plan.rows)
@@ -227,10 +227,10 @@ def _reasons(run: Run, options: StudentOptions, num_params: int) -> dict[str, st
         " steps of more than 32 to 64",
     }
     if run.lora is not None:
-        source = f"of student {run.settings['start']}" if run.start else "as asked, or the default"
-        reasons["rank"] = (
-            f"{run.lora.rank}, {source}: {num_params:,} parameters for {trained:,} trained tokens"
-            " a pass; at least as many are enough"
+        source = f" of student {run.settings['start']}" if run.start else ""
+        enough = f" for {trained:,} trained tokens a pass; at least as many are enough"
+        reasons["rank"] = f"{run.lora.rank}{source}: {num_params:,} parameters" + (
+            enough if trained else ""  # of prompts alone, nobody knows yet
         )
     return reasons
 
