@@ -9,6 +9,7 @@ import click
 from ownweights.cli.main import project_of
 from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
+from ownweights.cli.pairs import preference_pairs, rival_pairs
 from ownweights.core.errors import EXIT_ERROR, EXIT_OK
 
 if TYPE_CHECKING:
@@ -81,11 +82,19 @@ def student() -> None:
     is_flag=True,
     help="Train nothing: show three examples with what is trained of them, and every setting.",
 )
+@click.option(
+    "--rivals",
+    "num_rivals",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="For dpo: let it answer N train requests, and learn from what the check finds worse.",
+)
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, workload: str, *, dataset_id: str | None, verdict_id: str | None,
-    is_dry: bool, as_json: bool, **given: Any,
+    ctx: click.Context, *, workload: str, dataset_id: str | None, verdict_id: str | None,
+    num_rivals: int, is_dry: bool, as_json: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Train a student; a run that was killed goes on where its last checkpoint was."""
     from ownweights.core.settings import load_settings
@@ -95,7 +104,14 @@ def train(
     settings = load_settings(project, flags=flags)
     dataset = find_dataset(project, workload, dataset_id)
     options = options_of(settings.student_of(workload))
-    pairs = preference_pairs(project, dataset, options, verdict_id)
+    if num_rivals and options.objective != "dpo":
+        raise click.UsageError("--rivals gives pairs, which only the objective dpo learns from")
+    rivals = (
+        rival_pairs(project, dataset, options, settings.verdict_of(workload), num_rivals)
+        if num_rivals
+        else ()
+    )
+    pairs = preference_pairs(project, dataset, options, verdict_id=verdict_id, rivals=rivals)
     if is_dry:
         from ownweights.cli.plan.dry_run import dry_run
 
@@ -208,36 +224,6 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
         packing=settings.packing,
         **given,
     )  # fmt: skip
-
-
-def preference_pairs(
-    project: Project, dataset: Dataset, options: StudentOptions, verdict_id: str | None = None
-) -> list[Pair]:
-    """The pairs that a run learns from: recorded ones, a file's, and a verdict's; none but for dpo.
-
-    Raises: UsageError for a verdict's that another objective would not read
-    """
-    from ownweights.core.database import open_database
-    from ownweights.core.errors import UsageError
-    from ownweights.dataset.pairs import gather_pairs, read_pairs, verdict_pairs
-    from ownweights.traffic import TrafficStore
-    from ownweights.traffic.feedback import feedback_of
-
-    if options.objective != "dpo":
-        if verdict_id is not None:
-            raise UsageError("--verdict gives pairs, which only the objective dpo learns from")
-        return []
-    with TrafficStore.open(project) as store, open_database(project.database) as database:
-        said = feedback_of(database)
-        pairs = gather_pairs(dataset, store.records(dataset.workload), said)
-    if options.pairs is not None:
-        pairs += read_pairs(dataset, project.root / options.pairs)
-    if verdict_id is not None:
-        from ownweights.verdict.store import load_rows
-
-        rows, answers = load_rows(project, verdict_id)
-        pairs += verdict_pairs(dataset, answers, {row.id: row.harm for row in rows})
-    return list({pair.id: pair for pair in pairs}.values())
 
 
 def train_with_progress(

@@ -39,6 +39,7 @@ from ownweights.traffic.record import Record, make_record
 from ownweights.traffic.workload import content_text
 
 _FILE_KEYS = ("messages", "chosen", "rejected")
+MIN_HARM = 0.5  # of an answer that is worse
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +108,22 @@ def gather_pairs(
 def verdict_pairs(
     dataset: Dataset, answers: Iterable[Mapping[str, Any]], harms: Mapping[str, float | None]
 ) -> list[Pair]:
-    """The dataset's answer against a student's that was judged harmful, where a verdict kept what
-    the student said. Only train and develop are looked at: what certify asks is never learned."""
+    """The dataset's answer against a student's that was judged harmful (half of one, or more).
+
+    Only train and develop are looked at: what certify asks is never learned."""
     examples = {one.id: one for split in STUDIED for one in dataset.iter_examples(split)}
     splits = {one.id: split for split in STUDIED for one in dataset.iter_examples(split)}
     found: list[Pair] = []
     for answer in answers:
         example = examples.get(str(answer.get("id")))
         text, harm = answer.get("answer"), harms.get(str(answer.get("id")))
-        if example is None or not isinstance(text, str) or not harm:
+        if example is None or not isinstance(text, str) or (harm or 0.0) < MIN_HARM:
             continue
         if text.strip() and text != example.target:
+            pair_id = hash_json([request_key(example.request), example.target, text])[:16]
             found.append(
                 Pair(
-                    example.id, example.unit, splits[example.id], example.request,
+                    pair_id, example.unit, splits[example.id], example.request,
                     example.messages, example.target, text, "verdict",
                 )
             )  # fmt: skip

@@ -245,12 +245,12 @@ def reasons_of(run: Run, num_params: int | None = None) -> dict[str, str]:
         " steps of more than 32 to 64",
     }
     if run.lora is not None:
-        source = f"of student {run.settings['start']}" if run.start else "as asked, or the default"
-        reasons["rank"] = f"{run.lora.rank}, {source}"
+        source = f" of student {run.settings['start']}" if run.start else ""
+        reasons["rank"] = f"{run.lora.rank}{source}, or as asked"
         if num_params is not None:
-            reasons["rank"] += (
-                f": {num_params:,} parameters for {trained:,} trained tokens a pass; at least as"
-                " many are enough"
+            enough = f" for {trained:,} trained tokens a pass; at least as many are enough"
+            reasons["rank"] = f"{run.lora.rank}{source}: {num_params:,} parameters" + (
+                enough if trained else ""  # of prompts alone, nobody knows yet
             )
     return reasons
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ownweights.cli.student import options_of, preference_pairs
+from ownweights.cli.pairs import preference_pairs
+from ownweights.cli.student import options_of
 from ownweights.core.database import open_database
 from ownweights.core.project import Project
 from ownweights.core.settings import load_settings
@@ -73,7 +74,7 @@ def test_train_with_a_head_by_adamw(home: tuple[Project, Dataset], own: Shell) -
 def test_train_prints_what_was_derived(own: Shell) -> None:
     _, errors = own("train", "--workload", WORKLOAD)
     assert "epochs = 0.5: as asked" in errors
-    assert "rank: 4, as asked, or the default: " in errors
+    assert "rank: 4: " in errors
     assert "rows_per_step: 8 of " in errors
 
 
@@ -131,3 +132,14 @@ def test_train_refuses(
     project.settings_path.write_text(SETTINGS, "utf-8")
     _, errors = Shell(tmp_path, capsys)("train", "--workload", WORKLOAD, *words, code=code)
     assert message in errors
+
+
+def test_train_from_rivals(home: tuple[Project, Dataset], own: Shell) -> None:
+    """A bare base of random weights answers nothing right: every answer is worse."""
+    (shown,) = own.json(
+        "train", "--workload", WORKLOAD, "--objective", "dpo", "--rivals", "6", "--epochs", "1"
+    )
+    assert shown["pairs"]["verdict"] == 6
+    assert shown["develop_pairs"] >= 1
+    _, errors = own("train", "--workload", WORKLOAD, "--rivals", "6", code=2)
+    assert "which only the objective dpo learns from" in errors

@@ -87,7 +87,7 @@ def test_qlora_card_says_what_packing_lost(home: tuple[Project, Dataset], form: 
     assert facts["packed_bytes_frac"] < 0.35  # rows of 32 fill half a block
     assert 0 < facts["lost_over_changed"]["median"] <= facts["lost_over_changed"]["worst"]
     assert facts["develop_loss_packed"] != facts["develop_loss"]
-    assert facts["develop_loss"] == pytest.approx(facts["develop_loss_packed"], rel=0.2)
+    assert abs(facts["develop_loss"] - facts["develop_loss_packed"]) < (0.1 if form else 1.5)
     served = load_student(project, made.id).model  # its canary logits hold
     base = load_base(project, BASE_NAME).model
     attach_adapter(base, read_adapter(made.path))
