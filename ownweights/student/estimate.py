@@ -34,7 +34,7 @@ from ownweights.student.train import MAX_PART_TOKENS, Run, StudentOptions
 from ownweights.student.trainer import NUM_WORKERS, Batch
 
 FOLDER = "calibration"
-RESERVE_FRAC = 0.05  # of what is free, that a run must leave
+RESERVE_FRAC = 0.1  # of what is free, that a run must leave
 NUM_SAMPLED_STEPS = 40
 _FLOAT_BYTES = 4
 SCORE_BYTES = 8.0  # a score and what becomes of it, where that was not measured
