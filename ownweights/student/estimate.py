@@ -4,9 +4,9 @@ In: a base's shape, and the rows of a run. Out: an `Estimate`, and a `WontFit` w
 not there. A few steps of the shape are measured once (`calibrate`) and kept in .own/calibration/,
 named by machine, shape and versions. Memory is linear in layers, tokens in flight, and scores; time
 in layers, tokens, tokens by width, and trained tokens: non-negative least squares over relative
-errors find how much each costs. Memory is told for the longest examples side by side; at sizes that
-were not measured it came out up to a tenth too low (bench/doctor_estimate.py), and as much must stay
-free (test_estimate_foretells_memory).
+errors find how much each costs. Memory is told for the longest examples side by side; at sizes
+that were not measured it came out up to a tenth too low (bench/doctor_estimate.py), and as much
+must stay free (test_estimate_foretells_memory).
 """
 
 from __future__ import annotations
