@@ -28,6 +28,7 @@ from ownweights.core.errors import (
     StoreError,
     TermsRefused,
     UsageError,
+    WontFit,
     nearest,
 )
 
@@ -42,6 +43,7 @@ EXAMPLES: list[OwnError] = [
     StoreError("the store is locked"),
     TermsRefused("denied", teachers=("gpt-x",), hint="--allow-teacher gpt-x"),
     ModelError("unknown rope type"),
+    WontFit("too much", needed_bytes=9, free_bytes=3, hint="set rows_per_step = 8"),
     ContextTooLong(1200, 1024),
     CompleterError("connection lost"),
     CompleterTimeout("no answer within 2 s"),
@@ -62,6 +64,7 @@ STDLIB = {
     StoreError: RuntimeError,
     TermsRefused: PermissionError,
     ModelError: ValueError,
+    WontFit: RuntimeError,
     ContextTooLong: ValueError,
     CompleterError: RuntimeError,
     CompleterTimeout: TimeoutError,
