@@ -106,7 +106,7 @@ def test_error_survives_pickling(error: OwnError) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_error_exit_code_is_one_of_the_table(error: OwnError) -> None:
-    usage, refused = {UsageError, SettingsError}, {TermsRefused}
+    usage, refused = {UsageError, SettingsError}, {TermsRefused, WontFit}
     undecided = 3 if type(error) is InvalidJudge else 1
     expected = 2 if type(error) in usage else 4 if type(error) in refused else undecided
     assert error.exit_code == expected
