@@ -28,6 +28,7 @@ from ownweights.core.errors import (
     StoreError,
     TermsRefused,
     UsageError,
+    WontFit,
     nearest,
 )
 
@@ -42,6 +43,7 @@ EXAMPLES: list[OwnError] = [
     StoreError("the store is locked"),
     TermsRefused("denied", teachers=("gpt-x",), hint="--allow-teacher gpt-x"),
     ModelError("unknown rope type"),
+    WontFit("too much", needed_bytes=9, free_bytes=3, hint="set rows_per_step = 8"),
     ContextTooLong(1200, 1024),
     CompleterError("connection lost"),
     CompleterTimeout("no answer within 2 s"),
@@ -62,6 +64,7 @@ STDLIB = {
     StoreError: RuntimeError,
     TermsRefused: PermissionError,
     ModelError: ValueError,
+    WontFit: RuntimeError,
     ContextTooLong: ValueError,
     CompleterError: RuntimeError,
     CompleterTimeout: TimeoutError,
@@ -103,7 +106,7 @@ def test_error_survives_pickling(error: OwnError) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_error_exit_code_is_one_of_the_table(error: OwnError) -> None:
-    usage, refused = {UsageError, SettingsError}, {TermsRefused}
+    usage, refused = {UsageError, SettingsError}, {TermsRefused, WontFit}
     undecided = 3 if type(error) is InvalidJudge else 1
     expected = 2 if type(error) in usage else 4 if type(error) in refused else undecided
     assert error.exit_code == expected

@@ -134,7 +134,7 @@ def test_estimate_names_the_setting_that_would_fit(home: tuple[Project, Dataset]
     needed = estimate_run(run, calibration, free_bytes=1).peak_bytes
     smaller = estimate_run(run, calibration, rows_per_step=4, free_bytes=1).peak_bytes
     with pytest.raises(WontFit, match=r"would need about 0\.1 GB") as refusal:
-        check_fits(run, calibration, free_bytes=int(smaller / 0.949))
+        check_fits(run, calibration, free_bytes=int(smaller / 0.899))
     assert refusal.value.hint == "set rows_per_step = 4"
     assert (refusal.value.needed_bytes, refusal.value.exit_code) == (needed, 4)
     with pytest.raises(WontFit) as refusal:
