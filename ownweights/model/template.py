@@ -41,6 +41,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer, source: str) -> None:
         self.tokenizer = tokenizer
+        self.source = source
         self._specials = special_pattern(tokenizer)
         try:
             self._template = _environment().from_string(source)

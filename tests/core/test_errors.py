@@ -27,6 +27,7 @@ from ownweights.core.errors import (
     SettingsError,
     StoreError,
     TermsRefused,
+    UpdateLost,
     UsageError,
     nearest,
 )
@@ -42,6 +43,7 @@ EXAMPLES: list[OwnError] = [
     StoreError("the store is locked"),
     TermsRefused("denied", teachers=("gpt-x",), hint="--allow-teacher gpt-x"),
     ModelError("unknown rope type"),
+    UpdateLost("bfloat16 keeps a tenth of it", cosine=0.1, hint="--dtype float32"),
     ContextTooLong(1200, 1024),
     CompleterError("connection lost"),
     CompleterTimeout("no answer within 2 s"),
@@ -62,6 +64,7 @@ STDLIB = {
     StoreError: RuntimeError,
     TermsRefused: PermissionError,
     ModelError: ValueError,
+    UpdateLost: ModelError,
     ContextTooLong: ValueError,
     CompleterError: RuntimeError,
     CompleterTimeout: TimeoutError,
@@ -103,7 +106,7 @@ def test_error_survives_pickling(error: OwnError) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_error_exit_code_is_one_of_the_table(error: OwnError) -> None:
-    usage, refused = {UsageError, SettingsError}, {TermsRefused}
+    usage, refused = {UsageError, SettingsError}, {TermsRefused, UpdateLost}
     undecided = 3 if type(error) is InvalidJudge else 1
     expected = 2 if type(error) in usage else 4 if type(error) in refused else undecided
     assert error.exit_code == expected
