@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ownweights.cli.main import project_of
-from ownweights.cli.options import workload_name
+from ownweights.cli.options import base_name
 from ownweights.cli.output import Progress, format_table, json_option, print_json, say
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _row(one: Survival) -> dict[str, Any]:
     help="How positions are turned beyond the old window.",
 )  # fmt: skip
 @click.option(
-    "--name", callback=workload_name, help="A new folder of the project.  [default: a base by id]"
+    "--name", callback=base_name, help="A new folder of the project.  [default: a base by id]"
 )
 @click.option("--check", "is_checked", is_flag=True, help="Measure it too, as own weights check.")
 @click.option("--text", type=_FILE, help="With --check: text to measure on.  [default: traffic]")
