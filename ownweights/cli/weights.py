@@ -37,7 +37,7 @@ def weights() -> None:
 @json_option
 @click.pass_context
 def merge(
-    ctx: click.Context, student_id: str, to: Path | None, dtype: str, is_forced: bool,
+    ctx: click.Context, *, student_id: str, to: Path | None, dtype: str, is_forced: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Fold a student's adapter into its base, as a checkpoint that everybody reads.
@@ -166,7 +166,7 @@ def _row(one: Survival) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def extend(
-    ctx: click.Context, base: str, tokens: int, method: str, name: str | None, is_checked: bool,
+    ctx: click.Context, *, base: str, tokens: int, method: str, name: str | None, is_checked: bool,
     text: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Prepare a base with a longer window: a configuration, and a recipe to fine-tune it by.
@@ -202,7 +202,7 @@ def extend(
 @json_option
 @click.pass_context
 def check(
-    ctx: click.Context, base: str, against: str, text: Path | None, windows: int, trials: int,
+    ctx: click.Context, *, base: str, against: str, text: Path | None, windows: int, trials: int,
     as_json: bool,
 ) -> None:  # fmt: skip
     """What a longer window costs and brings: perplexity by position, and a needle test."""

@@ -4,8 +4,8 @@ In: a base and a number of tokens. Out: the same weights with another config.jso
 spellings, and the recipe of the short fine-tune that makes it use the new room. Nothing is trained
 here; `window` measures what the change costs before and after.
 
-    ntk     θ' = θ·s^(D/(D-2)), s = new window / old: one number, read by everybody; fast turns stay,
-            slow ones stretch by s
+    ntk     θ' = θ·s^(D/(D-2)), s = new window / old: one number, read by everybody; fast turns
+            stay, slow ones stretch by s
     yarn    fast turns stay, slow ones are divided by s, those between blend; queries and keys grow
             by 0.1 ln s + 1
 

@@ -29,7 +29,7 @@ from ownweights.weights.base import resolve_base
 from ownweights.weights.canary import canary_error, check_canary, save_canary
 from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
-from ownweights.weights.student import Student, load_student
+from ownweights.weights.student import load_student
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIN_COSINE = 0.98  # below it the stored update points elsewhere than the trained one
@@ -98,7 +98,7 @@ def merge_student(
 def measure_survival(
     base: Mapping[str, Tensor], exact: Mapping[str, Tensor], store: Callable[[Tensor], Tensor]
 ) -> tuple[tuple[Survival, ...], Survival]:
-    """What storing `exact` as `store` does leaves of its difference from `base`, by layer and in all.
+    """What storing `exact` as `store` does leaves of its difference from `base`: by layer, in all.
 
     Layers that were not trained are left out. Sums are in float64
     (test_measure_survival_matches_float64).

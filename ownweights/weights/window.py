@@ -1,7 +1,7 @@
 """What a window is worth: perplexity by position, and whether something said far back is found.
 
-In: one or two models of the same tokenizer, and text. Out: for stretches of positions the perplexity
-of each model, within the old window and beyond; for lengths and depths how often a number hidden in
+In: one or two models of the same tokenizer, and text. Out: for stretches of positions the
+perplexity of each model, within the old window and beyond; for lengths and depths how often a number hidden in
 text is repeated when asked for. A model is not asked beyond its own window (None there), so the
 columns within the old window say what an extension costs at short range
 (test_perplexity_by_position_matches_whole_passes).
@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +93,7 @@ def compare_by_position(
     for number, window in enumerate(windows, start=1):
         for side, model in (("before", before), ("after", after)):
             losses = token_losses(model, window[: model.config.max_position_embeddings])
-            for index, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+            for index, (start, end) in enumerate(pairwise(edges)):
                 part = losses[max(start - 1, 0) : max(end - 1, 0)]  # losses[i] is of position i + 1
                 sums[side][index] += float(part.double().sum())
                 counts[side][index] += len(part)
@@ -106,7 +107,7 @@ def compare_by_position(
     return [
         Bucket(start, end, counts["after"][index],
                perplexity("before", index), perplexity("after", index))
-        for index, (start, end) in enumerate(zip(edges, edges[1:], strict=False))
+        for index, (start, end) in enumerate(pairwise(edges))
     ]  # fmt: skip
 
 

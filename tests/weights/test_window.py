@@ -40,6 +40,7 @@ def test_bucket_edges_part_at_the_old_window() -> None:
     assert bucket_edges(4, 6) == [0, 1, 2, 3, 4, 5, 6]
 
 
+@torch.inference_mode()
 def test_perplexity_by_position_matches_whole_passes(ids: list[int]) -> None:
     before, after = tiny_model(), tiny_model(max_position_embeddings=192, rope_theta=2e4)
     found = compare_by_position(before, after, ids, max_windows=3)
@@ -63,6 +64,7 @@ def test_compare_by_position_refuses_a_short_text(ids: list[int]) -> None:
         compare_by_position(tiny_model(), tiny_model(), ids[:95])
 
 
+@torch.inference_mode()
 def test_token_losses_in_parts_are_those_of_the_whole(ids: list[int]) -> None:
     model = tiny_model(max_position_embeddings=1400)
     few = ids[:1300]

@@ -1,8 +1,8 @@
 """An adapter as a GGUF file that llama.cpp puts on its base (`--lora`).
 
 In: an adapter and its base's configuration. Out: a file with the two factors of each layer under
-the base's GGUF names. llama.cpp multiplies by alpha over the rank, so the profile's alpha equals the
-rank; the rows of B follow the base's order (`names`). Factors are float32 unless asked otherwise.
+the base's GGUF names. llama.cpp multiplies by alpha over the rank, so the profile's alpha equals
+the rank; the rows of B follow the base's order (`names`). Factors are float32 unless asked otherwise.
 """
 
 from __future__ import annotations

@@ -120,12 +120,13 @@ tags:
 
 # Student {artefact.id}
 
-A LoRA adapter of rank {config.rank} (alpha {config.alpha:g}) on {', '.join(config.targets)}.
+A LoRA adapter of rank {config.rank} (alpha {config.alpha:g}) on {", ".join(config.targets)}.
 
 - base: `{base}`, revision `{revision}`
-- dataset: `{parents.get('dataset', 'unknown')}`
-- steps: {identity.get('steps', 'unknown')}, learning rate {identity.get('learning_rate', 'unknown')}
-- made by: {artefact.card.get('made_by', 'ownweights')}, {artefact.card.get('created_at', '')}
+- dataset: `{parents.get("dataset", "unknown")}`
+- steps: {identity.get("steps", "unknown")}
+- learning rate: {identity.get("learning_rate", "unknown")}
+- made by: {artefact.card.get("made_by", "ownweights")}, {artefact.card.get("created_at", "")}
 
 ```python
 from peft import AutoPeftModelForCausalLM

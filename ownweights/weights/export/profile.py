@@ -2,9 +2,9 @@
 
 In: an adapter as it was trained. Out: one that computes the same with the scale folded into B, its
 rank padded with zeros to one that vLLM serves; or a list of what a reader could not load.
-Invariant: the update s·B·A is unchanged (test_portable_adapter_computes_the_same). Readers differ
-in what they ignore: llama.cpp's converter takes one alpha for all layers and knows no patterns, some
-loaders take alpha for alpha / rank. With alpha = rank and nothing special they all agree.
+Invariant: the update s·B·A is unchanged (test_portable_adapter_computes_the_same). Readers
+differ in what they ignore: llama.cpp's converter takes one alpha for all layers and knows no
+patterns, some loaders take alpha for alpha / rank. With alpha = rank and nothing special they all agree.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def head_layers(adapter: Adapter) -> list[str]:
 
 
 def lint_adapter(folder: Path) -> list[str]:
-    """What PEFT, vLLM or llama.cpp could not load of a PEFT folder, or would load as something else;
-    empty when there is nothing.
+    """What PEFT, vLLM or llama.cpp could not load of a PEFT folder, or would load as something
+    else; empty when there is nothing.
 
     Raises: ModelError when it is no such folder
     """
@@ -102,7 +102,9 @@ def _lint_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> l
         if layer.rsplit(".", 1)[-1] in HEADS:
             found.append(f"{layer}: llama.cpp loads no adapter of head or embedding")
         if tensor.ndim != 2 or tensor.shape[0 if side == "lora_A" else 1] != config.get("r"):
-            found.append(f"{name}: its shape {tuple(tensor.shape)} is not of rank {config.get('r')}")
+            found.append(
+                f"{name}: its shape {tuple(tensor.shape)} is not of rank {config.get('r')}"
+            )
         if tensor.dtype not in STORED or not bool(tensor.isfinite().all()):
             found.append(f"{name}: {tensor.dtype} with what is no number, or of a type few read")
         other = "lora_B" if side == "lora_A" else "lora_A"

@@ -112,7 +112,7 @@ def test_export_gguf_tells_every_end_of_an_answer(tmp_path: Path) -> None:
     ends = [keys[f"tokenizer.ggml.{kind}_token_id"] for kind in ("eos", "eot", "eom")]
     assert ends == [2, 3, 4]
     more = project_with_base(tmp_path / "more", eos_token_ids=(3, 4, 5))
-    with pytest.raises(ModelError, match="4 tokens end an answer, llama.cpp can be told 3"):
+    with pytest.raises(ModelError, match=r"4 tokens end an answer, llama.cpp can be told 3"):
         export_gguf(more, "tiny", tmp_path / "b.gguf")
 
 
@@ -151,5 +151,5 @@ def test_write_adapter_gguf_refuses_a_head(tmp_path: Path) -> None:
     adapter = read_adapter(project.kind_dir("student") / make_lora(project))
     factors = {**adapter.factors, "lm_head": (torch.ones(4, 32), torch.ones(VOCAB_SIZE, 4))}
     with_head = type(adapter)(adapter.config, factors, None)
-    with pytest.raises(ModelError, match="llama.cpp loads no adapter of lm_head"):
+    with pytest.raises(ModelError, match=r"llama.cpp loads no adapter of lm_head"):
         write_adapter_gguf(with_head, CONFIG, tmp_path / "a.gguf", name="a")

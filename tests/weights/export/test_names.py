@@ -19,7 +19,8 @@ def test_gguf_name_knows_every_tensor_of_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.layers.0.self_attn.q_norm.weight", "vision.weight", "model.layers.x.mlp.up_proj"]
+    "name",
+    ["model.layers.0.self_attn.q_norm.weight", "vision.weight", "model.layers.x.mlp.up_proj"],
 )
 def test_gguf_name_refuses_what_it_does_not_know(name: str) -> None:
     with pytest.raises(ModelError, match=f"tensor {name} has no name in GGUF"):

@@ -134,7 +134,7 @@ def test_export_peft_refuses_full_weights_and_existing_folders(tmp_path: Path) -
 def test_export_peft_refuses_factors_beyond_float16(tmp_path: Path) -> None:
     project = project_with_base(tmp_path)
     student = make_lora(project, LoraConfig(4, 8e6))
-    with pytest.raises(ModelError, match="beyond the end of torch.float16") as refusal:
+    with pytest.raises(ModelError, match=r"beyond the end of torch.float16") as refusal:
         export_peft(project, student, tmp_path / "peft", dtype="float16")
     assert refusal.value.hint == "--dtype bfloat16"
 

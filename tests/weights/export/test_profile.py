@@ -21,6 +21,7 @@ from tests.weights.made import logits, make_lora, project_with_base
 
 ROUNDING = 1e-5
 QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
+EMBEDDING = "base_model.model.model.embed_tokens"
 
 
 @pytest.mark.parametrize(("rank", "padded"), [(1, 8), (8, 8), (9, 16), (200, 256)])
@@ -86,7 +87,7 @@ def test_lint_adapter_names_what_a_reader_ignores(
         (lambda t: t.pop(f"{QUERY}.lora_B.weight"), f"{QUERY}: has lora_A alone"),
         (lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(3, 32)}), "is not of rank 8"),
         (lambda t: t[f"{QUERY}.lora_A.weight"].fill_(torch.nan), "what is no number"),
-        (lambda t: t.update({"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(8, 2)}),
+        (lambda t: t.update({f"{EMBEDDING}.lora_embedding_A": torch.ones(8, 2)}),
          "not a LoRA factor"),
         (lambda t: t.update({"base_model.model.lm_head.lora_A.weight": torch.ones(8, 32)}),
          "llama.cpp loads no adapter of head or embedding"),

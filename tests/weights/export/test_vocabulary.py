@@ -128,7 +128,10 @@ def change(folder: Path, change_raw: dict[str, Any]) -> Path:
 def test_read_vocabulary_knows_what_puts_a_bos_first(tmp_path: Path) -> None:
     """training.md c.16: who adds the BOS is told, so that it is there once."""
     special = {"id": "<|bos|>", "ids": [1], "tokens": ["<|bos|>"]}
-    single = [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    single = [
+        {"SpecialToken": {"id": "<|bos|>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ]
     pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
     post = {
         "type": "TemplateProcessing", "single": single, "pair": pair,
@@ -156,5 +159,5 @@ def test_read_vocabulary_refuses_other_kinds_of_tokenizer(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="a BPE with byte fallback tokenizer is not exported"):
         read_vocabulary(tmp_path, VOCAB_SIZE)
     lower = change(tmp_path / "b", {"normalizer": {"type": "Lowercase"}})
-    with pytest.raises(ModelError, match="llama.cpp does not know a normalizer"):
+    with pytest.raises(ModelError, match=r"llama.cpp does not know a normalizer"):
         read_vocabulary(lower, VOCAB_SIZE)

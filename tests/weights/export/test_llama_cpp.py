@@ -1,0 +1,245 @@
+"""llama.cpp itself reads what is exported: the same ids of the same text, the same greedy answers.
+
+Its own sums run in another order, and rounded weights are other weights. So where a greedy text
+leaves ours, the two best tokens there must lie close together, and for float32 weights they must
+not leave at all unless the margin is of rounding's size.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ownweights.core.project import Project
+from ownweights.model.generate import generate
+from ownweights.model.template import ChatTemplate
+from ownweights.model.tokenizer import Tokenizer
+from ownweights.weights.base import EMBEDDED_DIR, base_id
+from ownweights.weights.export.gguf_file import export_adapter_gguf, export_gguf
+from ownweights.weights.load import load_model
+from ownweights.weights.student import Student, assemble, load_student
+from tests.tiny import CHAT_TEMPLATE
+from tests.weights.made import make_lora, project_with_base
+
+xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp is in the extra `oracle`")
+pytestmark = pytest.mark.oracle
+
+# How far apart, in nats, the two best tokens may be where a greedy text leaves ours.
+MARGIN = {"f32": 1e-3, "f16": 0.02, "bf16": 0.15, "q8_0": 0.3}
+TEXTS = (
+    "Hello  12345 world\n\nx", "", " ", "\t\t tabs \r\n", "Grüße aus Köln — naïve café, 100 % 東京 9",
+    '{"a": [1, 22, {"b": "<|end|>"}], "c": null}', "e\u0301 ½ ²³ ٣٤ 🙂🙃 \u200b|\u00a0", "it's I'LL 3.14e-10",
+)  # fmt: skip
+PROMPTS = (
+    "Book a table for two in Köln tomorrow at 8 pm.", "play some jazz by Miles Davis",
+    "what is the weather in Oman?", "Add milk to my list", "rate this book 4 of 6",
+    "How do I list files by size?",
+)  # fmt: skip
+
+
+class LlamaCpp:
+    """A running llama.cpp with one model, and perhaps an adapter."""
+
+    def __init__(self, model: Path, adapter: Path | None = None) -> None:
+        params = xllamacpp.CommonParams()
+        params.model.path = str(model)
+        params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 512, 1, 1
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.warmup = params.fit_params = False
+        params.verbosity = 0
+        if adapter is not None:
+            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+        self._server = xllamacpp.Server(params)
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        url, data = self._server.listening_address + path, json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    def ids(self, text: str, *, is_marked: bool = False) -> list[int]:
+        """Ids as a prompt has them; special strings are read as tokens where `is_marked`."""
+        body = {"content": text, "add_special": True, "parse_special": is_marked}
+        return self.post("/tokenize", **body)["tokens"]
+
+    def continue_ids(self, prompt: Sequence[int], num: int) -> list[int]:
+        body = {"prompt": list(prompt), "n_predict": num, "temperature": 0.0, "return_tokens": True,
+                "cache_prompt": False, "samplers": ["temperature"]}  # fmt: skip
+        return self.post("/completion", **body)["tokens"]
+
+
+def compare(ours: Student, theirs: LlamaCpp, dtype: str, num: int = 40) -> float:
+    """The share of tokens that are the same, after the check of where they part."""
+    same = whole = 0
+    for text in PROMPTS:
+        prompt = ours.template.render_prompt([{"role": "user", "content": text}])
+        found = generate(ours.model, prompt, max_tokens=num, end_ids=ours.end_ids)
+        ids = found.token_ids[:-1] if found.is_ended else found.token_ids
+        other = theirs.continue_ids(prompt, num)
+        other = other[:-1] if other and other[-1] in ours.end_ids else other
+        at = next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), None)
+        if at is None and len(ids) != len(other):
+            at = min(len(ids), len(other))
+        if at is not None:
+            assert found.margins[at] <= MARGIN[dtype], f"{text}: parts at {at}"
+        same, whole = same + (len(ids) if at is None else at), whole + len(ids)
+    return same / whole
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("llama_cpp")
+
+
+@pytest.fixture(scope="module")
+def seedling(folder: Path) -> Iterator[LlamaCpp]:
+    made = export_gguf(Project(folder), "seedling", folder / "seedling.gguf", dtype="f32")
+    yield LlamaCpp(made.path)
+
+
+@pytest.fixture(scope="module")
+def words() -> Tokenizer:
+    return Tokenizer.load(EMBEDDED_DIR)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_ids_of_text_are_the_same(seedling: LlamaCpp, words: Tokenizer, text: str) -> None:
+    """training.md c.15: what is trained on here is what llama.cpp reads there."""
+    assert seedling.ids(text) == words.encode(text)
+
+
+@given(st.text(max_size=60))
+def test_ids_of_any_text_are_always_the_same(text: str) -> None:
+    raw = RUNNING.get("seedling")
+    if raw is None:
+        pytest.skip("needs the fixture of the module")
+    theirs, words = raw
+    assert theirs.ids(text) == words.encode(text)
+
+
+RUNNING: dict[str, tuple[LlamaCpp, Tokenizer]] = {}
+
+
+@pytest.fixture(autouse=True)
+def _running(seedling: LlamaCpp, words: Tokenizer) -> None:
+    RUNNING["seedling"] = seedling, words
+
+
+def test_ids_of_real_requests_are_the_same(
+    seedling: LlamaCpp, words: Tokenizer, test_data: Path
+) -> None:
+    """training.md c.15, c.16: rendered conversations too, with one BOS."""
+    template = ChatTemplate.load(EMBEDDED_DIR, words)
+    seen = 0
+    for path in sorted((test_data / "traffic").glob("*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for line, _ in zip(file, range(20), strict=False):
+                messages = json.loads(line).get("request", {}).get("messages")
+                if not messages or not all(isinstance(m["content"], str) for m in messages):
+                    continue
+                text = "\n".join(m["content"] for m in messages)
+                assert seedling.ids(text) == words.encode(text)
+                ids = template.render_prompt(messages)
+                rendered = seedling.post("/apply-template", messages=messages)["prompt"]
+                assert seedling.ids(rendered, is_marked=True) == ids
+                assert ids.count(words.bos_id) == 1
+                seen += 1
+    assert seen > 50
+
+
+@pytest.mark.parametrize("dtype", MARGIN)
+def test_seedling_says_the_same(folder: Path, dtype: str) -> None:
+    path = folder / f"seedling-{dtype}.gguf"
+    export_gguf(Project(folder), "seedling", path, dtype=dtype)
+    ours = assemble("seedling", load_model(EMBEDDED_DIR), EMBEDDED_DIR)
+    share = compare(ours, LlamaCpp(path), dtype)
+    assert share == 1.0 if dtype in ("f32", "bf16") else share > 0.7  # bfloat16 is how it is stored
+
+
+@pytest.fixture(scope="module")
+def student(folder: Path) -> tuple[Project, str]:
+    """An adapter on the embedded base whose update is large enough to change what is said."""
+    project = Project(folder / "project")
+    project.root.mkdir()
+    return project, make_lora_on_seedling(project)
+
+
+def make_lora_on_seedling(project: Project) -> str:
+    from ownweights.core.artefact import draft_folder, seal
+    from ownweights.model.lora import LoraConfig
+    from ownweights.weights.adapter import save_adapter
+    from ownweights.weights.canary import save_canary
+    from tests.tiny import with_adapter
+
+    config = LoraConfig(rank=4, alpha=2.0)
+    model = with_adapter(load_model(EMBEDDED_DIR), 3, config)
+    identity = {"base": base_id(EMBEDDED_DIR), "base_name": "seedling", "method": "lora"}
+    with draft_folder(project.kind_dir("student")) as draft:
+        save_adapter(model, config, draft, base_id=identity["base"], base_name="seedling")
+        save_canary(model, draft)
+        return seal(draft, "student", identity=identity).id
+
+
+@pytest.mark.parametrize("dtype", ["f32", "q8_0"])
+def test_merged_student_says_the_same(
+    folder: Path, student: tuple[Project, str], dtype: str
+) -> None:
+    project, name = student
+    path = folder / f"student-{dtype}.gguf"
+    made = export_gguf(project, name, path, dtype=dtype)
+    assert made.survival is not None and made.survival.cosine > 0.99
+    share = compare(load_student(project, name), LlamaCpp(path), dtype)
+    assert share == 1.0 if dtype == "f32" else share > 0.6
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_adapter_on_its_base_says_the_same(
+    folder: Path, student: tuple[Project, str], seedling: LlamaCpp, dtype: str
+) -> None:
+    """training.md c.39, c.40: the scale that llama.cpp computes is the one that was trained."""
+    project, name = student
+    path = folder / f"adapter-{dtype}.gguf"
+    export_adapter_gguf(project, name, path, dtype=dtype)
+    ours = load_student(project, name)
+    share = compare(ours, LlamaCpp(folder / "seedling.gguf", path), dtype)
+    assert share == 1.0 if dtype == "f32" else share > 0.9
+    prompt = ours.template.render_prompt([{"role": "user", "content": PROMPTS[0]}])
+    alone = generate(ours.model, prompt, max_tokens=20).token_ids
+    assert alone != seedling.continue_ids(prompt, 20)  # the adapter matters
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_random_weights_say_the_same(tmp_path: Path, is_tied: bool) -> None:
+    """training.md c.36: tied and untied heads; grouped heads, another rotation, an odd vocabulary."""
+    project = project_with_base(tmp_path, tie_word_embeddings=is_tied, rope_theta=500.0)
+    name = make_lora(project)
+    base = export_gguf(project, "tiny", tmp_path / "tiny.gguf", dtype="f32").path
+    adapter = export_adapter_gguf(project, name, tmp_path / "adapter.gguf").path
+    ours, theirs = load_student(project, name), LlamaCpp(base, adapter)
+    assert ours.template.source == CHAT_TEMPLATE
+    prompt = ours.tokenizer.encode("The harbour was quiet")
+    found = generate(ours.model, prompt, max_tokens=40)
+    other = theirs.continue_ids(prompt, 40)
+    assert len(other) >= 1
+    assert other == found.token_ids[: len(other)]
+
+
+def test_chat_reaches_the_same_answer(seedling: LlamaCpp) -> None:
+    """training.md c.16: through the template that the file carries, with one BOS."""
+    ours = assemble("seedling", load_model(EMBEDDED_DIR), EMBEDDED_DIR)
+    messages = [{"role": "user", "content": PROMPTS[1]}]
+    prompt = ours.template.render_prompt(messages)
+    found = generate(ours.model, prompt, max_tokens=40, end_ids=ours.end_ids)
+    body = {"messages": messages, "max_tokens": 40, "temperature": 0.0, "samplers": ["temperature"]}
+    answer = seedling.post("/v1/chat/completions", **body)
+    assert answer["usage"]["prompt_tokens"] == len(prompt)
+    assert answer["choices"][0]["message"]["content"] == ours.tokenizer.decode(found.token_ids)
+    assert (answer["choices"][0]["finish_reason"] == "stop") is found.is_ended
