@@ -1,9 +1,9 @@
 """What a window is worth: perplexity by position, and whether something said far back is found.
 
 In: one or two models of the same tokenizer, and text. Out: for stretches of positions the
-perplexity of each model, within the old window and beyond; for lengths and depths how often a number hidden in
-text is repeated when asked for. A model is not asked beyond its own window (None there), so the
-columns within the old window say what an extension costs at short range
+perplexity of each model, within the old window and beyond; for lengths and depths how often a
+number hidden in text is repeated when asked for. A model is not asked beyond its own window (None
+there), so the columns within the old window say what an extension costs at short range
 (test_perplexity_by_position_matches_whole_passes).
 """
 

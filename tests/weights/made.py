@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from ownweights.weights.base import base_id
 from ownweights.weights.canary import save_canary
 from ownweights.weights.load import load_model
 from ownweights.weights.save import save_model
-from tests.tiny import LORA, make_base, with_adapter
+from tests.tiny import LORA, VOCAB_SIZE, make_base, with_adapter
+
+WORDS = VOCAB_SIZE + 1
 
 
 def project_with_base(folder: Path, **changes: Any) -> Project:
-    """A project beside the base folder `tiny`."""
-    make_base(folder / "tiny", **changes)
+    """A project beside the base folder `tiny`, whose tokenizer has one merge."""
+    path = make_base(folder / "tiny", **{"vocab_size": WORDS, **changes}) / "tokenizer.json"
+    raw = json.loads(path.read_text("utf-8"))
+    raw["model"]["vocab"]["th"], raw["model"]["merges"] = WORDS - 1, [["t", "h"]]
+    path.write_text(json.dumps(raw), "utf-8")
     return Project(folder)
 
 

@@ -2,7 +2,8 @@
 
 In: an adapter and its base's configuration. Out: a file with the two factors of each layer under
 the base's GGUF names. llama.cpp multiplies by alpha over the rank, so the profile's alpha equals
-the rank; the rows of B follow the base's order (`names`). Factors are float32 unless asked otherwise.
+the rank; the rows of B follow the base's order (`names`). Factors are float32 unless asked
+otherwise.
 """
 
 from __future__ import annotations

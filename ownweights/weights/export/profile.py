@@ -4,7 +4,8 @@ In: an adapter as it was trained. Out: one that computes the same with the scale
 rank padded with zeros to one that vLLM serves; or a list of what a reader could not load.
 Invariant: the update s·B·A is unchanged (test_portable_adapter_computes_the_same). Readers
 differ in what they ignore: llama.cpp's converter takes one alpha for all layers and knows no
-patterns, some loaders take alpha for alpha / rank. With alpha = rank and nothing special they all agree.
+patterns, some loaders take alpha for alpha / rank. With alpha = rank and nothing special they all
+agree.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _CONTRACTED = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 # Patterns that cut into runs of one kind of character, whatever stands around them.
 RUNS = (r"[\p{L}\p{M}]+|\p{N}|[{}\[\]\x22:,]+|\n+| +|[^\s\p{L}\p{M}\p{N}{}\[\]\x22:,]+|\s",)
 # The steps before the bytes, as `_steps` spells them → llama.cpp's name for them.
-PRE = {
+PRE: dict[tuple[str, ...], str] = {
     ("gpt2",): "gpt-2",
     ("digits", "gpt2"): "smollm",
     (_TIKTOKEN % r"\p{N}{1,3}",): "llama-bpe",
@@ -74,6 +74,8 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
     raw = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     where = str(folder / "tokenizer.json")
     model = _bpe(raw, where)
+    if not model["merges"]:
+        raise ModelError(f"{where}: llama.cpp loads no tokenizer without merges", hint=_WAY_OUT)
     tokens, kinds = _tokens(tokenizer, model["vocab"], vocab_size)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     pre = pre_name(raw, merges, where)

@@ -18,8 +18,8 @@ from ownweights.weights.export.names import interleave_rows
 from ownweights.weights.export.numbers import as_stored
 from ownweights.weights.load import load_model
 from ownweights.weights.student import load_student
-from tests.tiny import CHAT_TEMPLATE, CONFIG, SPECIAL_TOKENS, VOCAB_SIZE
-from tests.weights.made import make_full, make_lora, project_with_base
+from tests.tiny import CHAT_TEMPLATE, CONFIG, SPECIAL_TOKENS
+from tests.weights.made import WORDS, make_full, make_lora, project_with_base
 
 gguf = pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
 
@@ -46,7 +46,7 @@ def test_export_gguf_of_a_base_says_its_shape_and_words(tmp_path: Path) -> None:
     found = Read(made.path).keys
     expected: dict[str, Any] = {
         "general.architecture": "llama", "llama.block_count": 2, "llama.embedding_length": 32,
-        "llama.context_length": 96, "llama.feed_forward_length": 48, "llama.vocab_size": VOCAB_SIZE,
+        "llama.context_length": 96, "llama.feed_forward_length": 48, "llama.vocab_size": WORDS,
         "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2,
         "llama.attention.key_length": 8, "llama.rope.dimension_count": 8,
         "llama.rope.freq_base": 10_000.0, "tokenizer.ggml.model": "gpt2",
@@ -149,7 +149,7 @@ def test_write_adapter_gguf_refuses_a_head(tmp_path: Path) -> None:
     """training.md c.41."""
     project = project_with_base(tmp_path)
     adapter = read_adapter(project.kind_dir("student") / make_lora(project))
-    factors = {**adapter.factors, "lm_head": (torch.ones(4, 32), torch.ones(VOCAB_SIZE, 4))}
+    factors = {**adapter.factors, "lm_head": (torch.ones(4, 32), torch.ones(WORDS, 4))}
     with_head = type(adapter)(adapter.config, factors, None)
     with pytest.raises(ModelError, match=r"llama.cpp loads no adapter of lm_head"):
         write_adapter_gguf(with_head, CONFIG, tmp_path / "a.gguf", name="a")

@@ -17,7 +17,7 @@ from ownweights.weights.canary import CANARY_NAME
 from ownweights.weights.export.peft_folder import DTYPES, base_reference, export_peft
 from ownweights.weights.load import load_model
 from ownweights.weights.student import load_student
-from tests.tiny import make_student, tiny_model
+from tests.tiny import make_student
 from tests.weights.made import logits, make_full, make_lora, project_with_base
 
 ROUNDING = 1e-5
@@ -30,7 +30,7 @@ def test_export_peft_answers_as_the_student(tmp_path: Path, dtype: str) -> None:
     student = make_lora(project)
     made = export_peft(project, student, tmp_path / "peft", dtype=dtype)
     expected = logits(load_student(project, student).model)
-    model = tiny_model()
+    model = load_model(tmp_path / "tiny")
     attach_adapter(model, read_adapter(made.path, base_id=base_id(tmp_path / "tiny")))
     assert (logits(model) - expected).abs().max() <= STORED_ERROR[dtype] * expected.abs().max()
     assert made.canary_error is not None and made.canary_error <= STORED_ERROR[dtype]

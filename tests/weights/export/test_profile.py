@@ -16,7 +16,7 @@ from ownweights.model.lora import LoraConfig
 from ownweights.weights.adapter import ADAPTER_NAME, CONFIG_NAME, attach_adapter, read_adapter
 from ownweights.weights.export.peft_folder import export_peft
 from ownweights.weights.export.profile import RANKS, lint_adapter, portable_adapter
-from tests.tiny import tiny_model
+from ownweights.weights.load import load_model
 from tests.weights.made import logits, make_lora, project_with_base
 
 ROUNDING = 1e-5
@@ -33,7 +33,7 @@ def test_portable_adapter_computes_the_same(tmp_path: Path, rank: int, padded: i
     portable = portable_adapter(adapter)
     assert (portable.config.rank, portable.config.alpha) == (padded, float(padded))
     assert {(a.shape[0], b.shape[1]) for a, b in portable.factors.values()} == {(padded, padded)}
-    ours, theirs = tiny_model(), tiny_model()
+    ours, theirs = (load_model(tmp_path / "tiny") for _ in range(2))
     attach_adapter(ours, adapter)
     attach_adapter(theirs, portable)
     expected = logits(ours)

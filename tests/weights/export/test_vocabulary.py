@@ -24,7 +24,8 @@ from ownweights.weights.export.vocabulary import (
     pre_name,
     read_vocabulary,
 )
-from tests.tiny import SPECIAL_TOKENS, VOCAB_SIZE, make_base
+from tests.tiny import SPECIAL_TOKENS, make_base
+from tests.weights.made import WORDS, project_with_base
 
 SPACE = byte_letters()[0x20]
 WHERE = "tokenizer.json"
@@ -104,12 +105,13 @@ def test_pre_name_takes_merges_within_a_piece(merge: str) -> None:
 
 
 def test_read_vocabulary_of_a_tiny_base(tmp_path: Path) -> None:
-    found = read_vocabulary(make_base(tmp_path), VOCAB_SIZE + 3)
+    project_with_base(tmp_path)
+    found = read_vocabulary(tmp_path / "tiny", WORDS + 3)
     assert found.tokens[:7] == SPECIAL_TOKENS
     assert found.kinds[:7] == (CONTROL,) * 7
-    assert found.kinds[7:VOCAB_SIZE] == (NORMAL,) * 256
-    assert found.kinds[VOCAB_SIZE:] == (UNUSED,) * 3
-    assert len(set(found.tokens)) == VOCAB_SIZE + 3
+    assert found.kinds[7:WORDS] == (NORMAL,) * 257
+    assert found.kinds[WORDS:] == (UNUSED,) * 3
+    assert len(set(found.tokens)) == WORDS + 3
     assert (found.pre, found.adds_bos, found.bos_id, found.pad_id) == (WHOLE, False, 1, 0)
 
 
@@ -120,9 +122,9 @@ def test_read_vocabulary_of_the_embedded_base() -> None:
 
 
 def change(folder: Path, change_raw: dict[str, Any]) -> Path:
-    path = make_base(folder) / "tokenizer.json"
+    path = project_with_base(folder).root / "tiny" / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change_raw), "utf-8")
-    return folder
+    return path.parent
 
 
 def test_read_vocabulary_knows_what_puts_a_bos_first(tmp_path: Path) -> None:
@@ -137,17 +139,17 @@ def test_read_vocabulary_knows_what_puts_a_bos_first(tmp_path: Path) -> None:
         "type": "TemplateProcessing", "single": single, "pair": pair,
         "special_tokens": {"<|bos|>": special},
     }  # fmt: skip
-    assert read_vocabulary(change(tmp_path / "a", {"post_processor": post}), VOCAB_SIZE).adds_bos
+    assert read_vocabulary(change(tmp_path / "a", {"post_processor": post}), WORDS).adds_bos
     nested = {"type": "Sequence", "processors": [post]}
-    assert read_vocabulary(change(tmp_path / "b", {"post_processor": nested}), VOCAB_SIZE).adds_bos
+    assert read_vocabulary(change(tmp_path / "b", {"post_processor": nested}), WORDS).adds_bos
 
 
 def test_read_vocabulary_marks_tokens_of_the_user(tmp_path: Path) -> None:
-    path = make_base(tmp_path) / "tokenizer.json"
+    path = project_with_base(tmp_path).root / "tiny" / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.add_tokens(["<think>"])
     tokenizer.save(str(path))
-    found = read_vocabulary(tmp_path, VOCAB_SIZE + 1)
+    found = read_vocabulary(path.parent, WORDS + 1)
     assert (found.tokens[-1], found.kinds[-1]) == ("<think>", USER_DEFINED)
 
 
@@ -157,7 +159,9 @@ def test_read_vocabulary_refuses_other_kinds_of_tokenizer(tmp_path: Path) -> Non
     raw["model"]["byte_fallback"] = True
     path.write_text(json.dumps(raw), "utf-8")
     with pytest.raises(ModelError, match="a BPE with byte fallback tokenizer is not exported"):
-        read_vocabulary(tmp_path, VOCAB_SIZE)
+        read_vocabulary(tmp_path, WORDS)
     lower = change(tmp_path / "b", {"normalizer": {"type": "Lowercase"}})
     with pytest.raises(ModelError, match=r"llama.cpp does not know a normalizer"):
-        read_vocabulary(lower, VOCAB_SIZE)
+        read_vocabulary(lower, WORDS)
+    with pytest.raises(ModelError, match="loads no tokenizer without merges"):
+        read_vocabulary(make_base(tmp_path / "c"), WORDS)
