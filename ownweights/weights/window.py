@@ -123,7 +123,7 @@ def token_losses(model: Transformer, ids: Sequence[int]) -> torch.Tensor:
 
 
 def needle_test(
-    before: Transformer, after: Transformer, tokenizer: Tokenizer, ids: Sequence[int], *,
+    before: Transformer, after: Transformer, *, tokenizer: Tokenizer, ids: Sequence[int],
     trials: int = 4, seed: int = 1, on_cell: Progress | None = None,
 ) -> list[Needle]:  # fmt: skip
     """Hide numbers in the text at several depths and lengths, and ask both models for them."""

@@ -95,13 +95,13 @@ def test_hide_refuses_where_there_is_no_room(tokenizer: Tokenizer, ids: list[int
 
 def test_needle_test_asks_nobody_beyond_its_window(tokenizer: Tokenizer, ids: list[int]) -> None:
     before, after = tiny_model(), tiny_model(max_position_embeddings=192)
-    found = needle_test(before, after, tokenizer, ids, trials=2)
+    found = needle_test(before, after, tokenizer=tokenizer, ids=ids, trials=2)
     assert [(one.length, one.depth) for one in found] == [
         (length, depth) for length in (48, 96, 144, 192) for depth in DEPTHS
     ]
     assert all((one.found_before is None) == (one.length > 96) for one in found)
     assert all(one.found_after == 0 for one in found)  # random weights know nothing
-    again = needle_test(before, after, tokenizer, ids, trials=2)
+    again = needle_test(before, after, tokenizer=tokenizer, ids=ids, trials=2)
     assert again == found
 
 
@@ -123,6 +123,6 @@ def test_needle_test_finds_what_a_copying_model_repeats(
 
     monkeypatch.setattr(model, "forward", copying)
     monkeypatch.setattr(model, "logits", lambda scores: scores)
-    found = needle_test(model, model, tokenizer, ids, trials=2)
+    found = needle_test(model, model, tokenizer=tokenizer, ids=ids, trials=2)
     assert all(one.found_after == one.trials for one in found if one.depth < 0.9)
     assert all((one.gain_after or 0.0) > 1.0 for one in found)

@@ -70,8 +70,8 @@ def read_student_adapter(project: Project, student_id: str) -> tuple[Artefact, A
 def export_peft(
     project: Project,
     student_id: str,
-    to: Path,
     *,
+    to: Path,
     dtype: str = "float32",
     base_name: str | None = None,
     revision: str | None = None,

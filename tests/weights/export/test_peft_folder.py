@@ -28,7 +28,7 @@ STORED_ERROR = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.01}
 def test_export_peft_answers_as_the_student(tmp_path: Path, dtype: str) -> None:
     project = project_with_base(tmp_path)
     student = make_lora(project)
-    made = export_peft(project, student, tmp_path / "peft", dtype=dtype)
+    made = export_peft(project, student, to=tmp_path / "peft", dtype=dtype)
     expected = logits(load_student(project, student).model)
     model = load_model(tmp_path / "tiny")
     attach_adapter(model, read_adapter(made.path, base_id=base_id(tmp_path / "tiny")))
@@ -46,7 +46,7 @@ def test_export_peft_matches_peft(tmp_path: Path, rank: int) -> None:
 
     project = project_with_base(tmp_path)
     student = make_lora(project, LoraConfig(rank, 6.0))
-    made = export_peft(project, student, tmp_path / "peft")
+    made = export_peft(project, student, to=tmp_path / "peft")
     theirs = AutoPeftModelForCausalLM.from_pretrained(made.path)  # finds the base by its name
     with torch.inference_mode():
         found = theirs(torch.arange(7, 27).view(2, 10)).logits
@@ -62,7 +62,7 @@ def test_exported_adapter_can_be_trained_on(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     project = project_with_base(tmp_path)
-    made = export_peft(project, make_lora(project), tmp_path / "peft")
+    made = export_peft(project, make_lora(project), to=tmp_path / "peft")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
     theirs = PeftModel.from_pretrained(base, made.path, is_trainable=True)
     trained = {name for name, one in theirs.named_parameters() if one.requires_grad}
@@ -76,14 +76,14 @@ def test_exported_adapter_can_be_trained_on(tmp_path: Path) -> None:
 def test_export_peft_names_the_base_and_its_revision(tmp_path: Path) -> None:
     project = project_with_base(tmp_path)
     student = make_lora(project)
-    made = export_peft(project, student, tmp_path / "peft")
+    made = export_peft(project, student, to=tmp_path / "peft")
     config = json.loads((made.path / CONFIG_NAME).read_text("utf-8"))
     assert config["base_model_name_or_path"] == str(tmp_path / "tiny")
     assert config["revision"] == base_id(tmp_path / "tiny")
     card = (made.path / "README.md").read_text("utf-8")
     assert f"# Student {student}" in card
     assert f'base_model: "{tmp_path / "tiny"}"' in card
-    told = export_peft(project, student, tmp_path / "b", base_name="a/b", revision="main")
+    told = export_peft(project, student, to=tmp_path / "b", base_name="a/b", revision="main")
     assert (told.base, told.revision) == ("a/b", "main")
 
 
@@ -95,7 +95,7 @@ def test_base_reference_of_a_hub_snapshot(tmp_path: Path) -> None:
 
 def test_export_peft_without_canary_logits_says_so(tmp_path: Path) -> None:
     project = project_with_base(tmp_path)
-    made = export_peft(project, make_student(project), tmp_path / "peft")
+    made = export_peft(project, make_student(project), to=tmp_path / "peft")
     assert made.canary_error is None
 
 
@@ -112,7 +112,7 @@ def test_export_peft_refuses_what_answers_otherwise(
         peft_folder, "peft_config", lambda config, name: peft_config_with(config, name, alpha=1)
     )
     with pytest.raises(ModelError, match="does not answer as student"):
-        export_peft(project, student, tmp_path / "peft")
+        export_peft(project, student, to=tmp_path / "peft")
     assert not (tmp_path / "peft").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".draft")]
 
@@ -126,16 +126,16 @@ def peft_config_with(config: LoraConfig, name: str, *, alpha: int) -> dict[str, 
 def test_export_peft_refuses_full_weights_and_existing_folders(tmp_path: Path) -> None:
     project = project_with_base(tmp_path)
     with pytest.raises(ModelError, match="has weights of its own and no adapter"):
-        export_peft(project, make_full(project), tmp_path / "peft")
+        export_peft(project, make_full(project), to=tmp_path / "peft")
     with pytest.raises(ArtefactError, match="tiny exists already"):
-        export_peft(project, make_lora(project), tmp_path / "tiny")
+        export_peft(project, make_lora(project), to=tmp_path / "tiny")
 
 
 def test_export_peft_refuses_factors_beyond_float16(tmp_path: Path) -> None:
     project = project_with_base(tmp_path)
     student = make_lora(project, LoraConfig(4, 8e6))
     with pytest.raises(ModelError, match=r"beyond the end of torch.float16") as refusal:
-        export_peft(project, student, tmp_path / "peft", dtype="float16")
+        export_peft(project, student, to=tmp_path / "peft", dtype="float16")
     assert refusal.value.hint == "--dtype bfloat16"
 
 
@@ -144,4 +144,4 @@ def test_export_peft_finds_a_damaged_student(tmp_path: Path) -> None:
     student = make_lora(project)
     (project.kind_dir("student") / student / CANARY_NAME).write_bytes(b"")
     with pytest.raises(ArtefactError, match="is not what its card says"):
-        export_peft(project, student, tmp_path / "peft")
+        export_peft(project, student, to=tmp_path / "peft")

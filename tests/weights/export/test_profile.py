@@ -51,7 +51,7 @@ def test_portable_adapter_refuses_a_rank_that_nobody_serves(tmp_path: Path) -> N
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     project = project_with_base(tmp_path)
-    return export_peft(project, make_lora(project), tmp_path / "peft").path
+    return export_peft(project, make_lora(project), to=tmp_path / "peft").path
 
 
 def test_lint_adapter_finds_nothing_in_what_is_exported(folder: Path) -> None:
