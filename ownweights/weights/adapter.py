@@ -62,9 +62,8 @@ def save_adapter(
     tensors: dict[str, Tensor] = {}
     for name, layer in lora_layers(model, config.targets).items():
         assert layer.lora_a is not None and layer.lora_b is not None, f"{name} has no adapter"
-        name_a, name_b = tensor_names(name)
-        tensors[name_a] = layer.lora_a.detach().float().contiguous()
-        tensors[name_b] = layer.lora_b.detach().float().contiguous()
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_a.detach().float().contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.lora_b.detach().float().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(tensors, folder / ADAPTER_NAME, metadata={BASE_KEY: base_id})
     text = json.dumps(peft_config(config, base_name), indent=2, sort_keys=True)
