@@ -115,6 +115,24 @@ def test_extend_base_by_ntk_matches_transformers(tmp_path: Path) -> None:
     assert (found - expected).abs().max() <= ROUNDING * expected.abs().max()
 
 
+@pytest.mark.oracle
+def test_extend_base_by_yarn_matches_transformers(tmp_path: Path) -> None:
+    """Beyond the old window too, in the logits; skipped where the reader knows no scalings."""
+    from transformers import AutoModelForCausalLM
+
+    project = project_with_base(tmp_path)
+    try:
+        made = extend_base(project, "tiny", 384, method="yarn")
+    except ModelError as error:
+        pytest.skip(f"no scaled positions in this tree: {error.what}")
+    theirs, tokens = AutoModelForCausalLM.from_pretrained(made.path), torch.arange(300)[None] % 260
+    model = load_model(made.path)
+    with torch.inference_mode():
+        expected = theirs(tokens).logits
+        found = model.logits(model(tokens))
+    assert (found - expected).abs().max() <= ROUNDING * expected.abs().max()
+
+
 def test_extend_base_into_a_named_folder(tmp_path: Path) -> None:
     project = project_with_base(tmp_path)
     made = extend_base(project, "tiny", 192, method="ntk", name="long")

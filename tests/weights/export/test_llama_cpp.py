@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ownweights.core.errors import ModelError
 from ownweights.core.project import Project
 from ownweights.model.generate import generate
 from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.weights.base import EMBEDDED_DIR, base_id
 from ownweights.weights.export.gguf_file import export_adapter_gguf, export_gguf
+from ownweights.weights.extend import extend_base
 from ownweights.weights.load import load_model
 from ownweights.weights.student import Student, assemble, load_student
 from tests.tiny import CHAT_TEMPLATE
@@ -220,3 +222,19 @@ def test_chat_reaches_the_same_answer(seedling: LlamaCpp) -> None:
     assert answer["usage"]["prompt_tokens"] == len(prompt)
     assert answer["choices"][0]["message"]["content"] == ours.tokenizer.decode(found.token_ids)
     assert (answer["choices"][0]["finish_reason"] == "stop") is found.is_ended
+
+
+def test_extended_base_says_the_same(tmp_path: Path) -> None:
+    """YaRN as llama.cpp computes it, beyond the old window; NTK where there are no scalings."""
+    project = project_with_base(tmp_path)
+    try:
+        made = extend_base(project, "tiny", 384, method="yarn")
+    except ModelError:
+        made = extend_base(project, "tiny", 384, method="ntk")
+    path = export_gguf(project, made.id, tmp_path / "long.gguf", dtype="f32").path
+    prompt = [index * 7 % 260 for index in range(200)]
+    found = generate(load_model(made.path), prompt, max_tokens=30)
+    with LlamaCpp(path) as theirs:
+        other = theirs.continue_ids(prompt, 30)
+    assert len(other) > 1
+    assert other == found.token_ids[: len(other)]
