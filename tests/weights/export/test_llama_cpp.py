@@ -90,21 +90,11 @@ def test_ids_of_text_are_the_same(seedling: LlamaCpp, words: Tokenizer, text: st
     assert seedling.ids(text) == words.encode(text)
 
 
-@given(st.text(max_size=60))
-def test_ids_of_any_text_are_always_the_same(text: str) -> None:
-    raw = RUNNING.get("seedling")
-    if raw is None:
-        pytest.skip("needs the fixture of the module")
-    theirs, words = raw
-    assert theirs.ids(text) == words.encode(text)
-
-
-RUNNING: dict[str, tuple[LlamaCpp, Tokenizer]] = {}
-
-
-@pytest.fixture(autouse=True)
-def _running(seedling: LlamaCpp, words: Tokenizer) -> None:
-    RUNNING["seedling"] = seedling, words
+@given(text=st.text(max_size=60))
+def test_ids_of_any_text_are_always_the_same(
+    seedling: LlamaCpp, words: Tokenizer, text: str
+) -> None:
+    assert seedling.ids(text) == words.encode(text)
 
 
 def test_ids_of_real_requests_are_the_same(
