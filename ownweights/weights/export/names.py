@@ -23,7 +23,8 @@ _LAYER = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
+    "mlp.down_proj": "ffn_down", "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
 }  # fmt: skip
 _IN_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
@@ -36,15 +37,27 @@ class Architecture:
     is_interleaved: bool
 
 
-ARCHITECTURES = {"LlamaForCausalLM": Architecture("llama", is_interleaved=True)}
+# Mistral is a Llama there. Where windows slide, llama.cpp's version of these would look further.
+ARCHITECTURES = {
+    "LlamaForCausalLM": Architecture("llama", is_interleaved=True),
+    "MistralForCausalLM": Architecture("llama", is_interleaved=True),
+    "Qwen2ForCausalLM": Architecture("qwen2", is_interleaved=False),
+    "Qwen3ForCausalLM": Architecture("qwen3", is_interleaved=False),
+}
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
     """The family as llama.cpp knows it.
 
-    Raises: ModelError for one that is not exported
+    Raises: ModelError for one that is not exported, or whose attention slides
     """
-    names = config.to_hub()["architectures"]
+    hub = config.to_hub()
+    names = hub["architectures"]
+    if hub.get("sliding_window") and hub.get("use_sliding_window", True):
+        raise ModelError(
+            "attention through a sliding window is not exported to GGUF",
+            hint="serve it with vLLM or transformers (own weights merge)",
+        )
     found = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
     if found is None:
         raise ModelError(
@@ -73,9 +86,10 @@ def gguf_rows(name: str, rows: Tensor, config: ModelConfig) -> Tensor:
     """The rows of a hub tensor (or of the B of its adapter) in llama.cpp's order."""
     if not architecture_of(config).is_interleaved:
         return rows
-    if name.endswith(".q_proj.weight"):
+    module = name.rpartition(".")[0]  # of a weight or of a bias
+    if module.endswith(".q_proj"):
         return interleave_rows(rows, config.num_attention_heads)
-    if name.endswith(".k_proj.weight"):
+    if module.endswith(".k_proj"):
         return interleave_rows(rows, config.num_key_value_heads)
     return rows
 

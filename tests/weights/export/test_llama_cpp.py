@@ -13,18 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ownweights.core.errors import ModelError
 from ownweights.core.project import Project
+from ownweights.model.config import parse_config
 from ownweights.model.generate import generate
 from ownweights.model.template import ChatTemplate
 from ownweights.model.tokenizer import Tokenizer
+from ownweights.model.transformer import Transformer
 from ownweights.weights.base import EMBEDDED_DIR, base_id
 from ownweights.weights.export.gguf_file import export_adapter_gguf, export_gguf
 from ownweights.weights.extend import extend_base
 from ownweights.weights.load import load_model
+from ownweights.weights.save import save_model
 from ownweights.weights.student import Student, assemble, load_student
 from tests.tiny import CHAT_TEMPLATE
 from tests.weights.export.llama_cpp import LlamaCpp
@@ -228,3 +232,44 @@ def test_extended_base_says_the_same(tmp_path: Path) -> None:
         other = theirs.continue_ids(prompt, 30)
     assert len(other) > 1
     assert other == found.token_ids[: len(other)]
+
+
+FAMILIES = {
+    "MistralForCausalLM": {"model_type": "mistral", "sliding_window": None},
+    "Qwen2ForCausalLM": {"model_type": "qwen2", "use_sliding_window": False},
+    "Qwen3ForCausalLM": {"model_type": "qwen3", "use_sliding_window": False},
+    "LlamaForCausalLM": {"model_type": "llama", "attention_bias": True},
+}
+FAMILY_MARGIN = 0.02  # logits of these random weights are about twenty times a trained model's
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_families_say_the_same(tmp_path: Path, architecture: str) -> None:
+    """Biases, norms of queries and keys, and either order of rows, under an adapter."""
+    project = project_with_base(tmp_path)
+    folder = tmp_path / "tiny"
+    raw = json.loads((folder / "config.json").read_text("utf-8"))
+    raw |= {"architectures": [architecture], "eos_token_id": 2, **FAMILIES[architecture]}
+    try:
+        model = Transformer(parse_config(raw))
+    except ModelError as error:
+        pytest.skip(f"a family that this tree does not read: {error.what}")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            if "norm" in name:
+                one.uniform_(0.5, 1.5, generator=generator)
+            else:
+                one.normal_(0.0, 0.3, generator=generator)
+    save_model(model.eval(), folder)
+    name = make_lora(project)
+    base = export_gguf(project, "tiny", tmp_path / "tiny.gguf", dtype="f32").path
+    adapter = export_adapter_gguf(project, name, tmp_path / "adapter.gguf").path
+    prompt = [index * 7 % 260 for index in range(30)]
+    found = generate(load_student(project, name).model, prompt, max_tokens=40)
+    with LlamaCpp(base, adapter) as theirs:
+        other = theirs.continue_ids(prompt, 40)
+    pairs = zip(other, found.token_ids, found.margins, strict=False)
+    parted = [margin for there, here, margin in pairs if there != here]
+    assert not parted or parted[0] <= FAMILY_MARGIN
+    assert len(other) > 1

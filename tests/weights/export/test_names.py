@@ -20,7 +20,7 @@ def test_gguf_name_knows_every_tensor_of_the_network() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["model.layers.0.self_attn.q_norm.weight", "vision.weight", "model.layers.x.mlp.up_proj"],
+    ["model.layers.0.self_attn.x_norm.weight", "vision.weight", "model.layers.x.mlp.up_proj"],
 )
 def test_gguf_name_refuses_what_it_does_not_know(name: str) -> None:
     with pytest.raises(ModelError, match=f"tensor {name} has no name in GGUF"):
@@ -49,5 +49,7 @@ def test_gguf_rows_moves_queries_and_keys_alone() -> None:
     assert moved[:8, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
     keys = gguf_rows("model.layers.0.self_attn.k_proj.weight", rows[:16], CONFIG)
     assert keys[8:, 0].tolist() == [8, 12, 9, 13, 10, 14, 11, 15]
+    bias = gguf_rows("model.layers.0.self_attn.q_proj.bias", rows[:, 0], CONFIG)
+    assert bias[:8].tolist() == moved[:8, 0].tolist()
     for name in ("self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj"):
         assert gguf_rows(f"model.layers.0.{name}.weight", rows, CONFIG) is rows
