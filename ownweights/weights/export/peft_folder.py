@@ -31,7 +31,7 @@ from ownweights.weights.adapter import (
 from ownweights.weights.base import resolve_base
 from ownweights.weights.canary import MAX_RELATIVE_ERROR, canary_error
 from ownweights.weights.export.profile import lint_adapter, portable_adapter
-from ownweights.weights.load import load_model
+from ownweights.weights.load import load_model, read_file
 from ownweights.weights.save import write_tensors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -84,6 +84,7 @@ def export_peft(
         raise ArtefactError(f"{to} exists already", hint="name a folder that does not exist yet")
     artefact, adapter, base = read_student_adapter(project, student_id)
     portable = portable_adapter(adapter)
+    _refuse_other_layers(portable, artefact)
     found_name, found_revision = base_reference(base, str(artefact.card["identity"]["base"]))
     name, revision = base_name or found_name, revision or found_revision
     with draft_folder(to.absolute().parent) as draft:
@@ -137,6 +138,19 @@ model = AutoPeftModelForCausalLM.from_pretrained("this folder")
 What may be done with it follows from the base's licence and from the terms of whoever answered the
 requests in the dataset: `own lineage check {artefact.id}` in the project that trained it.
 """
+
+
+def _refuse_other_layers(adapter: Adapter, artefact: Artefact) -> None:
+    """A family whose files hold fused projections has other layers for PEFT than for us; the
+    student's own folder was written in PEFT's."""
+    written = read_file(artefact.path / ADAPTER_NAME).keys()
+    wanted = {name for layer in adapter.factors for name in tensor_names(layer)}
+    if written != wanted:
+        raise ModelError(
+            f"the layers of student {artefact.id} are fused in its base's files,"
+            " and are not exported in the portable profile",
+            hint=f"{artefact.path} is a PEFT folder as it is; or own weights merge",
+        )
 
 
 def _write(adapter: Adapter, folder: Path, dtype: torch.dtype, config: Mapping[str, Any]) -> None:

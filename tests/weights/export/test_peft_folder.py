@@ -11,7 +11,13 @@ from safetensors.torch import load_file
 
 from ownweights.core.errors import ArtefactError, ModelError
 from ownweights.model.lora import LoraConfig
-from ownweights.weights.adapter import ADAPTER_NAME, CONFIG_NAME, attach_adapter, read_adapter
+from ownweights.weights.adapter import (
+    ADAPTER_NAME,
+    CONFIG_NAME,
+    Adapter,
+    attach_adapter,
+    read_adapter,
+)
 from ownweights.weights.base import base_id
 from ownweights.weights.canary import CANARY_NAME
 from ownweights.weights.export.peft_folder import DTYPES, base_reference, export_peft
@@ -137,6 +143,24 @@ def test_export_peft_refuses_factors_beyond_float16(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"beyond the end of torch.float16") as refusal:
         export_peft(project, student, to=tmp_path / "peft", dtype="float16")
     assert refusal.value.hint == "--dtype bfloat16"
+
+
+def test_export_peft_refuses_layers_that_peft_has_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a reader does that splits fused projections into the layers of our network."""
+    from ownweights.weights.export import peft_folder
+
+    def renamed(adapter: Adapter) -> Adapter:
+        factors = {name.replace("q_proj", "qkv_proj"): one for name, one in adapter.factors.items()}
+        return Adapter(adapter.config, factors, adapter.base_id)
+
+    project = project_with_base(tmp_path)
+    student = make_lora(project)
+    monkeypatch.setattr(peft_folder, "portable_adapter", renamed)
+    with pytest.raises(ModelError, match="are fused in its base's files") as refusal:
+        export_peft(project, student, to=tmp_path / "peft")
+    assert "is a PEFT folder as it is" in (refusal.value.hint or "")
 
 
 def test_export_peft_finds_a_damaged_student(tmp_path: Path) -> None:
