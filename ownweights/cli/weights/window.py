@@ -136,7 +136,7 @@ def _text(project: Project, path: Path | None) -> str:
     pieces: list[str] = []
     with TrafficStore.open(project, create=False) as store:
         for record in store.records(status="ok"):
-            messages = record.request.get("messages")
+            messages = record.request.get("messages") or []
             if messages_fault(messages) is None:
                 pieces += [content_text(one.get("content")) for one in messages]
             pieces.append(record.answer_text or "")
