@@ -43,7 +43,7 @@ test: lint
 wheel-test: $(VENV)/.dev-ready $(WHEEL_VENV)/bin/python
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --quiet --wheel --outdir build/wheel .
-	$(WHEEL_VENV)/bin/python $(PIP) "$$(ls build/wheel/*.whl)[train,otel,postgres,objects]" $(TEST_TOOLS)
+	$(WHEEL_VENV)/bin/python $(PIP) "$$(ls build/wheel/*.whl)[train,otel,postgres,objects,gguf]" $(TEST_TOOLS)
 	$(WHEEL_VENV)/bin/python $(PIP) --no-deps --force-reinstall build/wheel/*.whl
 	cp -R tests bench pyproject.toml build/wheel
 	cd build/wheel && ../../$(WHEEL_VENV)/bin/python -c \

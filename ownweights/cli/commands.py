@@ -15,6 +15,7 @@ SUMMARIES = {
     "dataset": "What the student will study: build, show, export.",
     "base": "The open weights that students start from: train, show.",
     "student": "Learning: train, show, chat.",
+    "weights": "Files of numbers: merge, export, extend, check.",
     "verdict": "Is the student good enough: run, certify, show, report.",
     "drift": "Is the rented model still the one certified against: status, run.",
     "lineage": "Where an artefact came from, and what that allows: show, check, terms.",

@@ -27,6 +27,11 @@ def key_name(ctx: click.Context, param: click.Parameter, value: str | None) -> s
     return _checked_name("key", ctx, param, value)
 
 
+def base_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The same for the name of a base."""
+    return _checked_name("base", ctx, param, value)
+
+
 def _checked_name(
     noun: str, ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | None:

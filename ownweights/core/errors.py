@@ -11,6 +11,7 @@
     ├── StoreError (RuntimeError)       the traffic store cannot be read or written
     ├── TermsRefused (PermissionError)  a teacher's terms deny training on its answers
     ├── ModelError (ValueError)         a checkpoint or adapter that this code cannot run exactly
+    │   └── UpdateLost                  rounding would lose what was trained
     ├── WontFit (RuntimeError)          a training that needs more memory than there is
     ├── ContextTooLong (ValueError)     a prompt that leaves no room for an answer
     ├── CompleterError (RuntimeError)   whoever should have answered did not
@@ -122,6 +123,16 @@ class TermsRefused(OwnError, PermissionError):
 
 class ModelError(OwnError, ValueError):
     """A checkpoint or adapter that this code cannot run exactly."""
+
+
+class UpdateLost(ModelError):
+    """Stored as asked, the weights would not hold what was trained: `cosine` says how little."""
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, what: str, *, cosine: float, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.cosine = cosine
 
 
 class WontFit(OwnError, RuntimeError):

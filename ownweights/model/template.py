@@ -77,6 +77,7 @@ class ChatTemplate:
     ) -> None:
         """`tool_source` is the template for requests that offer tools, where that is another."""
         self.tokenizer = tokenizer
+        self.source = source
         self._reader = Reader(tokenizer)
         self._plain = SandboxedTemplate(source)
         self._tools = self._plain if tool_source is None else SandboxedTemplate(tool_source)

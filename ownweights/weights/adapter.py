@@ -29,7 +29,7 @@ from ownweights.weights.save import write_tensors
 
 CONFIG_NAME, ADAPTER_NAME = "adapter_config.json", "adapter_model.safetensors"
 PEFT_VERSION = "0.21.2"
-_BASE_KEY = "ownweights_base"  # in the tensor file's metadata, which other readers skip
+BASE_KEY = "ownweights_base"  # in the tensor file's metadata, which other readers skip
 _PREFIX = "base_model.model."
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 # Keys that would change what the adapter computes, and the values under which they do not.
@@ -74,9 +74,14 @@ def save_adapter(
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = a.contiguous()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = b.contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(tensors, folder / ADAPTER_NAME, metadata={_BASE_KEY: base_id})
+    write_tensors(tensors, folder / ADAPTER_NAME, metadata={BASE_KEY: base_id})
     text = json.dumps(peft_config(config, base_name), indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(text + "\n", "utf-8")
+
+
+def tensor_names(layer: str) -> tuple[str, str]:
+    """What PEFT calls the two factors, A and B, of a layer."""
+    return f"{_PREFIX}{layer}.lora_A.weight", f"{_PREFIX}{layer}.lora_B.weight"
 
 
 def peft_config(config: LoraConfig, base_name: str) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def read_adapter(folder: Path, *, base_id: str | None = None) -> Adapter:
             raise ArtefactMissing(f"{folder} has no {name}", hint="train or copy the adapter again")
     config = _read_config(folder / CONFIG_NAME)
     with_names = read_file(folder / ADAPTER_NAME)
-    made_for = _metadata(folder / ADAPTER_NAME).get(_BASE_KEY)
+    made_for = _metadata(folder / ADAPTER_NAME).get(BASE_KEY)
     if base_id is not None and made_for is not None and made_for != base_id:
         raise ModelError(
             f"{folder}: the adapter was trained on base {made_for}, not on {base_id}",

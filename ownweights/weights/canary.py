@@ -54,14 +54,9 @@ def check_canary(model: Transformer, folder: Path) -> bool:
 
     Raises: ModelError when they differ by more than rounding
     """
-    path = folder / CANARY_NAME
-    if not path.is_file():
+    error = canary_error(model, folder)
+    if error is None:
         return False
-    kept = read_file(path).get("logits")
-    now = canary_logits(model)
-    if kept is None or kept.shape != now.shape:
-        raise ModelError(f"{path} belongs to a model of another vocabulary")
-    error = float((now - kept).abs().max() / kept.abs().max().clamp_min(1e-30))
     if not error <= MAX_RELATIVE_ERROR:
         raise ModelError(
             f"{folder}: the loaded weights do not answer as they did when they were made"
@@ -69,3 +64,19 @@ def check_canary(model: Transformer, folder: Path) -> bool:
             hint="the base or a file was changed, or this machine computes wrongly; train it again",
         )
     return True
+
+
+def canary_error(model: Transformer, folder: Path) -> float | None:
+    """The greatest difference from the canary logits in `folder`, over the greatest of them; None
+    where there are none.
+
+    Raises: ModelError when they belong to another vocabulary
+    """
+    path = folder / CANARY_NAME
+    if not path.is_file():
+        return None
+    kept = read_file(path).get("logits")
+    now = canary_logits(model)
+    if kept is None or kept.shape != now.shape:
+        raise ModelError(f"{path} belongs to a model of another vocabulary")
+    return float((now - kept).abs().max() / kept.abs().max().clamp_min(1e-30))

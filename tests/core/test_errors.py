@@ -27,6 +27,7 @@ from ownweights.core.errors import (
     SettingsError,
     StoreError,
     TermsRefused,
+    UpdateLost,
     UsageError,
     WontFit,
     nearest,
@@ -44,6 +45,7 @@ EXAMPLES: list[OwnError] = [
     TermsRefused("denied", teachers=("gpt-x",), hint="--allow-teacher gpt-x"),
     ModelError("unknown rope type"),
     WontFit("too much", needed_bytes=9, free_bytes=3, hint="set rows_per_step = 8"),
+    UpdateLost("bfloat16 keeps a tenth of it", cosine=0.1, hint="--dtype float32"),
     ContextTooLong(1200, 1024),
     CompleterError("connection lost"),
     CompleterTimeout("no answer within 2 s"),
@@ -65,6 +67,7 @@ STDLIB = {
     TermsRefused: PermissionError,
     ModelError: ValueError,
     WontFit: RuntimeError,
+    UpdateLost: ModelError,
     ContextTooLong: ValueError,
     CompleterError: RuntimeError,
     CompleterTimeout: TimeoutError,
@@ -106,7 +109,7 @@ def test_error_survives_pickling(error: OwnError) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_error_exit_code_is_one_of_the_table(error: OwnError) -> None:
-    usage, refused = {UsageError, SettingsError}, {TermsRefused, WontFit}
+    usage, refused = {UsageError, SettingsError}, {TermsRefused, UpdateLost, WontFit}
     undecided = 3 if type(error) is InvalidJudge else 1
     expected = 2 if type(error) in usage else 4 if type(error) in refused else undecided
     assert error.exit_code == expected
