@@ -128,7 +128,7 @@ def run(words: list[str]) -> dict[str, Any]:
         raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     if "seconds" in found:
-        tell(f"{' '.join(words[-2:])}: {speed(found):.0f} trained tokens/s,"
+        tell(f"{' '.join(words[-2:])}: {speed(found):.1f} trained tokens/s,"
              f" {found['max_rss_mib']:.0f} MiB")  # fmt: skip
     return found
 
