@@ -39,18 +39,19 @@ class Shape:
     method: str
     rank: int
     alpha: float
+    dtype: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "config": self.config.to_hub(), "method": self.method, "rank": self.rank,
-            "alpha": self.alpha,
+            "alpha": self.alpha, "dtype": self.dtype,
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Shape:
         """The shape that `to_json` wrote."""
         config = parse_config(value["config"])
-        return cls(config, value["method"], value["rank"], value["alpha"])
+        return cls(config, value["method"], value["rank"], value["alpha"], value["dtype"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,7 @@ def take_steps(shape: Shape, point: Point) -> Point:
 
     from ownweights.model.lora import LoraConfig, attach_lora
     from ownweights.model.transformer import Transformer
+    from ownweights.student.precision import COMPUTE_DTYPES
     from ownweights.student.trainer import Recipe, Trainer
 
     start = _peak_bytes()
@@ -173,7 +175,8 @@ def take_steps(shape: Shape, point: Point) -> Point:
             parameter.fill_(1.0) if parameter.ndim < 2 else parameter.normal_(0.0, 0.02)
     if shape.method == "lora":
         attach_lora(model, LoraConfig(shape.rank, shape.alpha), _SEED)
-    trainer = Trainer(model, _Same(point, shape.config.vocab_size), Recipe(1e-4, 1e-4), run_id="")
+    plan, dtype = _Same(point, shape.config.vocab_size), COMPUTE_DTYPES[shape.dtype]
+    trainer = Trainer(model, plan, Recipe(1e-4, 1e-4), run_id="", dtype=dtype)
     seconds: list[float] = []
     for report in trainer:  # the first step warms up
         seconds.append(report.seconds)

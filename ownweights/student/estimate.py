@@ -31,8 +31,9 @@ from ownweights.model.config import ModelConfig
 from ownweights.model.memory import available_bytes
 from ownweights.student.calibrate import Point, Shape, layer_parameters, measure
 from ownweights.student.loss import CHUNK_POSITIONS, CHUNK_SCORES
+from ownweights.student.precision import COMPUTE_DTYPES, derive_dtype
 from ownweights.student.train import MAX_PART_TOKENS, Run, StudentOptions
-from ownweights.student.trainer import NUM_WORKERS, PIECE_TOKENS, Batch
+from ownweights.student.trainer import NUM_WORKERS, Batch, piece_tokens
 
 FOLDER = "calibration"
 RESERVE_FRAC = 0.1  # of what is free, that a run must leave
@@ -75,6 +76,7 @@ class Calibration:
     def __init__(self, shape: Shape, points: Sequence[Point]) -> None:
         self.shape, self.points = shape, list(points)
         self._vocab = shape.config.vocab_size
+        self._piece = piece_tokens(shape.config, COMPUTE_DTYPES[shape.dtype])
         sizes = [self._of_memory(p.layers, (p.rows, p.width, p.trained)) for p in points]
         costs = [self._of_time(p.layers, Work(((p.rows, p.width, p.trained),))) for p in points]
         scores = 0.0 if any(p.trained == p.tokens for p in points) else SCORE_BYTES
@@ -103,7 +105,7 @@ class Calibration:
         rows, width, trained = part
         chunk = min(CHUNK_POSITIONS, max(1, CHUNK_SCORES // self._vocab))
         each = min(chunk, -(-trained // NUM_WORKERS))
-        tokens = min(rows * width, NUM_WORKERS * max(PIECE_TOKENS, width))  # at any one time
+        tokens = min(rows * width, NUM_WORKERS * max(self._piece, width))  # at any one time
         return np.array([1.0, layers, tokens, layers * tokens, NUM_WORKERS * each * self._vocab])
 
     def _of_time(self, layers: int, work: Work) -> np.ndarray:
@@ -140,7 +142,8 @@ def shape_of(config: ModelConfig, options: StudentOptions) -> Shape:
     """The shape that a training with these options has."""
     rank = options.rank if options.method == "lora" else 0
     alpha = float(options.lora_alpha or 2 * options.rank)
-    return Shape(config, options.method, rank, alpha if rank else 0.0)
+    dtype, _ = derive_dtype(options.compute_dtype)
+    return Shape(config, options.method, rank, alpha if rank else 0.0, dtype)
 
 
 def estimate_run(

@@ -79,7 +79,8 @@ class Study:
 class Lesson:
     """A loss and its batches.
 
-    `counts` says what became of the examples. `settings` and `parents` go on the card and into the student's id, `facts` on the card alone.
+    `counts` says what became of the examples. `settings` and `parents` go on the card and into the
+    student's id, `facts` on the card alone.
     `prepare(model, folder)` is called once before the first step, when the model is what it starts
     from; `measure(model)` gives what is said of the develop split at the end.
     """

@@ -168,20 +168,20 @@ def test_logprobs_student_learns_the_teachers_doubt(tmp_path: Path) -> None:
     assert facts["aligned_frac"] == 1.0
     assert facts["with_logprobs"] == dataset.counts["train"]
     assert facts["develop_logprobs_loss"] < 0.3 * reports[0].loss
-    # it is as unsure as its teacher: cross-entropy stays near -log 0.6 on the letters
+    # it is as unsure as its teacher: cross-entropy stays above -log 0.6 on the letters
     letters = sum(len(animal) for animal in ANIMALS) / len(ANIMALS)
     sure = -math.log(0.6) * letters / (letters + 1)
-    assert facts["develop_loss"] == pytest.approx(sure, abs=0.2)
+    assert reports[-1].loss < 0.2 and facts["develop_loss"] > 0.9 * sure
 
 
 def test_known_outcomes_counts_what_could_be_aligned(tmp_path: Path) -> None:
     """Tokens of whole words are cut otherwise than the base's bytes: plain cross-entropy there."""
     project, dataset = make_project(tmp_path, told_records(whole=False))
     base = load_base(project, BASE_NAME)
-    examples, rows = encode_examples(base, dataset.examples("train"))
-    known, share = known_outcomes(base, examples, rows)
+    made = encode_examples(base, dataset.examples("train"))
+    known, share = known_outcomes(base, made.examples, made.rows)
     assert share == 0.0
-    for row, one in zip(rows, known, strict=True):
+    for row, one in zip(made.rows, known, strict=True):
         assert one == [{token: 1.0} for token in row.ids[row.num_prompt :].tolist()]
 
 
