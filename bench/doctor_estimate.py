@@ -23,8 +23,8 @@ from typing import Any
 
 from bench.result import ROOT, ratio_line
 from ownweights.model.config import ModelConfig, read_config
-from ownweights.student.calibrate import Point, Shape, measure
-from ownweights.student.estimate import Calibration, Work
+from ownweights.student.preflight.calibrate import Point, Shape, measure
+from ownweights.student.preflight.estimate import Calibration, Work
 
 SEEDLING = ROOT / "ownweights" / "weights" / "seedling"
 LLAMA_135M = ModelConfig(
@@ -84,7 +84,7 @@ def take(shape: Shape, point: Point) -> Point:
 
 def main() -> None:
     """Take the steps that stdin asks for."""
-    from ownweights.student.calibrate import take_steps
+    from ownweights.student.preflight.calibrate import take_steps
 
     asked = json.loads(sys.stdin.read())
     taken = take_steps(Shape.from_json(asked["shape"]), Point(**asked["point"]))

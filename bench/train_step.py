@@ -91,7 +91,7 @@ def measure(side: str, steps: int, seed: int) -> float:
     plan = ExamplePlan(rows, epochs=99, rows_per_step=ROWS, max_tokens=ROWS * LENGTH, seed=seed)
     if workers == 1:
         module.NUM_WORKERS, module.halves = 1, lambda batch: [batch]
-    trainer = module.Trainer(model, plan, module.Recipe(1e-3), run_id="bench")
+    trainer = module.Trainer(model, plan, recipe=module.Recipe(1e-3), run_id="bench")
     reports = [trainer.train_step() for _ in range(steps + 2)][2:]
     return statistics.median(report.num_tokens / report.seconds for report in reports)
 

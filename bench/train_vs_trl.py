@@ -252,7 +252,7 @@ def train_ours(folder: Path) -> dict[str, Any]:
     ]))  # fmt: skip
     dtype, _ = derive_dtype("auto")
     recipe = Recipe(job["rate"], warmup_frac=0.0, beta2=0.999)
-    trainer = Trainer(model, plan, recipe, run_id="bench", dtype=COMPUTE_DTYPES[dtype])
+    trainer = Trainer(model, plan, recipe=recipe, run_id="bench", dtype=COMPUTE_DTYPES[dtype])
     reports, cpu_s, before = [], list[float](), time.process_time()
     for report in trainer:
         reports.append(report)

@@ -77,7 +77,7 @@ def find_training(ctx: click.Context, workload: str) -> Finding:
     from ownweights.cli.plan.fit import describe, estimate
     from ownweights.cli.student import find_dataset, options_of
     from ownweights.core.settings import load_settings
-    from ownweights.student.estimate import is_foretold
+    from ownweights.student.preflight.estimate import is_foretold
 
     try:
         project = project_of(ctx)

@@ -313,7 +313,7 @@ def pretrain(
         train.decay_frac,
     )  # fmt: skip
     plan = WindowPlan(TokenFile.open(work / TOKENS_NAME), recipe)
-    trainer = Trainer(model, plan, rates, run_id=hash_json(recipe.trained_by())[:12])
+    trainer = Trainer(model, plan, recipe=rates, run_id=hash_json(recipe.trained_by())[:12])
     if not trainer.load_checkpoint(work) and branch_from is not None:
         trainer.load_checkpoint(branch_from, other_plan=True)
     plateau_end = int(train.steps * (1 - train.decay_frac))

@@ -196,7 +196,7 @@ def _start(base: Base, run: Run, options: StudentOptions) -> Trainer:
     if run.packing is not None and run.lora is not None:
         pack_base(model, run.lora.targets, run.packing)
     return Trainer(
-        model, run.plan, run.recipe, run_id=run.id, objective=run.lesson.objective,
+        model, run.plan, recipe=run.recipe, run_id=run.id, objective=run.lesson.objective,
         dtype=COMPUTE_DTYPES[run.dtype[0]],
     )  # fmt: skip
 

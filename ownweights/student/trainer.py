@@ -138,7 +138,7 @@ class Trainer:
     """Runs a plan's steps over the trainable parameters of a model."""
 
     def __init__(
-        self, model: Transformer, plan: Plan, recipe: Recipe, *, run_id: str,
+        self, model: Transformer, plan: Plan, *, recipe: Recipe, run_id: str,
         objective: Objective | None = None, dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         self.model, self.plan, self.recipe, self.run_id = model, plan, recipe, run_id

@@ -59,7 +59,7 @@ def small_trainer(
 ) -> Trainer:  # fmt: skip
     """A trainer over `small_plan` of a network that is smaller still."""
     model = model or tiny_model(seed, **SMALL)
-    return Trainer(model, small_plan(), recipe, run_id=run_id, dtype=dtype)
+    return Trainer(model, small_plan(), recipe=recipe, run_id=run_id, dtype=dtype)
 
 
 def empty_batch() -> Batch:

@@ -160,7 +160,7 @@ def test_every_trained_tensor_moves_as_in_float32(rate: float) -> None:
         before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         plan = ListPlan([[pad_rows(make_rows(6, seed))] for seed in range(10)])
         recipe = Recipe(rate, warmup_frac=0.0)
-        list(Trainer(model, plan, recipe, run_id="r", dtype=dtype))
+        list(Trainer(model, plan, recipe=recipe, run_id="r", dtype=dtype))
         after = dict(model.named_parameters())
         moved.append({name: after[name].detach() - old for name, old in before.items()})
     for name, wide in moved[0].items():
@@ -175,7 +175,7 @@ def test_training_learns_in_either_dtype(dtype: torch.dtype) -> None:
     attach_lora(model, LoraConfig(8, 16.0), 1)
     batch = pad_rows(make_rows(3))
     recipe = Recipe(2e-2, warmup_frac=0.0)
-    trainer = Trainer(model, ListPlan([[batch]] * 60), recipe, run_id="r", dtype=dtype)
+    trainer = Trainer(model, ListPlan([[batch]] * 60), recipe=recipe, run_id="r", dtype=dtype)
     losses = [report.loss for report in trainer]
     assert losses[-1] < 0.3 * losses[0]
 

@@ -62,7 +62,7 @@ def test_head_adapter_is_trained(is_tied: bool) -> None:
     model = adapted(BOTH, is_tied=is_tied)
     assert HEAD in lora_layers(model, BOTH.targets)
     plan = ListPlan([[pad_rows(make_rows(4))]] * 10)
-    trainer = Trainer(model, plan, Recipe(1e-2), run_id="r", objective=TokenObjective())
+    trainer = Trainer(model, plan, recipe=Recipe(1e-2), run_id="r", objective=TokenObjective())
     before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
     assert {"lm_head.lora_a", "lm_head.lora_b"} <= before.keys()
     assert all("lora_" in name for name in before)

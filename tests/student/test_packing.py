@@ -65,7 +65,7 @@ def test_packed_network_is_trained() -> None:
     pack_base(model, TARGETS, "int8")
     codes = [m.packed.codes.clone() for m in model.modules() if isinstance(m, Linear) and m.packed]
     plan = ListPlan([[pad_rows(make_rows(4))]] * 10)
-    trainer = Trainer(model, plan, RECIPES["muon"], run_id="r", objective=TokenObjective())
+    trainer = Trainer(model, plan, recipe=RECIPES["muon"], run_id="r", objective=TokenObjective())
     before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
     for _ in trainer:
         pass

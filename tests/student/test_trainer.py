@@ -94,7 +94,7 @@ def test_accumulated_parts_equal_the_large_batch(spy: StepSpy, sizes: list[int])
     rows = make_rows(9, 3)
     assert len({len(row.ids) - row.num_prompt for row in rows}) > 3  # unequal trained counts
     reports = [
-        Trainer(tiny_model(1, **SMALL), ListPlan([parts]), NO_CLIP, run_id="r").train_step()
+        Trainer(tiny_model(1, **SMALL), ListPlan([parts]), recipe=NO_CLIP, run_id="r").train_step()
         for parts in ([pad_rows(rows)], split_rows(rows, sizes))
     ]
     assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-5)
@@ -109,7 +109,7 @@ def test_train_step_reports_what_was_done() -> None:
     ]
     model = tiny_model(1, **SMALL)
     expected = float(batch_loss(model, pad_rows(rows), 4.0).detach())
-    report = Trainer(model, ListPlan([[pad_rows(rows)]]), NO_CLIP, run_id="r").train_step()
+    report = Trainer(model, ListPlan([[pad_rows(rows)]]), recipe=NO_CLIP, run_id="r").train_step()
     assert (report.step, report.num_steps) == (1, 1)
     assert report.num_tokens == 4 + 8  # each worker pads to the longest row of its own
     assert report.num_trained == 3 + 1
@@ -122,7 +122,7 @@ def test_train_step_clips_the_whole_gradient(spy: StepSpy, limit: float) -> None
     parts = [pad_rows(make_rows(4))]
     for max_norm in (1e9, limit):
         recipe = Recipe(1e-2, max_grad_norm=max_norm)
-        Trainer(tiny_model(1, **SMALL), ListPlan([parts]), recipe, run_id="r").train_step()
+        Trainer(tiny_model(1, **SMALL), ListPlan([parts]), recipe=recipe, run_id="r").train_step()
     free, clipped = spy.gradients
     norms = [float(torch.cat([g.flatten() for g in found]).norm()) for found in (free, clipped)]
     assert norms[0] > limit
@@ -136,7 +136,7 @@ def test_train_step_of_nothing_leaves_the_weights(recipe: Recipe) -> None:
     model = tiny_model(1, **SMALL)
     before = bits(model)
     plan = ListPlan([[empty_batch()], []])
-    reports = list(Trainer(model, plan, recipe, run_id="r"))
+    reports = list(Trainer(model, plan, recipe=recipe, run_id="r"))
     assert [(r.step, r.num_trained, r.loss) for r in reports] == [(1, 0, 0.0), (2, 0, 0.0)]
     assert_same_bits(before, bits(model))
 
@@ -144,7 +144,7 @@ def test_train_step_of_nothing_leaves_the_weights(recipe: Recipe) -> None:
 def test_train_step_of_nothing_does_not_move_by_momentum() -> None:
     model = tiny_model(1, **SMALL)
     full = [pad_rows(make_rows(3))]
-    trainer = Trainer(model, ListPlan([full, [empty_batch()]]), RECIPES["adamw"], run_id="r")
+    trainer = Trainer(model, ListPlan([full, [empty_batch()]]), recipe=RECIPES["adamw"], run_id="r")
     trainer.train_step()
     before = bits(model)
     trainer.train_step()
@@ -168,7 +168,7 @@ def test_train_step_uses_the_scheduled_rates(spy: StepSpy, recipe: Recipe) -> No
 def test_train_step_gives_muon_the_matrices_between_embedding_and_head(spy: StepSpy) -> None:
     model = tiny_model(1, **SMALL, tie_word_embeddings=False)
     plan = ListPlan([[pad_rows(make_rows(2))]])
-    Trainer(model, plan, RECIPES["muon"], run_id="r").train_step()
+    Trainer(model, plan, recipe=RECIPES["muon"], run_id="r").train_step()
     by_adamw, by_muon = ([tuple(g.shape) for g in found] for found in spy.gradients)
     inside = [
         tuple(p.shape) for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name
@@ -191,7 +191,7 @@ def test_trainer_moves_only_what_wants_gradients() -> None:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_trainer_learns_a_batch_by_heart(recipe: Recipe) -> None:
     batch = pad_rows(make_rows(3))
-    trainer = Trainer(tiny_model(1, **SMALL), ListPlan([[batch]] * 60), recipe, run_id="r")
+    trainer = Trainer(tiny_model(1, **SMALL), ListPlan([[batch]] * 60), recipe=recipe, run_id="r")
     losses = [report.loss for report in trainer]
     assert losses[-1] < 0.3 * losses[0]
 
@@ -231,7 +231,7 @@ def test_lora_step_matches_the_low_rank_formulation(
     """training.md c.30 (the scale), e9: thin or dense gradients, whichever is cheaper."""
     config, batch = LoraConfig(rank, 2.0 * rank), pad_rows(make_rows(4))
     model = with_adapter(tiny_model(1), 4, config)
-    trainer = Trainer(model, ListPlan([[batch]]), NO_CLIP, run_id="r")
+    trainer = Trainer(model, ListPlan([[batch]]), recipe=NO_CLIP, run_id="r")
     loss = trainer.train_step().loss
     for module in (lora_module, transformer_module):
         monkeypatch.setattr(module, "together", low_rank_together)
@@ -251,7 +251,7 @@ def test_lora_parts_equal_the_large_batch(spy: StepSpy, sizes: list[int]) -> Non
     rows = make_rows(5)
     for parts in ([pad_rows(rows)], split_rows(rows, sizes)):
         model = with_adapter(tiny_model(1), 4)
-        Trainer(model, ListPlan([parts]), NO_CLIP, run_id="r").train_step()
+        Trainer(model, ListPlan([parts]), recipe=NO_CLIP, run_id="r").train_step()
     for whole, summed in zip(*spy.gradients, strict=True):
         torch.testing.assert_close(summed, whole, rtol=CLOSE_REL, atol=CLOSE_ABS)
 
@@ -261,7 +261,7 @@ def test_train_step_tells_the_plan_what_each_example_cost() -> None:
     costs = [float(batch_loss(model, pad_rows([row]), 1.0).detach()) for row in plan.rows]
     parts = plan.batches(0)
     assert len(parts) > 1
-    Trainer(model, plan, replace(NO_CLIP, learning_rate=0.0), run_id="r").train_step()
+    Trainer(model, plan, recipe=replace(NO_CLIP, learning_rate=0.0), run_id="r").train_step()
     told = plan.state()["nats"].tolist()
     read = [k for k, nats in enumerate(told) if nats]
     assert len(read) == 3
@@ -280,7 +280,7 @@ def test_train_step_forms_an_adapted_weight_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Linear, "effective_weight", spied)
     model = with_adapter(tiny_model(1), 4)
     parts = split_rows(make_rows(6), [2, 2])
-    Trainer(model, ListPlan([parts]), NO_CLIP, run_id="r").train_step()
+    Trainer(model, ListPlan([parts]), recipe=NO_CLIP, run_id="r").train_step()
     adapted = [m for m in model.modules() if isinstance(m, Linear) and m.lora_a is not None]
     assert sorted(map(id, formed)) == sorted(map(id, adapted))
     assert all(layer.acting is None for layer in adapted)
@@ -290,7 +290,7 @@ def test_train_step_that_fails_lets_go_of_formed_weights() -> None:
     model = with_adapter(tiny_model(1), 4)
     beyond = Batch(torch.full((2, 3), 10**6), torch.tensor([0]), torch.tensor([1]))
     with pytest.raises(IndexError):
-        Trainer(model, ListPlan([[beyond]]), NO_CLIP, run_id="r").train_step()
+        Trainer(model, ListPlan([[beyond]]), recipe=NO_CLIP, run_id="r").train_step()
     assert all(m.acting is None for m in model.modules() if isinstance(m, Linear))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ownweights.core.project import Project
     from ownweights.dataset.load import Dataset
     from ownweights.dataset.pairs import Pair
-    from ownweights.student.preview import Preview, ShownRow
+    from ownweights.student.preflight.preview import Preview, ShownRow
     from ownweights.student.train import StudentOptions
 
 TRAINED_STYLE, READ_STYLE = "bold black on green", "dim"
@@ -34,7 +34,7 @@ def dry_run(
     as_json: bool,
 ) -> bool:  # fmt: skip
     """Print what a training would do; whether no probe of the template failed."""
-    from ownweights.student.preview import preview_run
+    from ownweights.student.preflight.preview import preview_run
     from ownweights.student.study import Materials
     from ownweights.student.train import load_base
 

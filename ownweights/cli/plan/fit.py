@@ -14,7 +14,7 @@ from ownweights.cli.output import say
 if TYPE_CHECKING:
     from ownweights.core.project import Project
     from ownweights.dataset.load import Dataset
-    from ownweights.student.estimate import Estimate
+    from ownweights.student.preflight.estimate import Estimate
     from ownweights.student.train import StudentOptions
 
 
@@ -24,7 +24,7 @@ def refuse_unless_it_fits(project: Project, dataset: Dataset, options: StudentOp
     Raises: WontFit
     """
     from ownweights.model.config import read_config
-    from ownweights.student.estimate import is_foretold, is_surely_small
+    from ownweights.student.preflight.estimate import is_foretold, is_surely_small
     from ownweights.weights.base import resolve_base
 
     config = read_config(resolve_base(project, options.base))
@@ -38,7 +38,7 @@ def estimate(project: Project, dataset: Dataset, options: StudentOptions) -> Est
     Raises: WontFit
     """
     from ownweights.model.config import read_config
-    from ownweights.student.estimate import calibrate, check_fits, check_weights, shape_of
+    from ownweights.student.preflight.estimate import calibrate, check_fits, check_weights, shape_of
     from ownweights.student.train import load_base, plan_run
     from ownweights.weights.base import resolve_base
 

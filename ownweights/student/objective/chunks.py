@@ -143,7 +143,7 @@ class _KernelLoss(torch.autograd.Function):
 
 
 def kernel_loss(
-    hidden: Tensor, head: Tensor, kernel: Kernel, total: float, nats: Tensor | None = None, *,
+    hidden: Tensor, head: Tensor, *, kernel: Kernel, total: float, nats: Tensor | None = None,
     cap: float | None = None,
 ) -> Tensor:  # fmt: skip
     """What a kernel says of every position, summed and divided by `total`; each one's goes to

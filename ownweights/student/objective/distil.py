@@ -108,7 +108,7 @@ class DistilObjective:
             their_scores = scores_of(theirs[rows], their_head, their_cap).to(scores.dtype)
             return self.divergence.of_scores(scores, their_scores, batch.targets[rows])
 
-        return kernel_loss(hidden, head, kernel, total, nats, cap=model.logit_cap)
+        return kernel_loss(hidden, head, kernel=kernel, total=total, nats=nats, cap=model.logit_cap)
 
 
 def distil_lesson(study: Study) -> Lesson:

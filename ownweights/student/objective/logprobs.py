@@ -60,7 +60,7 @@ class OutcomeObjective:
 
         hidden = trained_states(model, batch)
         head, cap = model.head_weight(), model.logit_cap
-        return kernel_loss(hidden, head, kernel, total, nats, cap=cap)
+        return kernel_loss(hidden, head, kernel=kernel, total=total, nats=nats, cap=cap)
 
     def of_scores(
         self, scores: Tensor, ids: Tensor, shares: Tensor, targets: Tensor

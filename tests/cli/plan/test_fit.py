@@ -11,9 +11,9 @@ import pytest
 from ownweights.cli.main import main
 from ownweights.cli.plan.fit import describe
 from ownweights.core.project import Project
-from ownweights.student import estimate as estimate_module
-from ownweights.student.calibrate import Point, Shape, plan_points
-from ownweights.student.estimate import Estimate
+from ownweights.student.preflight import estimate as estimate_module
+from ownweights.student.preflight.calibrate import Point, Shape, plan_points
+from ownweights.student.preflight.estimate import Estimate
 from tests.student.zoo import WORKLOAD, make_project
 from tests.tiny import BASE_NAME
 

@@ -23,7 +23,7 @@ def step_over(
 ) -> tuple[StepReport, dict[str, Tensor], dict[str, Tensor]]:
     """The report of one step, the gradients it took, and the weights after it."""
     model = model or tiny_model(1, **SMALL)
-    trainer = Trainer(model, ListPlan([parts]), NO_CLIP, run_id="r", objective=objective)
+    trainer = Trainer(model, ListPlan([parts]), recipe=NO_CLIP, run_id="r", objective=objective)
     taken: dict[str, Tensor] = {}
     for name, parameter in trainer.parameters.items():
         taken[name] = torch.zeros_like(parameter)
@@ -60,7 +60,9 @@ def assert_nothing_trained_changes_nothing(objective: Objective, empty: Batch) -
 def assert_every_factor_moves(objective: Objective, batches: Sequence[Batch]) -> None:
     """Ten steps move every trainable tensor of an adapter."""
     model = with_adapter(tiny_model(1, **SMALL), 3, LORA)
-    trainer = Trainer(model, ListPlan([batches] * 10), NO_CLIP, run_id="r", objective=objective)
+    trainer = Trainer(
+        model, ListPlan([batches] * 10), recipe=NO_CLIP, run_id="r", objective=objective
+    )
     before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
     for _ in trainer:
         pass

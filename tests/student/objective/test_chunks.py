@@ -62,7 +62,7 @@ def test_kernel_loss_of_nothing_is_zero() -> None:
     def kernel(rows: slice, scores: Tensor) -> tuple[Tensor, Tensor]:
         raise AssertionError("there is nothing to score")
 
-    value = kernel_loss(hidden, torch.ones(17, 12), kernel, 0)
+    value = kernel_loss(hidden, torch.ones(17, 12), kernel=kernel, total=0)
     value.backward()
     assert float(value.detach()) == 0.0
     assert hidden.grad is not None and hidden.grad.shape == (0, 12)

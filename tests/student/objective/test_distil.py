@@ -128,7 +128,10 @@ def test_distil_passes_gradcheck() -> None:
 
     def loss(states: Tensor, weight: Tensor) -> Tensor:
         return chunks_module.kernel_loss(
-            states, weight, lambda rows, s: how.of_scores(s, theirs[rows], targets[rows]), 3.0
+            states,
+            weight,
+            kernel=lambda rows, s: how.of_scores(s, theirs[rows], targets[rows]),
+            total=3.0,
         )
 
     assert torch.autograd.gradcheck(loss, (hidden, head))

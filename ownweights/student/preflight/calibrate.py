@@ -77,7 +77,7 @@ def measure(shape: Shape) -> list[Point]:
     Raises: WontFit when not even the smallest step could be taken
     """
     asked = json.dumps(shape.to_json())
-    command = [sys.executable, "-m", "ownweights.student.calibrate"]
+    command = [sys.executable, "-m", "ownweights.student.preflight.calibrate"]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
@@ -120,7 +120,9 @@ def layer_parameters(config: ModelConfig) -> int:
 def main() -> None:
     """Measure what stdin asks for."""
     shape = Shape.from_json(json.loads(sys.stdin.read()))
-    import_module("ownweights.student.estimate")  # what a training loads; once for all forks
+    import_module(
+        "ownweights.student.preflight.estimate"
+    )  # what a training loads; once for all forks
     context: Any = multiprocessing.get_context(_WAY)
     began, points = time.monotonic(), plan_points(shape)
     measured: list[Point] = []
@@ -176,7 +178,7 @@ def take_steps(shape: Shape, point: Point) -> Point:
     if shape.method == "lora":
         attach_lora(model, LoraConfig(shape.rank, shape.alpha), _SEED)
     plan, dtype = _Same(point, shape.config.vocab_size), COMPUTE_DTYPES[shape.dtype]
-    trainer = Trainer(model, plan, Recipe(1e-4, 1e-4), run_id="", dtype=dtype)
+    trainer = Trainer(model, plan, recipe=Recipe(1e-4, 1e-4), run_id="", dtype=dtype)
     seconds: list[float] = []
     for report in trainer:  # the first step warms up
         seconds.append(report.seconds)

@@ -14,9 +14,10 @@ import pytest
 from ownweights.core.errors import WontFit
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset
-from ownweights.student import estimate as estimate_module
-from ownweights.student.calibrate import Point, Shape, measure, plan_points
-from ownweights.student.estimate import (
+from ownweights.student.loss import CHUNK_POSITIONS
+from ownweights.student.preflight import estimate as estimate_module
+from ownweights.student.preflight.calibrate import Point, Shape, measure, plan_points
+from ownweights.student.preflight.estimate import (
     Calibration,
     Work,
     calibrate,
@@ -28,7 +29,6 @@ from ownweights.student.estimate import (
     num_parameters,
     shape_of,
 )
-from ownweights.student.loss import CHUNK_POSITIONS
 from ownweights.student.train import StudentOptions, load_base, plan_run
 from tests.student.zoo import QUICK, make_project
 from tests.tiny import BASE_NAME, CONFIG, tiny_model

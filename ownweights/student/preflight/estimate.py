@@ -29,9 +29,9 @@ from ownweights.core.errors import WontFit
 from ownweights.core.project import Project
 from ownweights.model.config import ModelConfig
 from ownweights.model.memory import available_bytes
-from ownweights.student.calibrate import Point, Shape, layer_parameters, measure
 from ownweights.student.loss import CHUNK_POSITIONS, CHUNK_SCORES
 from ownweights.student.precision import COMPUTE_DTYPES, derive_dtype
+from ownweights.student.preflight.calibrate import Point, Shape, layer_parameters, measure
 from ownweights.student.train import MAX_PART_TOKENS, Run, StudentOptions
 from ownweights.student.trainer import NUM_WORKERS, Batch, piece_tokens
 

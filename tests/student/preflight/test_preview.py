@@ -11,7 +11,7 @@ from ownweights.core.project import Project
 from ownweights.dataset import Dataset
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.student.examples import TokenRow
-from ownweights.student.preview import preview_run, show_row
+from ownweights.student.preflight.preview import preview_run, show_row
 from ownweights.student.train import load_base, plan_run
 from tests.model.words import KINDS, tokenizer_of
 from tests.student.zoo import QUICK, make_project
