@@ -9,7 +9,7 @@ import click
 from ownweights.cli.main import project_of
 from ownweights.cli.options import workload_name
 from ownweights.cli.output import Progress, json_option, print_json, print_listing, say, tell_broken
-from ownweights.cli.pairs import preference_pairs, rival_pairs
+from ownweights.cli.plan.pairs import preference_pairs, rival_pairs
 from ownweights.core.errors import EXIT_ERROR, EXIT_OK
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ownweights.cli.pairs import preference_pairs
+from ownweights.cli.plan.pairs import preference_pairs
 from ownweights.cli.student import options_of
 from ownweights.core.database import open_database
 from ownweights.core.project import Project

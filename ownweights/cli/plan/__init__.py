@@ -1,1 +1,2 @@
-"""What a training would be, before it runs: shown, estimated, and refused where it cannot fit."""
+"""What a training would be, before it runs: the pairs that it learns from, shown, estimated, and
+refused where it cannot fit."""

@@ -96,7 +96,8 @@ def test_outcome_loss_passes_gradcheck() -> None:
     def loss(states: Tensor, weight: Tensor) -> Tensor:
         return kernel_loss(
             states, weight,
-            kernel=lambda rows, s: objective.of_scores(s, ids[rows], shares[rows], targets[rows]), total=2.0,
+            kernel=lambda rows, s: objective.of_scores(s, ids[rows], shares[rows], targets[rows]),
+            total=2.0,
         )  # fmt: skip
 
     assert torch.autograd.gradcheck(loss, (hidden, head))
