@@ -85,7 +85,7 @@ def student() -> None:
 @click.option(
     "--rivals",
     "num_rivals",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 10_000_000),
     default=0,
     metavar="N",
     help="For dpo: let it answer N train requests, and learn from what the check finds worse.",
