@@ -49,6 +49,7 @@ from ownweights.student.study import (
 from ownweights.student.trainer import Recipe, StepReport, Trainer
 from ownweights.weights.adapter import Adapter, attach_adapter, read_adapter, save_adapter
 from ownweights.weights.canary import save_canary
+from ownweights.weights.fused import split_adapter
 from ownweights.weights.save import add_end_ids, save_model
 
 __all__ = [
@@ -181,7 +182,9 @@ def _read_start(project: Project, base: Base, name: str, settings: dict[str, Any
             hint=f"give it as the base: base = {str(found.path)!r}",
         )
     settings["start"] = found.id
-    return read_adapter(found.path, base_id=base.id)
+    held = read_adapter(found.path, base_id=base.id)
+    factors, config = split_adapter(held.factors, held.config, base.model.config)
+    return Adapter(config, factors, held.base_id)
 
 
 def _start(base: Base, run: Run, options: StudentOptions) -> Trainer:
