@@ -6,12 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from ownweights.model.lora import Linear
-from ownweights.model.transformer import Transformer
 from ownweights.student.examples import pad_rows
-from ownweights.student.train import StudentOptions, train_student
+from ownweights.student.train import train_student
 from ownweights.student.trainer import batch_loss
 from ownweights.weights.student import load_student
 from tests.student.rows import make_rows
