@@ -170,17 +170,20 @@ class Transformer(nn.Module):
         rows: Tensor | None = None,
         positions: Tensor | None = None,
         visible: int | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final norm.
 
-        Without a cache every row starts at position 0 and right padding is harmless. With a cache,
+        Without a cache every row starts at position 0 and right padding is harmless, where
+        `lengths` (B,) says how long rows are without it (frequencies may depend on it: see `rope`;
+        test_rows_beside_a_longer_one_cost_what_they_cost_alone). With a cache,
         `rows` (B,) are its rows, `positions` (B, T) where the new tokens stand, and `visible` the
         number of leading slots S that any query may need (default: all).
 
         Shapes: tokens (B, T) → (B, T, E)
         """
         if cache is None:
-            return self._whole(tokens)
+            return self._whole(tokens, lengths)
         assert rows is not None and positions is not None, "a cache needs rows and positions"
         slots = cache.max_positions if visible is None else visible
         self._check_cache(cache, rows, positions)
@@ -201,10 +204,13 @@ class Transformer(nn.Module):
             x = layer.finish(x, mixed)
         return self.model.norm(x)
 
-    def _whole(self, tokens: Tensor) -> Tensor:
+    def _whole(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
         length = tokens.shape[1]
         cos, sin = self.rope.of(length, tokens.device)
         turns = local = cos[:length], sin[:length]  # (T, D) each
+        if lengths is not None and self.rope.border is not None and length > self.rope.border:
+            places = torch.arange(length, device=tokens.device)
+            turns = local = self.rope.at(torch.minimum(places, lengths[:, None] - 1))  # (B, T, D)
         if self.local_rope is not None:
             cos, sin = self.local_rope.of(length, tokens.device)
             local = cos[:length], sin[:length]

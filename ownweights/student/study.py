@@ -149,13 +149,14 @@ def encode_examples(
 
 
 def encode_answer(
-    base: Base, messages: Sequence[Mapping[str, Any]], answer: str, window: int | None = None
-) -> TokenRow | None:
+    base: Base, messages: Sequence[Mapping[str, Any]], answer: str, window: int | None = None, *,
+    turns: str = "last",
+) -> TokenRow | None:  # fmt: skip
     """An answer to messages as a token row; None when it does not fit the window.
 
     Raises: Ineligible when the template refuses the messages
     """
-    rendering = base.template.render(messages, answer)
+    rendering = base.template.render(messages, answer, all_turns=turns == "all")
     return row_of(rendering, min(base.window, window or base.window))
 
 

@@ -49,6 +49,7 @@ from ownweights.student.study import (
 from ownweights.student.trainer import Recipe, StepReport, Trainer
 from ownweights.weights.adapter import Adapter, attach_adapter, read_adapter, save_adapter
 from ownweights.weights.canary import save_canary
+from ownweights.weights.fused import split_adapter
 from ownweights.weights.save import add_end_ids, save_model
 
 __all__ = [
@@ -146,7 +147,7 @@ def plan_run(
         settings["turns"] = options.turns
     if options.objective != "sft":
         settings |= {"objective": options.objective, **lesson.settings}
-    start = None if options.start is None else _read_start(project, base, options.start, settings)
+    start = None if options.start is None else _read_start(project, base, options, settings)
     lora = None
     if options.method != "full":
         lora = start.config if start else _lora_of(options)
@@ -169,19 +170,29 @@ def _lora_of(options: StudentOptions) -> LoraConfig:
     return LoraConfig(options.rank, float(options.lora_alpha or 2 * options.rank), targets)
 
 
-def _read_start(project: Project, base: Base, name: str, settings: dict[str, Any]) -> Adapter:
+def _read_start(
+    project: Project, base: Base, options: StudentOptions, settings: dict[str, Any]
+) -> Adapter:
     """The adapter of the student that is trained on; its shape is the new one's.
 
-    Raises: ArtefactMissing, ArtefactError; ModelError when it has none, or is of another base
+    Raises: ArtefactMissing, ArtefactError; ModelError when it has none, none of a head that is
+    asked for, or is of another base
     """
-    found = open_artefact(project.kind_dir("student"), name, "student", verify=True)
+    found = open_artefact(project.kind_dir("student"), str(options.start), "student", verify=True)
     if found.card["identity"].get("method") == "full":
         raise ModelError(
             f"student {found.id} has no adapter to start from",
             hint=f"give it as the base: base = {str(found.path)!r}",
         )
     settings["start"] = found.id
-    return read_adapter(found.path, base_id=base.id)
+    held = read_adapter(found.path, base_id=base.id)
+    factors, config = split_adapter(held.factors, held.config, base.model.config)
+    if options.head and HEAD not in config.targets:
+        raise ModelError(
+            f"student {found.id} has no adapter on the head to start from",
+            hint="leave `head` out, or train one with it from the base",
+        )
+    return Adapter(config, factors, held.base_id)
 
 
 def _start(base: Base, run: Run, options: StudentOptions) -> Trainer:

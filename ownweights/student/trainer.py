@@ -370,8 +370,15 @@ def batch_loss(
 
 def trained_states(model: Transformer, batch: Batch) -> Tensor:
     """The states that the trained tokens are told from. Shapes: → (N, E)"""
-    hidden = model(batch.tokens).flatten(0, 1)  # (B·T, E)
+    hidden = model(batch.tokens, lengths=row_lengths(batch)).flatten(0, 1)  # (B·T, E)
     return hidden.index_select(0, batch.where)
+
+
+def row_lengths(batch: Batch) -> Tensor:
+    """How far each row is read: up to the last position that is trained. Shapes: → (B,)"""
+    num_rows, width = batch.tokens.shape
+    lengths = torch.ones(num_rows, dtype=torch.long)
+    return lengths.scatter_reduce(0, batch.where // width, batch.where % width + 1, "amax")
 
 
 def _make_optimisers(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ownweights.core.errors import ModelError
 from ownweights.model.config import ModelConfig
-from ownweights.model.lora import TARGETS, LoraConfig
+from ownweights.model.lora import HEAD, TARGETS, LoraConfig
 
 PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 _WHOLE_OF = {part: whole for whole, parts in PARTS.items() for part in parts}
@@ -94,23 +94,47 @@ def join_adapter(
 def split_adapter(
     factors: Factors, lora: LoraConfig, config: ModelConfig
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], LoraConfig]:
-    """An adapter of the hub's modules as one of the seven projections, with the same product."""
+    """An adapter of the hub's modules as one of the seven projections, with the same product.
+
+    What `join_adapter` wrote has its own rank again (test_split_adapter_undoes_join_adapter).
+    """
     if not config.family.is_fused:
         return dict(factors), lora
     found: dict[str, tuple[Tensor, Tensor]] = {}
+    num_fused = 0
     for name, (a, b) in factors.items():
         path, whole, _ = _place(f"{name}.")
         if whole not in PARTS:
             found[name] = (a, b)
             continue
+        num_fused += 1
         rows = _rows(whole, config)
         if b.shape[0] != sum(rows):
             raise ModelError(f"the adapter of {name} has {b.shape[0]} rows, expected {sum(rows)}")
         for part, piece in zip(PARTS[whole], b.split(rows), strict=True):
             found[f"{path}{part}"] = (a, piece)
     wanted = {part for one in lora.targets for part in PARTS.get(one, (one,))}
-    targets = tuple(one for one in TARGETS if one in wanted)
-    return found, LoraConfig(lora.rank, lora.alpha, targets)
+    targets = tuple(one for one in (*TARGETS, HEAD) if one in wanted)
+    own = _own_ranks(found, lora.rank) if num_fused else None
+    if own is None:
+        return found, LoraConfig(lora.rank, lora.alpha, targets)
+    return own, LoraConfig(lora.rank // _MOST_PARTS, lora.alpha / _MOST_PARTS, targets)
+
+
+def _own_ranks(factors: Factors, rank: int) -> dict[str, tuple[Tensor, Tensor]] | None:
+    """The factors without the zeros that joining put around them; None where there is more."""
+    own, rest = divmod(rank, _MOST_PARTS)
+    if rest:
+        return None
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, (a, b) in factors.items():
+        part = _place(f"{name}.")[1]
+        start = own * PARTS[_WHOLE_OF[part]].index(part) if part in _WHOLE_OF else 0
+        kept = slice(start, start + own)
+        if b[:, :start].any() or b[:, start + own :].any():
+            return None
+        found[name] = (a[kept], b[:, kept])
+    return found
 
 
 def _stacked(factors: Factors, path: str, whole: str, config: ModelConfig) -> tuple[Tensor, Tensor]:

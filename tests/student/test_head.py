@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ownweights.core.artefact import Artefact
+from ownweights.core.errors import ModelError
 from ownweights.core.project import Project
 from ownweights.dataset import Dataset
 from ownweights.model.lora import HEAD, TARGETS, LoraConfig, lora_layers, merge_lora
@@ -146,6 +147,13 @@ def test_student_is_trained_on_from_another(
         torch.testing.assert_close(after.factors[name][1], b, atol=1e-4, rtol=0)
     assert made.card["parents"]["start"] == student.id
     assert "of student" in made.card["facts"]["reasons"]["rank"]
+
+
+def test_head_is_not_left_out_where_the_start_has_none(home: tuple[Project, Dataset]) -> None:
+    project, dataset = home
+    plain = train_student(dataset, project, replace(QUICK, epochs=0.5))
+    with pytest.raises(ModelError, match="has no adapter on the head to start from"):
+        train_student(dataset, project, replace(QUICK, start=plain.id, head=True))
 
 
 def test_student_by_adamw_learns(home: tuple[Project, Dataset]) -> None:

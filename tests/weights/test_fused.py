@@ -19,7 +19,7 @@ from ownweights.weights.adapter import (
     read_adapter,
     save_adapter,
 )
-from ownweights.weights.fused import join_fused, split_fused
+from ownweights.weights.fused import join_adapter, join_fused, split_adapter, split_fused
 from ownweights.weights.load import WEIGHTS_NAME, load_model
 from ownweights.weights.save import save_model
 from tests.model.test_transformer import relative_error, some_tokens
@@ -61,6 +61,27 @@ def test_load_model_refuses_a_fused_tensor_of_another_size(tmp_path: Path) -> No
     save_file(tensors, tmp_path / WEIGHTS_NAME)
     with pytest.raises(ModelError, match=r"qkv_proj\.weight has shape \(63, 32\), expected 64"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "targets", [(*LORA.targets, "lm_head"), ("q_proj", "v_proj", "up_proj", "down_proj")]
+)
+def test_split_adapter_undoes_join_adapter(targets: tuple[str, ...]) -> None:
+    config = LoraConfig(4, 8.0, targets)
+    model = tiny_model(**PHI)
+    model.own_head()
+    layers = lora_layers(with_adapter(model, 3, config), targets).items()
+    held = {name: (layer.lora_a.detach(), layer.lora_b.detach()) for name, layer in layers
+            if layer.lora_a is not None and layer.lora_b is not None}  # fmt: skip
+    joined, wide = join_adapter(held, config, model.config)
+    assert wide.rank == 12
+    split, narrow = split_adapter(joined, wide, model.config)
+    assert (narrow.rank, narrow.alpha) == (4, 8.0)
+    assert set(targets) <= set(narrow.targets)
+    for name, factors in held.items():
+        assert all(map(torch.equal, split[name], factors))
+    again, same = split_adapter(split, narrow, model.config)
+    assert same == narrow and again.keys() == split.keys()
 
 
 @pytest.mark.parametrize("targets", [LORA.targets, ("q_proj", "v_proj", "up_proj")])

@@ -8,9 +8,10 @@ run finds what a killed one left (test_delete_killed_anywhere_is_finished_by_the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ownweights.cli.output import say
 
@@ -91,24 +92,53 @@ def _gather(store: TrafficStore, found: list[Found]) -> tuple[dict[str, Gone], l
 
 
 def _mark_students(project: Project, datasets: list[ErasedExamples], *, dry_run: bool) -> list[str]:
-    """Mark the students that were trained or tuned on erased examples; their ids."""
+    """Mark the students that were trained or tuned on erased examples, and whatever was made of
+    them: students trained on or taught by them, bases merged from them. The students' ids."""
     from ownweights.core.artefact import list_artefacts
     from ownweights.core.tombstone import erased_lines, mark_erased
     from ownweights.dataset.dedupe import STUDIED
     from ownweights.dataset.load import split_file
 
     studied = {one.dataset_id: one.studied for one in datasets if one.studied}
-    kind_dir = project.kind_dir("student")
-    marked: list[str] = []
-    for student in list_artefacts(kind_dir, "student"):
-        dataset_id = student.card["parents"].get("dataset", "")
-        if dataset_id in studied:
-            marked.append(student.id)
-            if not dry_run:
-                lines = erased_lines(project.kind_dir("dataset") / dataset_id)
-                before = sum(lines.get(split_file(split), 0) for split in STUDIED)
-                mark_erased(kind_dir, student.id, dataset_id, studied[dataset_id], before=before)
-    return marked
+    made = {
+        (kind, one.id): one.card
+        for kind in ("student", "base")
+        for one in list_artefacts(project.kind_dir(kind), kind)
+    }
+    reached = _descendants(made, set(studied))
+    for (kind, artefact_id), dataset_id in () if dry_run else reached.items():
+        lines = erased_lines(project.kind_dir("dataset") / dataset_id)
+        before = sum(lines.get(split_file(split), 0) for split in STUDIED)
+        num = studied[dataset_id]
+        mark_erased(project.kind_dir(kind), artefact_id, dataset_id, num, before=before)
+    return [artefact_id for kind, artefact_id in reached if kind == "student"]
+
+
+def _descendants(
+    made: Mapping[tuple[str, str], Mapping[str, Any]], datasets: set[str]
+) -> dict[tuple[str, str], str]:
+    """What was made of these datasets, by way of others too, each with the dataset it was of."""
+    reached: dict[tuple[str, str], str] = {}
+    of_id: dict[str, str] = {one: one for one in datasets}
+    while True:
+        more = {
+            key: of_id[next(one for one in sources if one in of_id)]
+            for key, card in made.items()
+            if key not in reached and not of_id.keys().isdisjoint(sources := _sources(card))
+        }
+        if not more:
+            return reached
+        reached |= more
+        of_id |= {artefact_id: dataset_id for (_, artefact_id), dataset_id in more.items()}
+
+
+def _sources(card: Mapping[str, Any]) -> list[str]:
+    """What an artefact was made of: the parents on its card (its own dataset first), and the
+    project's base or student that its base or teacher was named by."""
+    parents, identity = card["parents"], card["identity"]
+    named = [identity.get(name) for name in ("base_name", "teacher_name")]
+    folders = [Path(name).name for name in named if isinstance(name, str)]
+    return [str(parents.get("dataset", "")), *map(str, parents.values()), *folders]
 
 
 def _void(project: Project, students: set[str]) -> list[str]:

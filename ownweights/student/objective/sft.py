@@ -37,7 +37,9 @@ def answers_plan(
     def varied(index: int, epoch: int) -> TokenRow:
         """The row that an example has in an epoch: with values of other examples, or its own."""
         swapped = swapper.swapped(index, epoch)
-        return (swapped and encode_answer(study.base, *swapped, window)) or rows[index]
+        if swapped is None:
+            return rows[index]
+        return encode_answer(study.base, *swapped, window, turns=options.turns) or rows[index]
 
     plan = ExamplePlan(
         rows, epochs=epochs[0], rows_per_step=options.rows_per_step, max_tokens=MAX_PART_TOKENS,

@@ -154,6 +154,30 @@ def test_delete_leaves_no_byte_and_says_so_everywhere(own: Shell, world: World, 
     assert active_standing(world.project, "tickets") is None
 
 
+def test_delete_reaches_what_was_made_of_a_student(own: Shell, world: World) -> None:
+    """Trained on, a teacher, merged into a base: each holds what the student was trained on."""
+    project = world.project
+
+    def made(kind: str, identity: dict[str, str], **parents: str) -> str:
+        with draft_folder(project.kind_dir(kind)) as draft:
+            (draft / "config.json").write_text("{}")
+            return seal(draft, kind, identity=identity, parents=parents).id
+
+    on = made("student", {}, dataset="f" * 12, start=world.student)
+    taught = made("student", {}, dataset="f" * 12, teacher_student=on)
+    merged = made("base", {"merged_from": taught}, base="e" * 12, student=taught)
+    of_base = made("student", {"base_name": merged}, dataset="f" * 12, base="d" * 12)
+    of_full = made("student", {"base_name": f"/elsewhere/.own/student/{of_base}"}, base="c" * 12)
+    other = made("student", {"base_name": "seedling"}, dataset="f" * 12)
+    reached = {world.student, on, taught, of_base, of_full}
+    (facts,) = own.json("delete", "--user", "Ève-Müller", "--yes")
+    assert set(facts["students"]) == reached
+    marks = {one: erased_mark(project.kind_dir("student"), one) for one in (*reached, other)}
+    assert {one for one, mark in marks.items() if mark is not None} == reached
+    assert len({mark and (mark.num, mark.dataset) for one, mark in marks.items() if mark}) == 1
+    assert erased_mark(project.kind_dir("base"), merged) is not None
+
+
 def test_delete_tells_of_the_route_that_it_sends_back(own: Shell, world: World) -> None:
     assert active_standing(world.project, "tickets") is not None
     _, errors = own("delete", "--user", "Ève-Müller", "--yes")
