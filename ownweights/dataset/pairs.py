@@ -17,7 +17,7 @@ its own rival, and the same pair counts once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from ownweights.traffic.record import Record, make_record
 from ownweights.traffic.workload import content_text
 
 _FILE_KEYS = ("messages", "chosen", "rejected")
+_PAIR_IS = "a pair is a JSON object with messages, chosen and rejected"
 MIN_HARM = 0.5  # of an answer that is worse
 
 
@@ -130,10 +131,13 @@ def verdict_pairs(
     return found
 
 
-def read_pairs(dataset: Dataset, path: Path) -> list[Pair]:
+def read_pairs(
+    dataset: Dataset, path: Path, *, on_left_out: Callable[[int, int], None] | None = None
+) -> list[Pair]:
     """The pairs of a file, in the splits that the dataset's rule gives them.
 
-    Raises: InputError naming the line that is none
+    `on_left_out` is told how many of how many are left out, where any are.
+    Raises: InputError naming the line that is none, or for a file without a pair
     """
     found: list[_Found] = []
     for line in read_jsonl(path):
@@ -141,7 +145,12 @@ def read_pairs(dataset: Dataset, path: Path) -> list[Pair]:
         if line.value is None:
             raise InputError(line.what, where=where)
         found.append(_of_line(line.value, dataset.workload, where))
-    return _placed(dataset, found)
+    if not found:
+        raise InputError("holds no pair", where=str(path), hint=_PAIR_IS)
+    placed = _placed(dataset, found)
+    if on_left_out is not None and len(placed) < len(found):
+        on_left_out(len(found) - len(placed), len(found))
+    return placed
 
 
 def _of_line(value: Mapping[str, Any], workload: str, where: str) -> _Found:
@@ -149,7 +158,7 @@ def _of_line(value: Mapping[str, Any], workload: str, where: str) -> _Found:
     if needed:
         raise InputError(
             f"a pair lacks {', '.join(needed)}", where=where,
-            hint="a pair is a JSON object with messages, chosen and rejected",
+            hint=_PAIR_IS,
         )  # fmt: skip
     fault = messages_fault(value["messages"])
     if fault is not None:

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from ownweights.core.artefact import Artefact, draft_folder, open_artefact, seal
-from ownweights.core.errors import ArtefactError, UpdateLost
+from ownweights.core.errors import UpdateLost
 from ownweights.core.project import Project
 from ownweights.weights.base import resolve_base
 from ownweights.weights.canary import canary_error, check_canary, save_canary
 from ownweights.weights.load import load_model
-from ownweights.weights.save import save_model
+from ownweights.weights.save import check_new_folder, save_model
 from ownweights.weights.student import load_student
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,8 +69,8 @@ def merge_student(
 
     Raises: UpdateLost when rounding loses the update, unless forced; ArtefactError when `to` exists
     """
-    if to is not None and to.exists():
-        raise ArtefactError(f"{to} exists already", hint="name a folder that does not exist yet")
+    if to is not None:
+        check_new_folder(project, to)
     artefact = open_artefact(project.kind_dir("student"), student_id, "student")
     student = load_student(project, artefact.id)  # checks the canary before anything is rounded
     base = resolve_base(project, str(artefact.card["identity"]["base_name"]))

@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ownweights.core.artefact import writing
+from ownweights.core.errors import ArtefactError
+from ownweights.core.project import Project
 from ownweights.model.transformer import Transformer
 from ownweights.weights.fused import join_fused
 from ownweights.weights.load import WEIGHTS_NAME
@@ -86,6 +88,24 @@ def write_tensors(
         file.seek(8)
         file.write(text)
     path.chmod(_FILE_MODE)
+
+
+def check_new_folder(project: Project, to: Path) -> None:
+    """Raise ArtefactError unless `to` is a folder that could be made outside of the project's own.
+
+    A link that leads nowhere is there, too.
+    """
+    if to.exists() or to.is_symlink():
+        raise ArtefactError(f"{to} exists already", hint="name a folder that does not exist yet")
+    check_outside(project, to)
+
+
+def check_outside(project: Project, to: Path) -> None:
+    """Raise ArtefactError for a target among the project's artefacts, which never change."""
+    if to.resolve().is_relative_to(project.store_dir.resolve()):
+        raise ArtefactError(
+            f"{to} is among the project's artefacts", hint="name a place outside of .own"
+        )
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

@@ -117,7 +117,7 @@ def test_train_from_preferences(home: tuple[Project, Dataset], own: Shell) -> No
         (["--objective", "kto"], 2, "'kto' is not one of 'sft', 'dpo'"),
         (["--objective", "distil"], 2, "the objective 'distil' needs a teacher"),
         (["--teacher", "x"], 2, "teacher is of no use to the objective 'sft'"),
-        (["--objective", "distil", "--teacher", "nobody"], 1, "base 'nobody' was not found"),
+        (["--objective", "distil", "--teacher", "nobody"], 1, "neither a student nor a base"),
         (["--objective", "dpo"], 1, "there is no pair of answers to learn from"),
         (["--objective", "logprobs"], 1, "was recorded with its alternatives"),
         (["--start", "ffff"], 1, "student 'ffff' does not exist"),

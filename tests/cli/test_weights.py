@@ -94,6 +94,7 @@ def test_weights_export_peft(own: Own, project: Project) -> None:
         (("--gguf", "a", "--revision", "main"), "is for --peft"),
         (("--peft", "a", "--dtype", "q8_0"), "--peft takes --dtype float32"),
         (("--peft", "a", "--adapter"), "--adapter or --force is for --gguf"),
+        (("--gguf", "a", "--adapter", "--force"), "--force is about merged weights"),
         (("--gguf", "a", "--dtype", "q4"), "is not one of"),
     ],
 )

@@ -171,7 +171,9 @@ def test_read_pairs_places_them_by_the_datasets_rule(tmp_path: Path, dataset: Da
     wanted = {split: words_of(dataset, split)[0] for split in ("train", "develop", "certify")}
     lines = [line(messages=[{"role": "user", "content": text}]) for text in wanted.values()]
     path.write_text("\n".join(lines), "utf-8")
-    pairs = read_pairs(dataset, path)
+    told: list[tuple[int, int]] = []
+    pairs = read_pairs(dataset, path, on_left_out=lambda num, total: told.append((num, total)))
+    assert told == [(1, 3)]
     assert short(pairs) == [("develop", "a", "b", "file"), ("train", "a", "b", "file")]
     assert pairs[0].to_json()["chosen"] == "a"
 
@@ -184,6 +186,7 @@ def test_read_pairs_places_them_by_the_datasets_rule(tmp_path: Path, dataset: Da
         (line(chosen=" "), "chosen must be a text that is not empty"),
         (line(rejected=3), "rejected must be a text that is not empty"),
         ("{", "pairs.jsonl:1"),
+        (" \n", "holds no pair"),
     ],
 )
 def test_read_pairs_refuses(tmp_path: Path, dataset: Dataset, text: str, message: str) -> None:

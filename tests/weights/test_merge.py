@@ -14,6 +14,8 @@ from ownweights.core.errors import ArtefactError, UpdateLost
 from ownweights.lineage import trace
 from ownweights.weights.base import base_id
 from ownweights.weights.canary import check_canary
+from ownweights.weights.export.gguf_file import export_adapter_gguf, export_gguf
+from ownweights.weights.export.peft_folder import export_peft
 from ownweights.weights.load import load_model
 from ownweights.weights.merge import MIN_COSINE, measure_survival, merge_student
 from ownweights.weights.student import load_student
@@ -167,3 +169,23 @@ def test_merge_leaves_what_exists_alone(tmp_path: Path) -> None:
     project = project_with_base(tmp_path)
     with pytest.raises(ArtefactError, match="tiny exists already"):
         merge_student(project, make_lora(project), to=tmp_path / "tiny")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ArtefactError, match="link exists already"):
+        merge_student(project, make_lora(project), to=tmp_path / "link")
+
+
+def test_nothing_is_written_among_artefacts(tmp_path: Path) -> None:
+    """The folder of a student, or a base under a name that is not its id."""
+    project = project_with_base(tmp_path)
+    student = make_lora(project)
+    home = project.kind_dir("student") / student
+    before = sorted(path.name for path in home.iterdir())
+    for target in (home / "in", project.kind_dir("base") / "mine", home / "a" / ".." / "in"):
+        with pytest.raises(ArtefactError, match="is among the project's artefacts"):
+            merge_student(project, student, to=target)
+        with pytest.raises(ArtefactError, match="is among the project's artefacts"):
+            export_peft(project, student, to=target)
+    for adapter in (export_adapter_gguf, export_gguf):
+        with pytest.raises(ArtefactError, match="is among the project's artefacts"):
+            adapter(project, student, home / "adapter_model.safetensors")
+    assert sorted(path.name for path in home.iterdir()) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownweights.cli.output import Progress, say
@@ -38,7 +39,14 @@ def preference_pairs(
         said = feedback_of(database)
         pairs = gather_pairs(dataset, store.records(dataset.workload), said)
     if options.pairs is not None:
-        pairs += read_pairs(dataset, project.root / options.pairs)
+        path = project.root / Path(options.pairs).expanduser()
+        pairs += read_pairs(
+            dataset, path,
+            on_left_out=lambda num, total: say(
+                f"{num} of {total} pairs of {path.name} are left out: they are the same twice or"
+                " nearly, or asked in certify or test"
+            ),
+        )  # fmt: skip
     if verdict_id is not None:
         from ownweights.verdict.store import load_rows
 

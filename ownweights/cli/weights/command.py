@@ -114,6 +114,8 @@ def _export_gguf(ctx: click.Context, name: str, given: dict[str, Any]) -> dict[s
             f"--dtype {dtype}, --base-name or --revision is for --peft",
             hint=f"--gguf takes --dtype {', '.join(_STORED)}",
         )
+    if given["is_adapter"] and given["is_forced"]:
+        raise UsageError("--force is about merged weights, and --adapter writes none")
     project, path = project_of(ctx), given["gguf"]
     if given["is_adapter"]:
         made = export_adapter_gguf(project, name, path, dtype=dtype)

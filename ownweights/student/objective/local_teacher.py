@@ -17,6 +17,7 @@ from ownweights.core.project import Project
 from ownweights.model.tokenizer import Tokenizer
 from ownweights.model.transformer import Transformer
 from ownweights.student.study import Base, load_base
+from ownweights.weights.hub import PREFIX as HUB_PREFIX
 from ownweights.weights.student import load_student
 
 
@@ -55,11 +56,23 @@ def load_teacher(project: Project, name: str, base: Base) -> LocalTeacher:
         found = load_student(project, name)
         kind, teacher_id, model, tokenizer = "student", found.id, found.model, found.tokenizer
     except ArtefactMissing:
-        other = load_base(project, name)
+        other = _base(project, name)
         kind, teacher_id, model, tokenizer = "base", other.id, other.model, other.tokenizer
     num_ids = check_same_words(base.tokenizer, tokenizer, name)
     model.requires_grad_(False)
     return LocalTeacher(name, teacher_id, kind, model, num_ids)
+
+
+def _base(project: Project, name: str) -> Base:
+    try:
+        return load_base(project, name)
+    except ArtefactMissing as error:
+        if name.startswith(HUB_PREFIX):
+            raise
+        raise ArtefactMissing(
+            f"the teacher {name!r} is neither a student nor a base",
+            hint=f"own student show lists the students; for a base, {error.hint}",
+        ) from None
 
 
 def check_same_words(ours: Tokenizer, theirs: Tokenizer, name: str) -> int:
@@ -72,8 +85,12 @@ def check_same_words(ours: Tokenizer, theirs: Tokenizer, name: str) -> int:
         mine, other = ours.token_text(token_id), theirs.token_text(token_id)
         if mine != other:
             raise ModelError(
-                f"teacher {name!r} has another tokenizer: id {token_id} is {other!r:.60},"
-                f" the student's is {mine!r:.60}",
+                f"teacher {name!r} has another tokenizer: id {token_id} is {_shown(other)},"
+                f" the student's is {_shown(mine)}",
                 hint="take a teacher of the same family, or learn from its answers as text (sft)",
             )
     return num_ids
+
+
+def _shown(text: str) -> str:
+    return f"{text!r:.60}" if text else "none"

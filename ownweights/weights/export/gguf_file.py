@@ -22,6 +22,7 @@ from ownweights.weights.export.numbers import as_stored
 from ownweights.weights.export.peft_folder import read_student_adapter
 from ownweights.weights.load import load_model
 from ownweights.weights.merge import Survival, measure_survival, refuse_lost
+from ownweights.weights.save import check_outside
 from ownweights.weights.student import assemble, load_student
 
 _BLOCKS = "q8_0"  # its rounding is of no one direction, and quantising is what was asked for
@@ -45,6 +46,7 @@ def export_gguf(
     Raises: ArtefactMissing when there is neither; ModelError for what llama.cpp could not run;
     UpdateLost when the format would not hold the update, unless forced
     """
+    check_outside(project, path)
     artefact = _student(project, name)
     if artefact is None:
         folder = _base(project, name)
@@ -74,6 +76,7 @@ def export_adapter_gguf(
         raise UsageError(
             f"an adapter is not stored as {dtype}, expected {', '.join(gguf_adapter.DTYPES)}"
         )
+    check_outside(project, path)
     artefact, adapter, base = read_student_adapter(project, student_id)
     write_adapter_gguf(adapter, read_config(base), path, dtype=dtype, name=artefact.id)
     return GgufFile(path, "adapter", dtype)

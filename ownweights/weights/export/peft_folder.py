@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ownweights.core.artefact import Artefact, draft_folder, open_artefact
-from ownweights.core.errors import ArtefactError, ModelError
+from ownweights.core.errors import ModelError
 from ownweights.core.project import Project
 from ownweights.weights.adapter import (
     ADAPTER_NAME,
@@ -32,7 +32,7 @@ from ownweights.weights.base import resolve_base
 from ownweights.weights.canary import MAX_RELATIVE_ERROR, canary_error
 from ownweights.weights.export.profile import lint_adapter, portable_adapter
 from ownweights.weights.load import load_model, read_file
-from ownweights.weights.save import write_tensors
+from ownweights.weights.save import check_new_folder, write_tensors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Factors of 8 or 11 bits move logits by about as much; a wrong scale moves them by more.
@@ -80,8 +80,7 @@ def export_peft(
 
     Raises: ArtefactError when `to` exists; ModelError when it would not answer as the student does
     """
-    if to.exists():
-        raise ArtefactError(f"{to} exists already", hint="name a folder that does not exist yet")
+    check_new_folder(project, to)
     artefact, adapter, base = read_student_adapter(project, student_id)
     portable = portable_adapter(adapter)
     _refuse_other_layers(portable, artefact)
