@@ -21,12 +21,22 @@ from ownweights.core.project import Project
 from ownweights.dataset import Dataset
 from ownweights.student.distributed import Ranks, joined
 from ownweights.weights.load import read_file
-from tests.student.together import OPTIONS, environment_of_children, losses_of, train_together
+from tests.student.together import (
+    OPTIONS,
+    Ended,
+    Job,
+    environment_of_children,
+    run_job,
+    run_together,
+)  # fmt: skip
 from tests.student.zoo import WORKLOAD, make_project
 from tests.tiny import make_base
 
 # gradients summed in another order, carried through a few dozen steps
 LOSS_REL, WEIGHT_ABS = 1e-4, 1e-4
+STOP_AT = 5
+RAY_RECIPE = Path(__file__).parents[2] / "recipes" / "ray_train.py"
+Together = dict[str, tuple[Path, Ended, Ended]]
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {},
     "adamw": {"optimiser": "adamw", "hard_frac": 1.0},
@@ -37,16 +47,43 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+Home = tuple[Project, Dataset]
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Dataset]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("home")
     make_base(folder / "big", 5)
     return make_project(folder)
 
 
-def copied(home: tuple[Project, Dataset], folder: Path) -> Path:
-    shutil.copytree(home[0].root, folder)
-    return folder
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Together:
+    """Every job of this file that two processes do and survive, done by the same two."""
+    folder = tmp_path_factory.mktemp("together")
+
+    def job(name: str, **how: Any) -> Job:
+        root = folder / name
+        if not root.exists():
+            shutil.copytree(home[0].root, root)
+        return Job(str(root), home[1].id, **how)
+
+    alone = job("one, then two", stop_at=STOP_AT)
+    assert run_job(alone, Ranks()).error == "KeyboardInterrupt: "
+    jobs = {
+        **{kind: job(kind, options=options) for kind, options in KINDS.items()},
+        "two": job("two, then one", stop_at=STOP_AT),
+        "then two": job("one, then two"),
+        "other seed": job("other seed", of_second={"seed": 2}),
+        "two first": job("two, then two", stop_at=STOP_AT),
+        "two again": job("two, then two"),
+    }
+    ended = run_together(folder / "ended", list(jobs.values()))
+    assert [status for status, _ in ended] == [0, 0]
+    return {
+        name: (Path(one.root), ended[0][1][k], ended[1][1][k])
+        for k, (name, one) in enumerate(jobs.items())
+    }
 
 
 def weights_of(root: Path) -> dict[str, torch.Tensor]:
@@ -57,83 +94,83 @@ def weights_of(root: Path) -> dict[str, torch.Tensor]:
     return read_file(path)
 
 
-def assert_alike(one: Path, other: Path) -> None:
+def assert_alike(one: Path, other: Path, *, atol: float = WEIGHT_ABS) -> None:
     ours, theirs = weights_of(one), weights_of(other)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=WEIGHT_ABS)
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_reach_the_curve_of_one(
-    tmp_path: Path, home: tuple[Project, Dataset], kind: str
+    tmp_path: Path, home: Home, together: Together, kind: str
 ) -> None:
-    roots = {world: copied(home, tmp_path / str(world)) for world in (1, 2)}
-    for world, root in roots.items():
-        ended = train_together(root, home[1].id, world, **KINDS[kind])
-        assert [status for status, _ in ended] == [0] * world, ended
-    curve = losses_of(roots[1])
-    assert len(curve) >= 3 and len(set(curve)) == len(curve)
-    assert losses_of(roots[2]) == pytest.approx(curve, rel=LOSS_REL)
-    assert losses_of(roots[2], 1) == losses_of(roots[2])
-    assert_alike(roots[1], roots[2])
+    shutil.copytree(home[0].root, tmp_path / "one")
+    curve = run_job(Job(str(tmp_path / "one"), home[1].id, KINDS[kind]), Ranks()).losses
+    root, first, second = together[kind]
+    assert len(curve) >= 4 and len(set(curve)) == len(curve)
+    assert first.losses == pytest.approx(curve, rel=LOSS_REL)
+    assert second == first
+    assert_alike(root, tmp_path / "one")
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("name", ["two", "then two", "two again"])
 def test_checkpoint_is_resumed_by_another_number_of_processes(
-    tmp_path: Path, home: tuple[Project, Dataset], first: int, then: int
+    home: Home, together: Together, name: str
 ) -> None:
-    whole, broken = copied(home, tmp_path / "whole"), copied(home, tmp_path / "broken")
-    assert [status for status, _ in train_together(whole, home[1].id, then)] == [0] * then
-    died = train_together(broken, home[1].id, first, die=dict.fromkeys(range(first), 9))
-    assert [status for status, _ in died] == [-signal.SIGKILL] * first
-    (work,) = Project(broken).kind_dir("student").iterdir()
-    assert json.loads((work / "progress.json").read_text("utf-8"))["step"] == 8
-    ended = train_together(broken, home[1].id, then)
-    assert [status for status, _ in ended] == [0] * then, ended
-    assert losses_of(broken) == pytest.approx(losses_of(whole)[8:], rel=LOSS_REL)
-    assert_alike(broken, whole)
-    if first == then:
-        ours, theirs = weights_of(broken), weights_of(whole)
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    root, first, second = together[name]
+    if name == "two":
+        assert first.error == second.error == "KeyboardInterrupt: "
+        (work,) = Project(root).kind_dir("student").iterdir()
+        assert json.loads((work / "progress.json").read_text("utf-8"))["step"] == STOP_AT - 1
+        first = run_job(Job(str(root), home[1].id), Ranks())
+    whole, curve, _ = together["lora"]
+    assert first.error == ""
+    assert first.losses == pytest.approx(curve.losses[STOP_AT - 1 :], rel=LOSS_REL)
+    assert_alike(root, whole, atol=0 if name == "two again" else WEIGHT_ABS)
+
+
+def test_processes_with_other_options_are_refused(together: Together) -> None:
+    for ended in together["other seed"][1:]:
+        assert isinstance(ended, Ended)
+        assert ended.error.startswith("RankError: the run of process 1 is not that of process 0")
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_killed_process_ends_the_others(
-    tmp_path: Path, home: tuple[Project, Dataset], killed: int
-) -> None:
-    root, other = copied(home, tmp_path / "root"), 1 - killed
-    ended = train_together(root, home[1].id, 2, die={killed: 3})
-    assert ended[killed][0] == -signal.SIGKILL
-    assert ended[other][0] == 1
-    assert f"RankError: process {other} of 2 lost another one: " in ended[other][1]
-    assert "the same command goes on from the last checkpoint" in ended[other][1]
+def test_killed_process_ends_the_others(tmp_path: Path, home: Home, killed: int) -> None:
+    root, other = tmp_path / "root", 1 - killed
+    shutil.copytree(home[0].root, root)
+    ended = run_together(tmp_path / "ended", [Job(str(root), home[1].id, {}, 3, killed)])
+    assert ended[killed] == (-signal.SIGKILL, [])
+    assert ended[other][0] == 0
+    (said,) = ended[other][1]
+    assert said.error.startswith(f"RankError: process {other} of 2 lost another one: ")
+    assert "the same command goes on from the last checkpoint" in said.error
     assert not list_artefacts(Project(root).kind_dir("student"), "student")
 
 
-def test_processes_with_other_options_are_refused(
-    tmp_path: Path, home: tuple[Project, Dataset]
-) -> None:
-    root = copied(home, tmp_path / "root")
-    ended = train_together(root, home[1].id, 2, of_ranks={1: {"seed": 2}})
-    for status, said in ended:
-        assert status == 1
-        assert "RankError: the run of process 1 is not that of process 0" in said
-
-
-def test_torchrun_of_the_command_prints_once(tmp_path: Path, home: tuple[Project, Dataset]) -> None:
-    root = copied(home, tmp_path / "root")
-    lines = [f"[student.{WORKLOAD}]", *(
-        f"{name} = {json.dumps(value)}" for name, value in OPTIONS.items()
-        if name != "checkpoint_every_s"
-    )]  # fmt: skip
+def settled(home: Home, root: Path) -> Path:
+    """A copy of the project, with the options of these tests in its settings."""
+    shutil.copytree(home[0].root, root)
+    table = {name: value for name, value in OPTIONS.items() if name != "checkpoint_every_s"}
+    lines = [f"[student.{WORKLOAD}]", *(f"{n} = {json.dumps(v)}" for n, v in table.items())]
     (root / "own.toml").write_text("\n".join(lines) + "\n", "utf-8")
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-             "ownweights.cli", "--project", str(root), "student", "train", "--workload", WORKLOAD,
-             "--json"]  # fmt: skip
-    ended = subprocess.run(
+    return root
+
+
+def run_here(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, *words], env=environment_of_children(), capture_output=True, text=True,
         check=False,
+    )  # fmt: skip
+
+
+def test_torchrun_of_the_command_prints_once(tmp_path: Path, home: Home) -> None:
+    root = settled(home, tmp_path / "root")
+    ended = run_here(
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+        "ownweights.cli", "--project", str(root), "student", "train", "--workload", WORKLOAD,
+        "--json",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     (student,) = list_artefacts(Project(root).kind_dir("student"), "student")
@@ -141,6 +178,19 @@ def test_torchrun_of_the_command_prints_once(tmp_path: Path, home: tuple[Project
     assert json.loads(line)["id"] == student.id
     assert student.card["facts"]["processes"] == 2
     assert ended.stderr.count("learning_rate = ") == 1
+
+
+def test_ray_train_recipe_reaches_the_same_student(
+    tmp_path: Path, home: Home, together: Together
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[train]'")
+    if not RAY_RECIPE.is_file():
+        pytest.skip("recipes are not part of the wheel")
+    root = settled(home, tmp_path / "root")
+    words = ["--processes", "2", "--project", str(root), "--workload", WORKLOAD]
+    ended = run_here(str(RAY_RECIPE), *words)
+    assert ended.returncode == 0, ended.stderr
+    assert_alike(root, together["lora"][0])
 
 
 # --- alone
