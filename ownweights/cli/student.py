@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ownweights.core.tables import StudentSettings
     from ownweights.dataset.load import Dataset
     from ownweights.dataset.pairs import Pair
+    from ownweights.student.distributed import Ranks
     from ownweights.student.train import StudentOptions
 
 
@@ -118,13 +119,15 @@ def train(
         is_sound = dry_run(project, dataset, options, pairs, as_json=as_json)
         return EXIT_OK if is_sound else EXIT_ERROR
     from ownweights.cli.plan.fit import refuse_unless_it_fits
+    from ownweights.student.distributed import joined
 
-    refuse_unless_it_fits(project, dataset, options)
-    made = train_with_progress(project, dataset, options, pairs)
-    if as_json:
-        print_json({"id": made.id, "path": str(made.path), **made.card["facts"]})
-    else:
-        click.echo(made.id)
+    with joined() as ranks:
+        refuse_unless_it_fits(project, dataset, options)
+        made = train_with_progress(project, dataset, options, pairs, ranks=ranks)
+        if as_json:
+            print_json({"id": made.id, "path": str(made.path), **made.card["facts"]})
+        else:
+            click.echo(made.id)
     return EXIT_OK
 
 
@@ -227,8 +230,9 @@ def options_of(settings: StudentSettings, **given: Any) -> StudentOptions:
 
 
 def train_with_progress(
-    project: Project, dataset: Dataset, options: StudentOptions, pairs: Sequence[Pair] = ()
-) -> Artefact:
+    project: Project, dataset: Dataset, options: StudentOptions, pairs: Sequence[Pair] = (),
+    *, ranks: Ranks | None = None,
+) -> Artefact:  # fmt: skip
     """Train a student in this process, with a bar that shows loss and tokens a second."""
     from ownweights.model.memory import keep_freed_memory
 
@@ -247,7 +251,9 @@ def train_with_progress(
             loss = sum(r.loss for r in recent) / len(recent)
             bar(report.step, report.num_steps, f"loss {loss:.4f}  {speed:,.0f} tokens/s")
 
-        made = train_student(dataset, project, options, on_step=on_step, materials=Materials(pairs))
+        made = train_student(
+            dataset, project, options, on_step=on_step, materials=Materials(pairs), ranks=ranks
+        )
     for name, why in made.card["identity"]["derived"].items():
         say(f"{name} = {made.card['identity'][name]}: {why}")
     for name, why in made.card["facts"].get("reasons", {}).items():

@@ -13,6 +13,7 @@
     ├── ModelError (ValueError)         a checkpoint or adapter that this code cannot run exactly
     │   └── UpdateLost                  rounding would lose what was trained
     ├── WontFit (RuntimeError)          a training that needs more memory than there is
+    ├── RankError (RuntimeError)        processes that train together are not alike, or one is lost
     ├── ContextTooLong (ValueError)     a prompt that leaves no room for an answer
     ├── CompleterError (RuntimeError)   whoever should have answered did not
     │   ├── CompleterTimeout (TimeoutError)
@@ -146,6 +147,10 @@ class WontFit(OwnError, RuntimeError):
         super().__init__(what, hint=hint)
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+
+
+class RankError(OwnError, RuntimeError):
+    """Of the processes that train together one was lost, or is not like the others."""
 
 
 class ContextTooLong(OwnError, ValueError):

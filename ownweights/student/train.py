@@ -25,6 +25,7 @@ from ownweights.core.project import Project
 from ownweights.dataset.load import Dataset
 from ownweights.model.lora import HEAD, TARGETS, LoraConfig, attach_lora
 from ownweights.model.transformer import Transformer
+from ownweights.student.distributed import Ranks
 from ownweights.student.examples import ExamplePlan, hash_rows
 from ownweights.student.lessons import make_lesson
 from ownweights.student.options import METHODS, PACKING, StudentOptions
@@ -88,21 +89,27 @@ def train_student(
     *,
     on_step: Progress | None = None,
     materials: Materials | None = None,
+    ranks: Ranks | None = None,
 ) -> Artefact:
     """Train (or finish training) a student on a dataset's train split.
 
-    Raises: InputError when no example fits; ModelError when the base does not
+    `ranks`: this process among those that train it together; the first seals it.
+    Raises: InputError when no example fits; ModelError when the base does not; RankError
     """
-    options = options or StudentOptions()
+    options, ranks = options or StudentOptions(), ranks or Ranks()
     base = load_base(project, options.base)
     run = plan_run(dataset, base, options, materials=materials, project=project)
-    trainer = _start(base, run, options)
+    ranks.agree("the run", run.id)
+    trainer = _start(base, run, options, ranks)
     work = project.kind_dir("student") / f".run-{run.id}"
     if run.lesson.prepare is not None:
-        with trainer.computing():
+        with ranks.in_turn(), trainer.computing():
             run.lesson.prepare(base.model, work)
     trainer.load_checkpoint(work)
+    ranks.agree("the checkpoint", trainer.step)
     facts = _drive(trainer, work, options, on_step)
+    if not ranks.is_first:
+        return open_artefact(project.kind_dir("student"), ranks.tell(), "student")
     rows = develop_rows(base, dataset, turns=options.turns)
     facts["develop_loss"] = mean_loss(base.model, rows)
     model = base.model
@@ -119,9 +126,12 @@ def train_student(
     }  # fmt: skip
     facts["compute_dtype"] = run.dtype[0]
     facts["trainable_params"] = sum(p.numel() for p in trainer.parameters.values())
+    if ranks.world > 1:
+        facts["processes"] = ranks.world
     facts["reasons"] = reasons_of(run, facts["trainable_params"])
     student = _seal(project, dataset, replace(base, model=model), run, facts)
     shutil.rmtree(work, ignore_errors=True)
+    ranks.tell(student.id)
     return student
 
 
@@ -195,7 +205,7 @@ def _read_start(
     return Adapter(config, factors, held.base_id)
 
 
-def _start(base: Base, run: Run, options: StudentOptions) -> Trainer:
+def _start(base: Base, run: Run, options: StudentOptions, ranks: Ranks) -> Trainer:
     torch.manual_seed(options.seed)
     model = base.model
     if run.start is not None:
@@ -208,7 +218,7 @@ def _start(base: Base, run: Run, options: StudentOptions) -> Trainer:
         pack_base(model, run.lora.targets, run.packing)
     return Trainer(
         model, run.plan, recipe=run.recipe, run_id=run.id, objective=run.lesson.objective,
-        dtype=COMPUTE_DTYPES[run.dtype[0]],
+        dtype=COMPUTE_DTYPES[run.dtype[0]], ranks=ranks,
     )  # fmt: skip
 
 
@@ -233,7 +243,8 @@ def _drive(
         seconds += report.seconds
         if on_step is not None:
             on_step(report)
-        if time.monotonic() - last_saved >= options.checkpoint_every_s:
+        is_due = time.monotonic() - last_saved >= options.checkpoint_every_s
+        if is_due and trainer.ranks.is_first:
             trainer.save_checkpoint(work)
             last_saved = time.monotonic()
     thin = max(1, len(losses) // 50)

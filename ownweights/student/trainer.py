@@ -27,6 +27,7 @@ from ownweights.core.errors import ArtefactError
 from ownweights.model.config import ModelConfig
 from ownweights.model.transformer import Transformer
 from ownweights.student.capped_loss import capped_token_loss
+from ownweights.student.distributed import Ranks
 from ownweights.student.forming import Forming
 from ownweights.student.loss import token_loss
 from ownweights.student.muon import Muon
@@ -140,18 +141,21 @@ class Trainer:
     def __init__(
         self, model: Transformer, plan: Plan, *, recipe: Recipe, run_id: str,
         objective: Objective | None = None, dtype: torch.dtype = torch.float32,
+        ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
         self.model, self.plan, self.recipe, self.run_id = model, plan, recipe, run_id
-        self.objective = objective or TokenObjective()
+        self.objective, self.ranks = objective or TokenObjective(), ranks or Ranks()
         self.step = 0
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._forming = Forming(model, dtype)
         self._most = piece_tokens(model.config, dtype)
         self._optimisers = _make_optimisers(self.parameters, recipe)
         self._peaks = [group["lr"] for opt in self._optimisers for group in opt.param_groups]
-        threads = max(1, torch.get_num_threads() // NUM_WORKERS)
+        cores = torch.get_num_threads()
+        self._num_workers = NUM_WORKERS if self.ranks.world == 1 else min(NUM_WORKERS, cores)
+        threads = max(1, cores // self._num_workers)
         self._workers = ThreadPoolExecutor(
-            NUM_WORKERS, "trainer", initializer=torch.set_num_threads, initargs=(threads,)
+            self._num_workers, "trainer", initializer=torch.set_num_threads, initargs=(threads,)
         )
 
     def __iter__(self) -> Iterator[StepReport]:
@@ -161,15 +165,15 @@ class Trainer:
     def train_step(self) -> StepReport:
         """Take one optimiser step."""
         began = time.perf_counter()
-        parts = [
-            piece for part in self.plan.batches(self.step) for piece in pieces(part, self._most)
-        ]
+        parts = self._parts()
         trained = sum(len(part.targets) for part in parts)
         total = sum(self.objective.weight(part) for part in parts)
-        nats = [torch.empty(len(part.targets)) for part in parts]
-        loss = self._accumulate(parts, total, nats)
+        nats = [torch.zeros(len(part.targets)) for part in parts]
+        mine = self.ranks.share([part.tokens.numel() for part in parts])
+        loss = self._accumulate([parts[i] for i in mine], total, [nats[i] for i in mine])
+        loss = self.ranks.sum_gradients(list(self.parameters.values()), loss)
         if isinstance(self.plan, Observer):
-            self.plan.observe(self.step, torch.cat(nats))
+            self.plan.observe(self.step, self.ranks.sum(torch.cat(nats)))
         nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
         factor = self.recipe.factor(self.step, self.plan.num_steps)
         groups = [group for opt in self._optimisers for group in opt.param_groups]
@@ -191,6 +195,19 @@ class Trainer:
         (test_first_step_of_a_warm_start_costs_ln_two)."""
         with self._forming.step():
             yield
+
+    def _parts(self) -> list[Batch]:
+        """The pieces of this step, the same in every process, at least one for each worker."""
+        batches, most, world = self.plan.batches(self.step), self._most, self.ranks.world
+        if world > 1:
+            tokens = sum(batch.tokens.numel() for batch in batches)
+            share = tokens // (world * self._num_workers)
+            most = min(most, max(LEAST_PIECE_TOKENS, share))
+        parts = [piece for batch in batches for piece in pieces(batch, most)]
+        if world > 1:
+            read = b"".join(t.numpy().tobytes() for p in parts for t in (p.tokens, p.where))
+            self.ranks.agree(f"the batch of step {self.step + 1}", read)
+        return parts
 
     def _accumulate(self, parts: Sequence[Batch], total: int, nats: Sequence[Tensor]) -> float:
         """Sum the gradients of all parts, in their order, and give the sum of their losses.
