@@ -252,7 +252,12 @@ def train_with_progress(
             bar(report.step, report.num_steps, f"loss {loss:.4f}  {speed:,.0f} tokens/s")
 
         made = train_student(
-            dataset, project, options, on_step=on_step, materials=Materials(pairs), ranks=ranks
+            dataset,
+            project,
+            options=options,
+            on_step=on_step,
+            materials=Materials(pairs),
+            ranks=ranks,
         )
     for name, why in made.card["identity"]["derived"].items():
         say(f"{name} = {made.card['identity'][name]}: {why}")

@@ -85,8 +85,8 @@ class Run:
 def train_student(
     dataset: Dataset,
     project: Project,
-    options: StudentOptions | None = None,
     *,
+    options: StudentOptions | None = None,
     on_step: Progress | None = None,
     materials: Materials | None = None,
     ranks: Ranks | None = None,

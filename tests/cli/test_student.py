@@ -65,7 +65,7 @@ def card(project: Project, student_id: str) -> dict[str, Any]:
 def test_student_train_matches_the_library(home: tuple[Project, Dataset], own: Shell) -> None:
     project, dataset = home
     out, errors = own("train", "--workload", WORKLOAD)
-    made = train_student(dataset, project, QUICK)
+    made = train_student(dataset, project, options=QUICK)
     assert out == f"{made.id}\n"
     assert "train zoo: " in errors and "tokens/s" in errors and "loss " in errors
     assert "epochs = 2.0: as asked" in errors
@@ -137,7 +137,7 @@ def test_student_train_needs_a_workload(own: Shell) -> None:
 
 def test_student_show_lists_all(home: tuple[Project, Dataset], own: Shell) -> None:
     project, dataset = home
-    made = train_student(dataset, project, replace(QUICK, seed=3))
+    made = train_student(dataset, project, options=replace(QUICK, seed=3))
     rows = {row["id"]: row for row in own.json("show")}
     assert rows[made.id] == {
         "id": made.id, "dataset": dataset.id, "base": BASE_NAME, "method": "lora", "epochs": 2,
@@ -151,7 +151,7 @@ def test_student_show_lists_all(home: tuple[Project, Dataset], own: Shell) -> No
 
 def test_student_show_prints_a_card(home: tuple[Project, Dataset], own: Shell) -> None:
     project, dataset = home
-    made = train_student(dataset, project, replace(QUICK, seed=3))
+    made = train_student(dataset, project, options=replace(QUICK, seed=3))
     for words in (["show", made.id], ["show", made.id[:8], "--json"]):
         out, _ = own(*words)
         assert json.loads(out) == card(project, made.id)
@@ -159,7 +159,7 @@ def test_student_show_prints_a_card(home: tuple[Project, Dataset], own: Shell) -
 
 def test_student_show_finds_a_changed_file(home: tuple[Project, Dataset], own: Shell) -> None:
     project, dataset = home
-    made = train_student(dataset, project, replace(QUICK, seed=4))
+    made = train_student(dataset, project, options=replace(QUICK, seed=4))
     path = made.path / "adapter_config.json"
     path.write_text(path.read_text("utf-8") + " ", "utf-8")
     _, errors = own("show", made.id, code=1)
@@ -178,7 +178,7 @@ def test_student_show_of_nothing_says_what_to_do(
 
 def test_student_chat_prints_one_answer(home: tuple[Project, Dataset], own: Shell) -> None:
     project, dataset = home
-    made = train_student(dataset, project, replace(QUICK, epochs=25, rank=8))
+    made = train_student(dataset, project, options=replace(QUICK, epochs=25, rank=8))
     words = ("chat", made.id[:8], "a fox by the mill", "--system", SYSTEM)  # pruned as in training
     assert own(*words) == ("fox\n", "")
 

@@ -121,7 +121,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Dataset]:
 
 @pytest.fixture(scope="module")
 def student(home: tuple[Project, Dataset]) -> Artefact:
-    return train_student(home[1], home[0], replace(QUICK, head=True))
+    return train_student(home[1], home[0], options=replace(QUICK, head=True))
 
 
 def test_student_with_a_head_answers_as_it_was_trained(
@@ -139,7 +139,7 @@ def test_student_is_trained_on_from_another(
     """The adapter's shape is the first one's, whatever rank is said; its values are its start."""
     project, dataset = home
     options = replace(QUICK, start=student.id, rank=2, learning_rate=1e-7, epochs=0.5)
-    made = train_student(dataset, project, options)
+    made = train_student(dataset, project, options=options)
     before, after = read_adapter(student.path), read_adapter(made.path)
     assert after.config == before.config == BOTH
     for name, (a, b) in before.factors.items():
@@ -151,14 +151,14 @@ def test_student_is_trained_on_from_another(
 
 def test_head_is_not_left_out_where_the_start_has_none(home: tuple[Project, Dataset]) -> None:
     project, dataset = home
-    plain = train_student(dataset, project, replace(QUICK, epochs=0.5))
+    plain = train_student(dataset, project, options=replace(QUICK, epochs=0.5))
     with pytest.raises(ModelError, match="has no adapter on the head to start from"):
-        train_student(dataset, project, replace(QUICK, start=plain.id, head=True))
+        train_student(dataset, project, options=replace(QUICK, start=plain.id, head=True))
 
 
 def test_student_by_adamw_learns(home: tuple[Project, Dataset]) -> None:
     project, dataset = home
     options = replace(QUICK, optimiser="adamw", learning_rate=None, epochs=1)
-    made = train_student(dataset, project, options)
+    made = train_student(dataset, project, options=options)
     assert made.card["identity"]["optimiser"] == "adamw"
     assert "for an adapter" in made.card["identity"]["derived"]["learning_rate"]

@@ -80,7 +80,7 @@ def test_qlora_card_says_what_packing_lost(home: tuple[Project, Dataset], form: 
     project, dataset = home
     reports: list[StepReport] = []
     options = replace(QLORA, packing=form, epochs=12, rank=8)
-    made = train_student(dataset, project, options, on_step=reports.append)
+    made = train_student(dataset, project, options=options, on_step=reports.append)
     assert reports[-1].loss < 0.7 * reports[0].loss
     identity, facts = made.card["identity"], made.card["facts"]
     assert (identity["method"], identity["packing"]) == ("qlora", form or "nf4")
@@ -107,8 +107,8 @@ def test_qlora_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
         if name == "a":
             with pytest.raises(KeyboardInterrupt):
-                train_student(dataset, project, options, on_step=stop)
-        made.append(train_student(dataset, project, options).id)
+                train_student(dataset, project, options=options, on_step=stop)
+        made.append(train_student(dataset, project, options=options).id)
     assert made[0] == made[1]
 
 

@@ -27,8 +27,8 @@ def test_student_of_phi_is_trained_on_from_another(tmp_path: Path, method: str, 
     project, dataset = make_project(tmp_path, make_records(20))
     make_base(project.root / BASE_NAME, **VARIANTS["phi"])
     options = replace(QUICK, epochs=1, method=method, head=head)
-    first = train_student(dataset, project, options)
-    second = train_student(dataset, project, replace(options, start=first.id, seed=2))
+    first = train_student(dataset, project, options=options)
+    second = train_student(dataset, project, options=replace(options, start=first.id, seed=2))
     assert load_student(project, second.id).id == second.id
     assert second.card["identity"]["lora"] == first.card["identity"]["lora"]
     assert second.card["facts"]["trainable_params"] == first.card["facts"]["trainable_params"]

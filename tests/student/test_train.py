@@ -52,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Dataset]:
 @pytest.fixture(scope="module")
 def student(home: tuple[Project, Dataset]) -> Artefact:
     project, dataset = home
-    return train_student(dataset, project, QUICK)
+    return train_student(dataset, project, options=QUICK)
 
 
 # --- what comes out
@@ -101,7 +101,7 @@ def test_train_student_learns(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     reports: list[StepReport] = []
     options = replace(QUICK, epochs=25, rank=8)
-    made = train_student(dataset, project, options, on_step=reports.append)
+    made = train_student(dataset, project, options=options, on_step=reports.append)
     losses = [report.loss for report in reports]
     assert sum(losses[-5:]) < 0.2 * sum(losses[:5])
     assert made.card["facts"]["develop_loss"] < 0.5 * losses[0]
@@ -145,7 +145,7 @@ def test_train_student_never_opens_certify_and_test(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     for split in ("certify", "test"):
         (dataset.path / f"{split}.jsonl").write_bytes(b"unreadable")
-    train_student(dataset, project, replace(QUICK, epochs=0.1))
+    train_student(dataset, project, options=replace(QUICK, epochs=0.1))
 
 
 def test_train_student_sees_the_pruned_prompt(home: tuple[Project, Dataset]) -> None:
@@ -206,7 +206,7 @@ def texts_of(run: Run, base: Base) -> set[tuple[str, str]]:
 def test_train_student_without_develop_has_no_develop_loss(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     (dataset.path / "develop.jsonl").write_bytes(b"")
-    made = train_student(dataset, project, replace(QUICK, epochs=0.1))
+    made = train_student(dataset, project, options=replace(QUICK, epochs=0.1))
     assert made.card["facts"]["develop_loss"] is None
 
 
@@ -222,7 +222,7 @@ def test_train_student_of_every_turn_says_so(home: tuple[Project, Dataset]) -> N
 
 def test_train_student_full_changes_all_weights(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
-    made = train_student(dataset, project, replace(QUICK, method="full"))
+    made = train_student(dataset, project, options=replace(QUICK, method="full"))
     assert sorted(made.card["files"]) == [
         "canary.safetensors", "config.json", "generation_config.json", "model.safetensors",
         "tokenizer.json", "tokenizer_config.json",
@@ -252,7 +252,7 @@ def test_train_student_again_gives_the_same_bytes(
     kept = student.path.with_name("kept")
     shutil.move(student.path, kept)
     try:
-        again = train_student(dataset, project, QUICK)
+        again = train_student(dataset, project, options=QUICK)
         assert again.id == student.id
         assert hash_file(again.path / ADAPTER) == hash_file(kept / ADAPTER)
     finally:
@@ -318,7 +318,7 @@ def test_train_student_resumes_after_kill(
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     (work,) = project.kind_dir("student").iterdir()
     assert json.loads((work / "progress.json").read_text("utf-8"))["step"] == 6
-    resumed = train_student(load_dataset(project, home[1].id), project, QUICK)
+    resumed = train_student(load_dataset(project, home[1].id), project, options=QUICK)
     assert resumed.card["facts"]["resumed_at"] == 6
     assert hash_file(resumed.path / ADAPTER) == hash_file(student.path / ADAPTER)
     assert resumed.id == student.id
@@ -335,10 +335,10 @@ def test_train_student_saves_every_so_often(home: tuple[Project, Dataset]) -> No
         if progress.is_file():
             saved.append(json.loads(progress.read_text("utf-8"))["step"])
 
-    train_student(dataset, project, replace(QUICK, seed=9), on_step=on_step)
+    train_student(dataset, project, options=replace(QUICK, seed=9), on_step=on_step)
     assert saved == []  # half a minute has not passed
     options = replace(QUICK, seed=9, checkpoint_every_s=0)
-    train_student(dataset, project, options, on_step=on_step)
+    train_student(dataset, project, options=options, on_step=on_step)
     assert saved == list(range(1, len(saved) + 1))
     assert len(saved) > 4
 
@@ -348,7 +348,7 @@ def test_train_student_saves_every_so_often(home: tuple[Project, Dataset]) -> No
 
 def test_train_student_skips_and_counts_what_is_too_long(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path, make_records(50, long=20))
-    made = train_student(dataset, project, replace(QUICK, epochs=1))
+    made = train_student(dataset, project, options=replace(QUICK, epochs=1))
     num_long = sum(len(e.messages[-1]["content"]) > 100 for e in dataset.examples("train"))
     assert made.card["facts"]["skipped_too_long"] == num_long > 5
     steps = math.ceil((dataset.counts["train"] - num_long) / 8)
@@ -358,7 +358,7 @@ def test_train_student_skips_and_counts_what_is_too_long(tmp_path: Path) -> None
 def test_train_student_refuses_a_dataset_that_never_fits(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path, make_records(20, long=20))
     with pytest.raises(InputError) as caught:
-        train_student(dataset, project, QUICK)
+        train_student(dataset, project, options=QUICK)
     window, count = CONFIG.max_position_embeddings, dataset.counts["train"]
     assert caught.value.what == (
         f"no train example of dataset {dataset.id} fits the base's window of {window} tokens"
@@ -371,20 +371,20 @@ def test_train_student_refuses_an_empty_train_split(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     (dataset.path / "train.jsonl").write_bytes(b"")
     with pytest.raises(InputError, match=r"the train split of dataset \w+ is empty"):
-        train_student(dataset, project, QUICK)
+        train_student(dataset, project, options=QUICK)
 
 
 def test_train_student_names_a_base_that_is_not_there(home: tuple[Project, Dataset]) -> None:
     project, dataset = home
     with pytest.raises(ArtefactMissing, match="base 'nobody' was not found"):
-        train_student(dataset, project, replace(QUICK, base="nobody"))
+        train_student(dataset, project, options=replace(QUICK, base="nobody"))
 
 
 def test_train_student_refuses_a_base_that_is_broken(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     (tmp_path / BASE_NAME / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ModelError, match="is not a readable safetensors file"):
-        train_student(dataset, project, QUICK)
+        train_student(dataset, project, options=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_plan_run_takes_alpha_as_twice_the_rank(home: tuple[Project, Dataset]) -
 def test_train_student_takes_every_seed_that_is_allowed(
     home: tuple[Project, Dataset], seed: int
 ) -> None:
-    made = train_student(home[1], home[0], replace(QUICK, seed=seed, epochs=0.2))
+    made = train_student(home[1], home[0], options=replace(QUICK, seed=seed, epochs=0.2))
     assert made.card["identity"]["seed"] == seed
 
 

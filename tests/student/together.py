@@ -69,7 +69,7 @@ def run_job(job: Job, ranks: Ranks) -> Ended:
     materials = Materials(pairs_of(dataset) if options.objective == "dpo" else ())
     try:
         train_student(
-            dataset, project, options, on_step=on_step, materials=materials, ranks=ranks
+            dataset, project, options=options, on_step=on_step, materials=materials, ranks=ranks
         )  # fmt: skip
     except (KeyboardInterrupt, OwnError) as error:
         return Ended(losses, f"{type(error).__name__}: {error}")

@@ -186,7 +186,7 @@ def test_distil_student_comes_near_its_teacher(tmp_path: Path) -> None:
     options = replace(
         QUICK, objective="distil", teacher="big", epochs=12, rank=16, ce_frac=0.0, swap=False
     )
-    made = train_student(dataset, project, options, on_step=reports.append)
+    made = train_student(dataset, project, options=options, on_step=reports.append)
     assert sum(r.loss for r in reports[-5:]) < 0.7 * sum(r.loss for r in reports[:5])
     identity = made.card["identity"]
     assert (identity["objective"], identity["divergence"]) == ("distil", 0.0)
@@ -196,9 +196,9 @@ def test_distil_student_comes_near_its_teacher(tmp_path: Path) -> None:
 
 def test_distil_from_a_student_names_it(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
-    teacher = train_student(dataset, project, QUICK)
+    teacher = train_student(dataset, project, options=QUICK)
     options = replace(QUICK, objective="distil", teacher=teacher.id, divergence=1.0, epochs=0.5)
-    made = train_student(dataset, project, options)
+    made = train_student(dataset, project, options=options)
     assert made.card["parents"]["teacher_student"] == teacher.id
     assert made.card["identity"]["teacher_name"] == teacher.id
     assert made.card["identity"]["base_name"] == BASE_NAME

@@ -164,7 +164,7 @@ def test_logprobs_student_learns_the_teachers_doubt(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path, told_records(unsure=0.4))
     reports: list[StepReport] = []
     options = replace(QUICK, objective="logprobs", epochs=60, rank=16, hard_frac=1.0)
-    made = train_student(dataset, project, options, on_step=reports.append)
+    made = train_student(dataset, project, options=options, on_step=reports.append)
     facts = made.card["facts"]
     assert facts["aligned_frac"] == 1.0
     assert facts["with_logprobs"] == dataset.counts["train"]
@@ -189,7 +189,7 @@ def test_known_outcomes_counts_what_could_be_aligned(tmp_path: Path) -> None:
 def test_logprobs_need_a_dataset_that_has_some(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     with pytest.raises(InputError, match="was recorded with its alternatives"):
-        train_student(dataset, project, replace(QUICK, objective="logprobs"))
+        train_student(dataset, project, options=replace(QUICK, objective="logprobs"))
 
 
 def test_divergence_of_known_outcomes_is_never_negative() -> None:

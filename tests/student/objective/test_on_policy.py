@@ -108,7 +108,7 @@ def test_on_policy_student_comes_near_its_teacher(tmp_path: Path) -> None:
     make_base(tmp_path / "big", 5, hidden_size=64, head_dim=16)
     reports: list[StepReport] = []
     options = replace(ON_POLICY, epochs=14, rank=16)
-    made = train_student(dataset, project, options, on_step=reports.append)
+    made = train_student(dataset, project, options=options, on_step=reports.append)
     assert sum(r.loss for r in reports[-5:]) < 0.8 * sum(r.loss for r in reports[:5])
     identity = made.card["identity"]
     assert (identity["divergence"], identity["max_answer_tokens"]) == (1.0, 6)
@@ -127,8 +127,8 @@ def test_on_policy_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
         if stop_at is not None:
             with pytest.raises(KeyboardInterrupt):
-                train_student(dataset, project, options, on_step=stop)
-        student = train_student(dataset, project, options)
+                train_student(dataset, project, options=options, on_step=stop)
+        student = train_student(dataset, project, options=options)
         assert student.card["facts"]["resumed_at"] == (0 if stop_at is None else stop_at - 1)
         made.append(student.id)
     assert made[0] == made[1]

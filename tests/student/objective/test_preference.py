@@ -130,7 +130,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Dataset]:
 
 @pytest.fixture(scope="module")
 def taught(home: tuple[Project, Dataset]) -> Artefact:
-    return train_student(home[1], home[0], replace(QUICK, epochs=6))
+    return train_student(home[1], home[0], options=replace(QUICK, epochs=6))
 
 
 def pairs_of(dataset: Dataset) -> list[Pair]:
@@ -154,7 +154,11 @@ def test_first_step_of_a_warm_start_costs_ln_two(
     reports: list[StepReport] = []
     options = replace(DPO, start=taught.id)
     made = train_student(
-        dataset, project, options, on_step=reports.append, materials=Materials(pairs_of(dataset))
+        dataset,
+        project,
+        options=options,
+        on_step=reports.append,
+        materials=Materials(pairs_of(dataset)),
     )
     assert reports[0].loss == pytest.approx(math.log(2), abs=1e-7)
     assert reports[-1].loss < 0.9 * math.log(2)
@@ -169,7 +173,7 @@ def test_first_step_of_a_warm_start_costs_ln_two(
 
 def test_dpo_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path / "a")
-    whole = train_student(dataset, project, DPO, materials=Materials(pairs_of(dataset)))
+    whole = train_student(dataset, project, options=DPO, materials=Materials(pairs_of(dataset)))
     other, same = make_project(tmp_path / "b")
     options = replace(DPO, checkpoint_every_s=0)
 
@@ -178,8 +182,10 @@ def test_dpo_goes_on_to_the_same_bits(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_student(same, other, options, on_step=stop, materials=Materials(pairs_of(same)))
-    resumed = train_student(same, other, options, materials=Materials(pairs_of(same)))
+        train_student(
+            same, other, options=options, on_step=stop, materials=Materials(pairs_of(same))
+        )
+    resumed = train_student(same, other, options=options, materials=Materials(pairs_of(same)))
     assert resumed.card["facts"]["resumed_at"] == 3
     assert resumed.id == whole.id
 
@@ -187,5 +193,5 @@ def test_dpo_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 def test_dpo_without_pairs_says_where_they_come_from(home: tuple[Project, Dataset]) -> None:
     project, dataset = home
     with pytest.raises(InputError, match="there is no pair of answers to learn from") as caught:
-        train_student(dataset, project, DPO)
+        train_student(dataset, project, options=DPO)
     assert caught.value.hint is not None and "/v1/feedback" in caught.value.hint

@@ -41,7 +41,7 @@ def test_text_student_learns_its_book(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text(BOOK, "utf-8")
     reports: list[StepReport] = []
     options = replace(TEXT, text="book.txt", epochs=60, rank=8)
-    made = train_student(dataset, project, options, on_step=reports.append)
+    made = train_student(dataset, project, options=options, on_step=reports.append)
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert made.card["facts"]["documents"] == 1
     assert len(made.card["identity"]["text_sha256"]) == 64
@@ -49,7 +49,7 @@ def test_text_student_learns_its_book(tmp_path: Path) -> None:
 
 def test_text_without_a_file_reads_the_answers(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
-    made = train_student(dataset, project, TEXT)
+    made = train_student(dataset, project, options=TEXT)
     assert made.card["facts"]["documents"] == dataset.counts["train"]
 
 
@@ -81,4 +81,4 @@ def test_text_refuses_nothing_to_read(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path)
     (tmp_path / "empty.txt").write_text(" \n", "utf-8")
     with pytest.raises(InputError, match="the documents hold no text"):
-        train_student(dataset, project, replace(TEXT, text="empty.txt"))
+        train_student(dataset, project, options=replace(TEXT, text="empty.txt"))
