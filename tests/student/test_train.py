@@ -300,7 +300,7 @@ project = Project(Path(sys.argv[1]))
 options = StudentOptions(
     base="tiny", rank=4, epochs=2, rows_per_step=8, learning_rate=0.01, checkpoint_every_s=0
 )
-train_student(load_dataset(project, sys.argv[2]), project, options, on_step=on_step)
+train_student(load_dataset(project, sys.argv[2]), project, options=options, on_step=on_step)
 """
 
 
