@@ -194,7 +194,7 @@ keep_freed_memory()
 from ownweights.student.train import train_student
 from tests.student.zoo import QUICK
 project = Project(Path(sys.argv[1]))
-train_student(load_dataset(project, sys.argv[2]), project, QUICK)
+train_student(load_dataset(project, sys.argv[2]), project, options=QUICK)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
