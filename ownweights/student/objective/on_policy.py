@@ -32,6 +32,7 @@ from ownweights.student.study import (
     nothing_fits,
 )
 from ownweights.student.trainer import Batch
+from ownweights.weights.student import assemble
 
 EPOCHS, MAX_ANSWER_TOKENS = 1.0, 256
 _SEEDS_A_STEP = 1 << 20  # more than prompts in a step
@@ -85,7 +86,7 @@ def on_policy_lesson(study: Study) -> Lesson:
         REVERSE if options.divergence is None else float(options.divergence),
         1.0 if options.temperature is None else float(options.temperature),
     )
-    ends = frozenset({base.template.end_id, *base.model.config.eos_token_ids})
+    ends = assemble(base.id, base.model, base.path).end_ids  # those that serving stops at
     epochs = fixed_epochs(options, EPOCHS, f"{EPOCHS:g} visit to every prompt")
     plan = SampledPlan(
         prompts, study.materials.sampler or NaiveSampler(base.model, ends), max_answer_tokens=room,

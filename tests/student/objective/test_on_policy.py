@@ -12,12 +12,23 @@ import torch
 
 from ownweights.model.generate import NaiveSampler, generate
 from ownweights.student.examples import TokenRow
+from ownweights.student.lessons import make_lesson
 from ownweights.student.objective.chunks import token_nats
 from ownweights.student.objective.on_policy import SampledPlan
+from ownweights.student.study import Materials, Study, load_base
 from ownweights.student.train import train_student
 from ownweights.student.trainer import StepReport
+from ownweights.weights.student import assemble
 from tests.student.zoo import QUICK, make_project
-from tests.tiny import END_ID, make_base, tiny_model, with_adapter
+from tests.tiny import (
+    BASE_NAME,
+    END_ID,
+    TOOL_ID,
+    make_base,
+    save_byte_tokenizer,
+    tiny_model,
+    with_adapter,
+)
 
 ON_POLICY = replace(QUICK, objective="on-policy", teacher="big", max_answer_tokens=6, epochs=1)
 
@@ -88,6 +99,19 @@ def test_sampler_tells_the_trainers_logprobs(temperature: float) -> None:
         nats = token_nats(hidden, model.head_weight(), tokens[0, len(prompt) :])
         gaps += (nats.detach().numpy() + logprobs).tolist()
     assert np.abs(gaps).mean() < 1e-4
+
+
+def test_on_policy_ends_where_serving_ends(tmp_path: Path) -> None:
+    """The tokenizer's own EOS ends an answer, too, where the template writes another end."""
+    project, dataset = make_project(tmp_path)
+    save_byte_tokenizer(tmp_path / BASE_NAME, eos_token="<|tool|>")
+    base = load_base(project, BASE_NAME)
+    make_base(tmp_path / "big", 5)
+    save_byte_tokenizer(tmp_path / "big", eos_token="<|tool|>")
+    plan = make_lesson(Study(project, dataset, base, ON_POLICY, Materials())).plan
+    assert isinstance(plan, SampledPlan) and isinstance(plan.sampler, NaiveSampler)
+    served = assemble("student", base.model, base.path).end_ids
+    assert plan.sampler.end_ids == served == {END_ID, TOOL_ID}
 
 
 def test_naive_sampler_is_generate_with_a_seed_of_its_own() -> None:
