@@ -143,3 +143,11 @@ def test_weights_check_needs_text(own: Own, project: Project) -> None:
     assert "one window takes 96" in errors
     _, errors = own("check", "tiny", "--against", "tiny", "--text", project.root / "no", code=1)
     assert "cannot be read" in errors
+
+
+def test_weights_check_refuses_another_tokenizer(own: Own, project: Project) -> None:
+    text = project.root / "book.txt"
+    text.write_text(TEXT, "utf-8")
+    _, errors = own("check", "seedling", "--against", "tiny", "--text", text, code=2)
+    assert "'tiny' reads the text as other tokens than 'seedling'" in errors
+    assert "hint: --against takes the base that it was made from" in errors
