@@ -130,7 +130,7 @@ def _why(error: BaseException, path: Path) -> tuple[Path | str, str]:
         first = first.__context__
     if first is None or not first.strerror:
         return path, str(error).split("\n", 1)[0]
-    return first.filename or path, first.strerror
+    return first.filename2 or first.filename or path, first.strerror  # of a copy, where to
 
 
 @contextlib.contextmanager

@@ -225,9 +225,9 @@ def _start(base: Base, run: Run, options: StudentOptions, ranks: Ranks) -> Train
 def _served(base: Base, run: Run, work: Path) -> Transformer:
     """What answers once an adapter was learnt on a packed base: it, on the base's own weights."""
     assert run.lora is not None, "only adapters are learnt on packed weights"
-    folder = work / "adapter"
-    save_adapter(base.model, run.lora, folder, base_id=base.id, base_name=base.name)
-    return whole_student(base.path, folder)
+    with draft_folder(work) as folder:
+        save_adapter(base.model, run.lora, folder, base_id=base.id, base_name=base.name)
+        return whole_student(base.path, folder)
 
 
 def _drive(

@@ -22,7 +22,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ownweights.core.artefact import write_atomic, writing
+from ownweights.core.artefact import appearing, write_atomic, writing
 from ownweights.core.errors import ArtefactError
 from ownweights.model.config import ModelConfig
 from ownweights.model.transformer import Transformer
@@ -236,7 +236,8 @@ class Trainer:
         return float(loss.detach()), [None if g is None else g.float() for g in grads]
 
     def save_checkpoint(self, folder: Path) -> None:
-        """Write everything a resumed run needs, in one atomic replace.
+        """Write everything a resumed run needs, in one atomic replace; of two that train the same
+        run, neither writes into the other's draft.
 
         Raises: ArtefactUnwritten when the disk is full; the checkpoint before it stays
         """
@@ -248,16 +249,12 @@ class Trainer:
         }
         if isinstance(self.plan, Observer):
             state["plan"] = self.plan.state()
-        draft = folder / f".{CHECKPOINT_NAME}"
         summary = {"run_id": self.run_id, "step": self.step, "num_steps": self.plan.num_steps}
-        with writing(folder / CHECKPOINT_NAME, RuntimeError):  # which torch raises on a full disk
+        path = folder / CHECKPOINT_NAME
+        with writing(path, RuntimeError):  # which torch raises on a full disk
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with draft.open("wb") as file:  # a file of ours keeps the reason of a failure
-                    torch.save(state, file)
-                draft.replace(folder / CHECKPOINT_NAME)
-            finally:
-                draft.unlink(missing_ok=True)
+            with appearing(path) as draft, draft.open("wb") as file:
+                torch.save(state, file)  # a file of ours keeps the reason of a failure
             write_atomic(folder / "progress.json", json.dumps(summary).encode())
 
     def load_checkpoint(self, folder: Path, *, other_plan: bool = False) -> bool:

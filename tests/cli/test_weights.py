@@ -143,3 +143,22 @@ def test_weights_check_needs_text(own: Own, project: Project) -> None:
     assert "one window takes 96" in errors
     _, errors = own("check", "tiny", "--against", "tiny", "--text", project.root / "no", code=1)
     assert "cannot be read" in errors
+
+
+def test_weights_check_refuses_another_tokenizer(own: Own, project: Project) -> None:
+    text = project.root / "book.txt"
+    text.write_text(TEXT, "utf-8")
+    _, errors = own("check", "seedling", "--against", "tiny", "--text", text, code=2)
+    assert "'tiny' reads the text as other tokens than 'seedling'" in errors
+    assert "hint: --against takes the base that it was made from" in errors
+
+
+def test_weights_export_warns_of_what_eight_bits_lose(own: Own, project: Project) -> None:
+    """Quantising is what was asked for, so it is written; what it may cost is said."""
+    target = project.root / "small.gguf"
+    small = make_lora(project, update_std=1e-4)
+    _, errors = own("export", small, "--gguf", target, "--dtype", "q8_0")
+    assert "warning: stored as q8_0, most of the update may be lost" in errors
+    assert target.is_file()
+    _, errors = own("export", make_lora(project), "--gguf", target, "--dtype", "f32")
+    assert "warning" not in errors

@@ -117,6 +117,27 @@ def test_train_step_reports_what_was_done() -> None:
     assert report.seconds > 0
 
 
+def test_two_that_save_the_same_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins while the first writes, as two processes of one run may."""
+    first, second = small_trainer(), small_trainer()
+    calls: list[int] = []
+    save = torch.save
+
+    def save_between(state: Any, file: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            second.save_checkpoint(tmp_path)
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", save_between)
+    first.save_checkpoint(tmp_path)
+    assert len(calls) == 2
+    assert small_trainer().load_checkpoint(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT_NAME, "progress.json"]
+
+
 @pytest.mark.parametrize("limit", [1e-3, 0.1])
 def test_train_step_clips_the_whole_gradient(spy: StepSpy, limit: float) -> None:
     parts = [pad_rows(make_rows(4))]

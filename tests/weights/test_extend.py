@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ownweights.core.errors import ArtefactError, ModelError, UsageError
+from ownweights.core.errors import ArtefactError, ArtefactUnwritten, ModelError, UsageError
 from ownweights.lineage import trace
 from ownweights.weights.base import base_id, resolve_base
 from ownweights.weights.extend import (
@@ -19,6 +19,7 @@ from ownweights.weights.extend import (
     ntk_theta,
 )
 from ownweights.weights.load import load_model
+from tests.disk import max_file_bytes
 from tests.tiny import CONFIG
 from tests.weights.made import logits, project_with_base
 
@@ -140,6 +141,15 @@ def test_extend_base_into_a_named_folder(tmp_path: Path) -> None:
     assert not project.kind_dir("base").exists()
     with pytest.raises(ArtefactError, match="long exists already"):
         extend_base(project, "tiny", 192, method="ntk", name="long")
+
+
+def test_extend_base_on_a_full_disk_names_what_was_to_be_written(tmp_path: Path) -> None:
+    """The weights that are copied from are not what could not be written."""
+    project = project_with_base(tmp_path)
+    message = r"/\.draft-[^/]*/model\.safetensors could not be written: File too large"
+    with pytest.raises(ArtefactUnwritten, match=message), max_file_bytes(20_000):
+        extend_base(project, "tiny", 192)
+    assert list(project.kind_dir("base").iterdir()) == []
 
 
 @pytest.mark.parametrize(("to", "steps"), [(192, 400), (96 * 16, 400), (96 * 17, 600)])

@@ -106,7 +106,7 @@ def export(ctx: click.Context, name: str, as_json: bool, **given: Any) -> None:
 def _export_gguf(ctx: click.Context, name: str, given: dict[str, Any]) -> dict[str, Any]:
     from ownweights.core.errors import UsageError
     from ownweights.weights.export.gguf_file import export_adapter_gguf, export_gguf
-    from ownweights.weights.merge import shown_survival
+    from ownweights.weights.merge import MIN_COSINE, shown_survival
 
     dtype = given["dtype"] or ("f32" if given["is_adapter"] else "f16")
     if dtype not in _STORED or given["base_name"] or given["revision"]:
@@ -122,7 +122,14 @@ def _export_gguf(ctx: click.Context, name: str, given: dict[str, Any]) -> dict[s
     else:
         made = export_gguf(project, name, path, dtype=dtype, is_forced=given["is_forced"])
     survival = None if made.survival is None else shown_survival(made.survival)
-    return {"path": str(made.path), "kind": made.kind, "dtype": made.dtype, "survival": survival}
+    lost = made.survival is not None and made.survival.cosine < MIN_COSINE
+    finding = (
+        f"stored as {dtype}, most of the update may be lost; compare its answers, or --adapter"
+    )
+    return {
+        "path": str(made.path), "kind": made.kind, "dtype": made.dtype, "survival": survival,
+        "findings": [finding] if lost else [],
+    }  # fmt: skip
 
 
 def _export_peft(ctx: click.Context, name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def check(
 
 def _measure(asked: Asked, *, as_json: bool) -> dict[str, Any]:
     """Measure both bases, print the two tables unless as JSON, and give them as JSON has them."""
+    from ownweights.core.errors import UsageError
     from ownweights.model.tokenizer import Tokenizer
     from ownweights.weights.base import resolve_base
     from ownweights.weights.load import load_model
@@ -102,7 +103,13 @@ def _measure(asked: Asked, *, as_json: bool) -> dict[str, Any]:
 
     old, new = (resolve_base(asked.project, name) for name in (asked.against, asked.base))
     tokenizer = Tokenizer.load(new)
-    ids = tokenizer.encode(_text(asked.project, asked.text))
+    text = _text(asked.project, asked.text)
+    ids = tokenizer.encode(text)
+    if Tokenizer.load(old).encode(text) != ids:
+        raise UsageError(
+            f"{asked.against!r} reads the text as other tokens than {asked.base!r}",
+            hint="--against takes the base that it was made from",
+        )
     before, after = load_model(old), load_model(new)
     with Progress("windows") as bar:
         buckets = compare_by_position(before, after, ids, max_windows=asked.windows, on_window=bar)

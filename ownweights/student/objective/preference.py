@@ -14,7 +14,6 @@ Source: Rafailov et al. 2023, arXiv 2305.18290.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ownweights.core.artefact import appearing
 from ownweights.core.errors import Ineligible, InputError
 from ownweights.dataset.pairs import Pair
 from ownweights.model.transformer import Transformer
@@ -232,6 +232,5 @@ def _prepare(plan: PairPlan, develop: _DevelopPairs, model: Transformer, folder:
     for one in plans.values():
         one.fill_reference(model)
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{REFERENCE_NAME}"
-    write_tensors({name: one.reference for name, one in plans.items()}, draft)
-    os.replace(draft, path)
+    with appearing(path) as draft:
+        write_tensors({name: one.reference for name, one in plans.items()}, draft)
