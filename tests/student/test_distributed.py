@@ -168,8 +168,8 @@ def settled(home: Home, root: Path) -> Path:
 
 def run_here(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], env=environment_of_children() | environment, capture_output=True, text=True,
-        check=False,
+        [sys.executable, *words], env=environment_of_children() | environment,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
