@@ -122,7 +122,8 @@ def train(
     from ownweights.student.distributed import joined
 
     with joined() as ranks:
-        refuse_unless_it_fits(project, dataset, options)
+        with ranks.in_turn():  # the others find what the first measured
+            refuse_unless_it_fits(project, dataset, options)
         made = train_with_progress(project, dataset, options, pairs, ranks=ranks)
         if as_json:
             print_json({"id": made.id, "path": str(made.path), **made.card["facts"]})

@@ -5,7 +5,7 @@ Out: `Ranks`, handed to the trainer. Every process holds the whole model and the
 computes some parts of a step, and gradients, loss and costs are added up, so that every process
 takes the same step (test_two_processes_reach_the_curve_of_one). The first alone writes and prints.
 Processes whose run, checkpoint or batches differ are refused, not averaged
-(test_processes_with_other_batches_are_refused). One that is lost ends the others with `RankError`
+(test_processes_that_differ_are_refused). One that is lost ends the others with `RankError`
 (test_killed_process_ends_the_others).
 """
 

@@ -68,13 +68,15 @@ def together(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Together:
             shutil.copytree(home[0].root, root)
         return Job(str(root), home[1].id, **how)
 
-    alone = job("one, then two", stop_at=STOP_AT)
-    assert run_job(alone, Ranks()).error == "KeyboardInterrupt: "
+    for name in ("one, then two", "stopped"):
+        assert run_job(job(name, stop_at=STOP_AT), Ranks()).error == "KeyboardInterrupt: "
     jobs = {
         **{kind: job(kind, options=options) for kind, options in KINDS.items()},
         "two": job("two, then one", stop_at=STOP_AT),
         "then two": job("one, then two"),
         "other seed": job("other seed", of_second={"seed": 2}),
+        "other folder": job("stopped", of_second={"root": job("elsewhere").root}),
+        "other batches": job("other batches", options=KINDS["on-policy"], of_second={"mute": True}),
         "two first": job("two, then two", stop_at=STOP_AT),
         "two again": job("two, then two"),
     }
@@ -130,10 +132,16 @@ def test_checkpoint_is_resumed_by_another_number_of_processes(
     assert_alike(root, whole, atol=0 if name == "two again" else WEIGHT_ABS)
 
 
-def test_processes_with_other_options_are_refused(together: Together) -> None:
-    for ended in together["other seed"][1:]:
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("other seed", "the run"), ("other folder", "the checkpoint"),
+     ("other batches", "the batch of step 1")],
+)  # fmt: skip
+def test_processes_that_differ_are_refused(together: Together, name: str, what: str) -> None:
+    message = f"RankError: {what} of process 1 is not that of process 0, expected the same in all"
+    for ended in together[name][1:]:
         assert isinstance(ended, Ended)
-        assert ended.error.startswith("RankError: the run of process 1 is not that of process 0")
+        assert ended.error.startswith(message)
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -158,10 +166,10 @@ def settled(home: Home, root: Path) -> Path:
     return root
 
 
-def run_here(*words: str) -> subprocess.CompletedProcess[str]:
+def run_here(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], env=environment_of_children(), capture_output=True, text=True,
-        check=False,
+        [sys.executable, *words], env=environment_of_children() | environment,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -188,7 +196,8 @@ def test_ray_train_recipe_reaches_the_same_student(
         pytest.skip("recipes are not part of the wheel")
     root = settled(home, tmp_path / "root")
     words = ["--processes", "2", "--project", str(root), "--workload", WORKLOAD]
-    ended = run_here(str(RAY_RECIPE), *words)
+    # a busy machine takes long to start Ray
+    ended = run_here(str(RAY_RECIPE), *words, RAY_raylet_start_wait_time_s="300")
     assert ended.returncode == 0, ended.stderr
     assert_alike(root, together["lora"][0])
 

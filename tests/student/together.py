@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ownweights.core.errors import OwnError
 from ownweights.core.project import Project
 from ownweights.dataset import load_dataset
@@ -33,7 +35,10 @@ OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training: where, what of, and after which step it is interrupted or a rank killed."""
+    """One training: where, what of, and after which step it is interrupted or a rank killed.
+
+    `of_second` is what the second process is told otherwise: options, `root`, `mute`.
+    """
 
     root: str
     dataset: str
@@ -41,6 +46,15 @@ class Job:
     stop_at: int = 0
     killed: int = -1
     of_second: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Mute:
+    """A sampler that says the same one token to everything."""
+
+    def sample(
+        self, prompts: Sequence[np.ndarray], *, max_tokens: int, temperature: float, seed: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.array([9], np.int32), np.zeros(1, np.float32)) for _ in prompts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +78,11 @@ def run_job(job: Job, ranks: Ranks) -> Ended:
                 raise KeyboardInterrupt
 
     given = {**OPTIONS, **job.options, **(job.of_second if ranks.rank == 1 else {})}
-    project, options = Project(Path(job.root)), StudentOptions(**given)
+    root, sampler = given.pop("root", job.root), Mute() if given.pop("mute", False) else None
+    project, options = Project(Path(root)), StudentOptions(**given)
     dataset = load_dataset(project, job.dataset)
-    materials = Materials(pairs_of(dataset) if options.objective == "dpo" else ())
+    pairs = pairs_of(dataset) if options.objective == "dpo" else ()
+    materials = Materials(pairs, sampler)
     try:
         train_student(
             dataset, project, options=options, on_step=on_step, materials=materials, ranks=ranks
