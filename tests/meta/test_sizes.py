@@ -30,7 +30,6 @@ MIN_TESTS_PER_SOURCE = 1.2
 # path:function → why its arguments may be more
 _READS_AS_A_SENTENCE = "the order of its nouns is the order of the loop"
 ARGUMENT_EXCEPTIONS = {
-    "student/train.py:train_student": _READS_AS_A_SENTENCE,
     "verdict/decision.py:_verdict": "fields of the one value it builds",
     "verdict/run.py:run_verdict": _READS_AS_A_SENTENCE,
     "verdict/run.py:run_verdict_async": _READS_AS_A_SENTENCE,
