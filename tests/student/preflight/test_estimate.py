@@ -208,7 +208,7 @@ def test_estimate_foretells_memory(home: tuple[Project, Dataset]) -> None:
     found = estimate_run(plan_run(dataset, base, QUICK), calibration)
     command = [sys.executable, "-c", RUN, str(project.root), dataset.id]
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3]
     )
     assert found.peak_bytes == pytest.approx(int(done.stdout.split()[-1]), rel=TOLERANCE)
     assert found.seconds > 0 and found.tokens_per_s > 0
