@@ -118,7 +118,8 @@ def train_student(
         facts |= {**packing_facts(base.model, model), "develop_loss_packed": facts["develop_loss"]}
         facts["develop_loss"] = mean_loss(model, rows)
     if run.lesson.measure is not None:
-        facts |= run.lesson.measure(model)
+        with trainer.computing():  # in the numbers of what it is compared with
+            facts |= run.lesson.measure(base.model)
     facts |= {
         **run.lesson.facts, "skipped_too_long": run.counts.too_long,
         "skipped_refused": run.counts.refused + run.counts.untrained,
@@ -263,10 +264,10 @@ def reasons_of(run: Run, num_params: int | None = None) -> dict[str, str]:
     trained = sum(len(row.trained_at()) for row in plan.rows)
     reasons = {
         "compute_dtype": f"{run.dtype[0]}: {run.dtype[1]}",
-        "rows_per_step": f"{plan.rows_per_step} of {len(plan.rows)} examples; adapters lose with"
-        " steps of more than 32 to 64",
+        "rows_per_step": f"{plan.rows_per_step} of {len(plan.rows)} examples",
     }
     if run.lora is not None:
+        reasons["rows_per_step"] += "; adapters lose with steps of more than 32 to 64"
         source = f" of student {run.settings['start']}" if run.start else ""
         reasons["rank"] = f"{run.lora.rank}{source}, or as asked"
         if num_params is not None:

@@ -171,6 +171,19 @@ def test_first_step_of_a_warm_start_costs_ln_two(
     assert facts["develop_pair_loss"] < math.log(2)
 
 
+@pytest.mark.parametrize("change", [{"method": "qlora"}, {"compute_dtype": "bfloat16"}])
+def test_margins_are_measured_in_the_numbers_of_the_reference(
+    home: tuple[Project, Dataset], change: dict[str, str]
+) -> None:
+    """What packing or rounding loses is no gain: a run that learns nothing has no margin."""
+    project, dataset = home
+    options = replace(DPO, learning_rate=1e-12, epochs=0.2, **change)
+    made = train_student(
+        dataset, project, options=options, materials=Materials(pairs_of(dataset))
+    )  # fmt: skip
+    assert made.card["facts"]["develop_margin"] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_dpo_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     project, dataset = make_project(tmp_path / "a")
     whole = train_student(dataset, project, options=DPO, materials=Materials(pairs_of(dataset)))
